@@ -1,0 +1,1 @@
+"""What is around every step: its contract, drafts, receipts, quarantine and checks."""

@@ -1,0 +1,29 @@
+"""The artifacts through which steps meet: name, form and meaning."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact; a folder's tables are the Parquet files below it."""
+
+    description: str
+    is_folder: bool = True
+
+
+ARTIFACTS = {
+    "grit": Artifact("source records in GRIT's published Parquet layout"),
+    "records": Artifact("one row a region of the source, in groups"),
+    "images": Artifact("downloaded images as WebDataset shards, and a manifest of every URL"),
+    "candidates": Artifact("region rows whose image is there, duplicates removed"),
+    "regions": Artifact("region rows with masks"),
+    "captions": Artifact("region rows with verified captions"),
+    "quarantine": Artifact("a Parquet file of dropped regions with their reasons", is_folder=False),
+    "quarantines": Artifact("the folder of all steps' quarantine files"),
+    "ledger": Artifact("requests, tokens, seconds and cost as JSON", is_folder=False),
+    "longgrit": Artifact("the data set: shards, manifest, card and report"),
+    "exports": Artifact("the data set as COCO JSON and Hugging Face Parquet"),
+    "checked": Artifact("any artifact whose contract is checked as a whole"),
+    "data_docs": Artifact("Great Expectations results as web pages"),
+    "publication": Artifact("what was published: DVC revision, counts, contract result"),
+}

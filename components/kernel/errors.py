@@ -1,0 +1,35 @@
+"""The errors this project raises on purpose: each says what, where and what to do."""
+
+from collections.abc import Mapping, Sequence
+
+
+class PipelineError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class InputError(PipelineError):
+    """An input of a step is missing or is not what its name says."""
+
+
+class SettingsError(PipelineError):
+    """A setting is unknown or out of range; names `step.field`, the rule and the value."""
+
+
+class GateError(PipelineError):
+    """A step finished, but too much of its data was lost to go on."""
+
+    def __init__(self, what: str, reasons: Mapping[str, int], advice: str) -> None:
+        ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+        histogram = ", ".join(f"{reason} {count}" for reason, count in ranked)
+        super().__init__(f"{what} ({histogram}). {advice}")
+        self.reasons = dict(reasons)
+
+
+class ContractViolation(PipelineError):
+    """An artifact does not meet its contract."""
+
+    def __init__(self, artifact: str, failures: Sequence[str]) -> None:
+        super().__init__(
+            f"artifact '{artifact}' breaks {len(failures)} rule(s): " + "; ".join(failures)
+        )
+        self.artifact, self.failures = artifact, list(failures)

@@ -1,0 +1,174 @@
+"""Run a step: check its inputs, let it write drafts, check the drafts, publish by rename.
+
+Every runner (command line, DVC, Kubeflow, Airflow) calls `run_step`. A retry is safe: a
+half-written output is never visible, and a step finds the draft of a killed run again.
+"""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from components.kernel.contracts import check_drafts, require_contract
+from components.kernel.errors import InputError, SettingsError
+from components.kernel.receipts import (
+    RECEIPT_NAME,
+    Receipt,
+    file_digests,
+    fingerprint,
+    input_digest,
+    read_receipt,
+)
+from components.kernel.step import Step, StepSettings
+from components.kernel.tables import WORK_FOLDER
+from components.kernel.tally import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED
+
+log = logging.getLogger(__name__)
+
+
+def run_step(
+    step: Step,
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    settings: Mapping[str, object],
+) -> Receipt:
+    """Run a step once and publish its outputs; a finished run is not repeated.
+
+    Raises:
+        SettingsError, InputError: bad input; nothing was started.
+        ContractViolation: an output breaks its contract past the budget; nothing was published.
+        GateError: the step itself refused its result.
+    """
+    checked = parse_settings(step, settings)
+    digests = _input_digests(step, inputs)
+    digest = fingerprint(step, checked, digests)
+    published = published_receipt(step, outputs, digest)
+    if published:
+        log.info("%s is up to date: %s", step.name, outputs[step.outputs[0]])
+        return published
+    for name, path in inputs.items():
+        require_contract(name, path)
+    drafts = _open_drafts(outputs, digest)
+    metrics = step.function(**inputs, **drafts, settings=checked)
+    ready, metrics, contracts = check_drafts(step.name, drafts, metrics)
+    _require_conservation(step.name, metrics)
+    receipt = Receipt(
+        step=step.name,
+        fingerprint=digest,
+        settings=step.fingerprinted_settings(checked),
+        inputs=digests,
+        metrics=metrics,
+        contracts=contracts,
+        files={},
+    )
+    return _publish(step, ready, outputs, receipt)
+
+
+def parse_settings(step: Step, settings: Mapping[str, object]) -> StepSettings:
+    """Validated settings of a step.
+
+    Raises:
+        SettingsError: names `step.field`, the rule and the value.
+    """
+    try:
+        return step.settings_type.model_validate(dict(settings))
+    except ValidationError as error:
+        failures = [
+            f"{step.name}.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
+            for item in error.errors()
+        ]
+        raise SettingsError("; ".join(failures)) from None
+
+
+def is_published(
+    step: Step,
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    settings: Mapping[str, object],
+) -> bool:
+    """Whether the outputs are there and made from these inputs and settings."""
+    if not all(path.exists() for path in inputs.values()):
+        return False
+    checked = parse_settings(step, settings)
+    digest = fingerprint(step, checked, _input_digests(step, inputs))
+    return published_receipt(step, outputs, digest) is not None
+
+
+def published_receipt(step: Step, outputs: Mapping[str, Path], digest: str) -> Receipt | None:
+    """The receipt of a finished run with this fingerprint whose outputs are all there."""
+    missing = [name for name in step.outputs if name not in outputs]
+    if missing:
+        raise InputError(f"step {step.name} needs a path for its output(s) {', '.join(missing)}")
+    receipt = read_receipt(outputs[step.outputs[0]])
+    is_done = (
+        receipt is not None
+        and receipt.fingerprint == digest
+        and all(outputs[name].exists() for name in step.outputs)
+    )
+    return receipt if is_done else None
+
+
+def _input_digests(step: Step, inputs: Mapping[str, Path]) -> dict[str, str]:
+    for name in step.inputs:
+        if name not in inputs:
+            raise InputError(f"step {step.name} needs a path for its input {name}")
+        if not inputs[name].exists():
+            raise InputError(
+                f"step {step.name}: input {name} is not at {inputs[name]}; "
+                "run the step that makes it first"
+            )
+    return {name: input_digest(inputs[name]) for name in step.inputs}
+
+
+def _open_drafts(outputs: Mapping[str, Path], digest: str) -> dict[str, Path]:
+    """Draft paths beside the outputs; drafts of other inputs or settings are removed."""
+    drafts = {}
+    for name, path in outputs.items():
+        prefix = f".{path.name}.draft-"
+        draft = path.with_name(f"{prefix}{digest[:16]}{path.suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f"{prefix}*"):
+            if stale != draft:
+                remove(stale)
+        drafts[name] = draft
+    return drafts
+
+
+def _require_conservation(name: str, metrics: Mapping[str, int | float]) -> None:
+    if ROWS_IN in metrics:
+        total = metrics[ROWS_OUT] + metrics[ROWS_QUARANTINED]
+        assert metrics[ROWS_IN] == total, f"{name} lost regions: {dict(metrics)}"
+
+
+def _publish(
+    step: Step, drafts: Mapping[str, Path], outputs: Mapping[str, Path], receipt: Receipt
+) -> Receipt:
+    """Rename the drafts into place; the folder with the receipt goes last."""
+    for name, draft in drafts.items():
+        assert draft.exists(), f"step {step.name} did not write its output {name}"
+        if draft.is_dir():
+            shutil.rmtree(draft / WORK_FOLDER, ignore_errors=True)
+    first = step.outputs[0]
+    files = {
+        f"{name}/{path}" if drafts[name].is_dir() else name: digest
+        for name in step.outputs
+        for path, digest in file_digests(drafts[name]).items()
+    }
+    receipt = replace(receipt, files=files)
+    (drafts[first] / RECEIPT_NAME).write_text(receipt.to_json())
+    remove(outputs[first])  # from here on, until the last rename, this run counts as unfinished
+    for name in (*step.outputs[1:], first):
+        remove(outputs[name])
+        drafts[name].rename(outputs[name])
+    return receipt
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,116 @@
+"""A step: a typed function from files to files whose signature is its contract.
+
+    @step(image="data")
+    def ingest(records: In, images: Out, quarantine: Out, settings: IngestSettings) -> Metrics:
+        \"\"\"Download every image once.\"\"\"
+
+A parameter's name is the name of its artifact (`components/kernel/artifacts.py`); the contract
+of that name in `data_contracts/` is checked around the step.
+"""
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from components.kernel.artifacts import ARTIFACTS
+
+IN, OUT = "input", "output"
+In = Annotated[Path, IN]
+Out = Annotated[Path, OUT]
+Metrics = dict[str, int | float]
+
+# In the order in which `longgrit_build` runs them.
+STEP_NAMES = (
+    "sample_grit",
+    "import_grit",
+    "import_coco",
+    "select",
+    "ingest",
+    "deduplicate",
+    "segment",
+    "describe",
+    "pack",
+    "export",
+    "check",
+    "publish",
+)
+
+
+class StepSettings(BaseModel):
+    """Base of a step's settings: frozen, and a misspelt name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def runtime(default: Any, description: str, **rules: Any) -> Any:
+    """A setting that changes how a step runs but not what it makes (endpoints, concurrency).
+
+    Such settings do not count when a rerun decides whether an output is up to date.
+    """
+    return Field(default, description=description, json_schema_extra={"runtime": True}, **rules)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step as every runner sees it."""
+
+    name: str
+    image: str
+    gpus: int
+    function: Callable[..., Metrics]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    settings_type: type[StepSettings]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the step's docstring."""
+        return (self.function.__doc__ or "").strip().splitlines()[0]
+
+    def fingerprinted_settings(self, settings: StepSettings) -> Mapping[str, object]:
+        """The settings that decide the content of the outputs."""
+        volatile = {
+            name
+            for name, field in self.settings_type.model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("runtime")
+        }
+        return settings.model_dump(mode="json", exclude=volatile)
+
+
+def step(*, image: str, gpus: int = 0) -> Callable[[Callable[..., Metrics]], Step]:
+    """Make a function a step that runs in the container image `image` (a folder of `images/`)."""
+
+    def wrap(function: Callable[..., Metrics]) -> Step:
+        hints = typing.get_type_hints(function, include_extras=True)
+        roles = {name: getattr(hint, "__metadata__", (None,))[0] for name, hint in hints.items()}
+        parameters = list(inspect.signature(function).parameters)
+        inputs = tuple(name for name in parameters if roles[name] == IN)
+        outputs = tuple(name for name in parameters if roles[name] == OUT)
+        unknown = [name for name in (*inputs, *outputs) if name not in ARTIFACTS]
+        assert not unknown, f"step {function.__name__}: unknown artifacts {unknown}"
+        assert outputs, f"step {function.__name__} has no output"
+        assert ARTIFACTS[outputs[0]].is_folder, "the first output holds the receipt: a folder"
+        settings_type = hints["settings"]
+        assert issubclass(settings_type, StepSettings), settings_type
+        return Step(function.__name__, image, gpus, function, inputs, outputs, settings_type)
+
+    return wrap
+
+
+def load_step(name: str) -> Step:
+    """The step of that name, from `components/<name>/step.py`.
+
+    Raises:
+        ValueError: no such step.
+    """
+    if name not in STEP_NAMES:
+        raise ValueError(f"no step '{name}'; the steps are {', '.join(STEP_NAMES)}")
+    found = getattr(importlib.import_module(f"components.{name}.step"), name)
+    assert isinstance(found, Step), f"components/{name}/step.py: `{name}` lacks the @step decorator"
+    return found

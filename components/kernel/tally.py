@@ -1,0 +1,45 @@
+"""Count what goes in, what comes out and what is dropped, and keep what is dropped."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from components.kernel.step import Metrics
+from components.kernel.tables import Row, write_rows
+from data_contracts.quarantine import SCHEMA
+
+ROWS_IN, ROWS_OUT, ROWS_QUARANTINED = "regions_in", "regions_out", "regions_quarantined"
+REASON_PREFIX = "quarantined."
+
+
+def quarantine_row(step: str, row: Row, reason: str, detail: str = "") -> Row:
+    """The quarantine's form of a dropped region row."""
+    return {
+        "region_id": row["region_id"],
+        "record_id": row["record_id"],
+        "step": step,
+        "reason": reason,
+        "detail": detail,
+        "url": row["url"],
+        "phrase": row["phrase"],
+        "image_sha256": row.get("image_sha256"),
+        "row": json.dumps(row, sort_keys=True, ensure_ascii=False, default=str),
+    }
+
+
+def write_quarantine(path: Path, rows: Iterable[Row]) -> int:
+    """Write the rows that `quarantine_row` made to one Parquet file."""
+    return write_rows(path, rows, SCHEMA)
+
+
+def tally(regions_in: int, regions_out: int, reasons: Counter[str], **more: Any) -> Metrics:
+    """A step's metrics; `regions_in` must equal what came out plus what was quarantined."""
+    return {
+        ROWS_IN: regions_in,
+        ROWS_OUT: regions_out,
+        ROWS_QUARANTINED: reasons.total(),
+        **{f"{REASON_PREFIX}{reason}": count for reason, count in sorted(reasons.items())},
+        **more,
+    }
