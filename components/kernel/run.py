@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from components.kernel.contracts import check_drafts, require_contract
-from components.kernel.errors import InputError, SettingsError
+from components.kernel.errors import InputError
 from components.kernel.receipts import (
     RECEIPT_NAME,
     Receipt,
@@ -22,7 +20,8 @@ from components.kernel.receipts import (
     input_digest,
     read_receipt,
 )
-from components.kernel.step import Step, StepSettings
+from components.kernel.settings import parse_settings
+from components.kernel.step import Step
 from components.kernel.tables import WORK_FOLDER
 from components.kernel.tally import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED
 
@@ -65,22 +64,6 @@ def run_step(
         files={},
     )
     return _publish(step, ready, outputs, receipt)
-
-
-def parse_settings(step: Step, settings: Mapping[str, object]) -> StepSettings:
-    """Validated settings of a step.
-
-    Raises:
-        SettingsError: names `step.field`, the rule and the value.
-    """
-    try:
-        return step.settings_type.model_validate(dict(settings))
-    except ValidationError as error:
-        failures = [
-            f"{step.name}.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
-            for item in error.errors()
-        ]
-        raise SettingsError("; ".join(failures)) from None
 
 
 def is_published(

@@ -1,0 +1,171 @@
+"""The command line `pixclip <step>`, made from the steps' signatures.
+
+    pixclip --help
+    pixclip select --grit data/grit --records data/records --quarantine data/quarantine.parquet
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from components.kernel.artifacts import ARTIFACTS
+from components.kernel.errors import PipelineError, SettingsError
+from components.kernel.receipts import Receipt
+from components.kernel.run import run_step
+from components.kernel.settings import merge, parse_assignments, read_params
+from components.kernel.step import STEP_NAMES, Step, load_step
+
+Definitions = list[tuple[str, str]]
+
+
+class StepCommand(click.Command):
+    """A step as a command; its help also lists the settings."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__(
+            name=step.name.replace("_", "-"),
+            params=[*_path_options(step), *_settings_options()],
+            callback=_runner(step),
+            help=step.function.__doc__,
+            short_help=step.summary,
+        )
+        self.step = step
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, and below them every setting with type, default and meaning."""
+        super().format_options(ctx, formatter)
+        definitions = _setting_lines(self.step.settings_type)
+        if definitions:
+            with formatter.section(f"Settings (--set, or section '{self.step.name}' of --params)"):
+                formatter.write_dl(definitions)
+
+
+class StepGroup(click.Group):
+    """All steps, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The steps in the order of the pipeline, then the other commands."""
+        return [*(name.replace("_", "-") for name in STEP_NAMES), *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        name = cmd_name.replace("-", "_")
+        if name in STEP_NAMES:
+            return StepCommand(load_step(name))
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=StepGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pixclip")
+@click.option("--verbose", "-v", is_flag=True, help="Say more of what happens.")
+def cli(verbose: bool) -> None:
+    """Build fine-grained vision-language data: every step from files to files.
+
+    A step reads artifacts, checks their contracts, writes its outputs under a temporary name and
+    publishes them by rename. A finished step is not repeated; a killed one goes on.
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in ("httpx", "botocore", "PIL", "great_expectations"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@cli.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def summary(run: Path) -> None:
+    """Print what became of every region of a run folder of `longgrit_build`."""
+    from rich.console import Console
+
+    from components.pack.summary import render, summarise
+
+    Console().print(render(summarise(run)))
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose are told in one line, without a traceback."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.Abort:
+        sys.exit("stopped; run the same command again to go on")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PipelineError as error:
+        click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+
+
+def _path_options(step: Step) -> list[click.Parameter]:
+    return [
+        click.Option(
+            [f"--{name.replace('_', '-')}"],
+            required=True,
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help=f"[{role}] {ARTIFACTS[name].description}",
+        )
+        for role, names in (("input", step.inputs), ("output", step.outputs))
+        for name in names
+    ]
+
+
+def _settings_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--params"],
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="YAML file with a section for each step.",
+        ),
+        click.Option(
+            ["--set", "assignments"],
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="One setting; may be repeated; wins over --params.",
+        ),
+    ]
+
+
+def _runner(step: Step) -> Callable[..., Receipt]:
+    def run(params: Path | None, assignments: tuple[str, ...], **paths: Path) -> Receipt:
+        settings = read_params(params, step.name) if params else {}
+        receipt = run_step(
+            step,
+            inputs={name: paths[name] for name in step.inputs},
+            outputs={name: paths[name] for name in step.outputs},
+            settings=merge(settings, parse_assignments(assignments)),
+        )
+        click.echo(yaml.safe_dump({step.name: dict(receipt.metrics)}, sort_keys=False).rstrip())
+        return receipt
+
+    return run
+
+
+def _setting_lines(settings: type[BaseModel], prefix: str = "") -> Definitions:
+    lines: Definitions = []
+    for name, field in settings.model_fields.items():
+        kind: Any = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            lines += _setting_lines(kind, f"{prefix}{name}.")
+            continue
+        default = field.get_default(call_default_factory=True)
+        shown = "required" if default is PydanticUndefined else f"default {default!r}"
+        lines.append((f"{prefix}{name}", f"{field.description or ''} ({shown})"))
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Gather a step's settings from a params file and from `key=value` overrides."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from components.kernel.errors import SettingsError
+from components.kernel.step import Step, StepSettings
+
+
+def parse_settings(step: Step, settings: Mapping[str, object]) -> StepSettings:
+    """Validated settings of a step.
+
+    Raises:
+        SettingsError: names `step.field`, the rule and the value.
+    """
+    try:
+        return step.settings_type.model_validate(dict(settings))
+    except ValidationError as error:
+        failures = [_explain(step, item) for item in error.errors()]
+        raise SettingsError("; ".join(failures)) from None
+
+
+def _explain(step: Step, item: ErrorDetails) -> str:
+    path = [str(part) for part in item["loc"]]
+    where = f"{step.name}.{'.'.join(path)}"
+    if item["type"] != "extra_forbidden":
+        return f"{where}: {item['msg']}, got {item['input']!r}"
+    known = _field_names(step.settings_type, path[:-1])
+    close = difflib.get_close_matches(path[-1], known, n=1)
+    advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
+    return f"{where}: no such setting; {advice}"
+
+
+def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return sorted(model.model_fields)
+
+
+def read_params(path: Path, step: str) -> dict[str, object]:
+    """The section of a step in a params file; empty if the file has none.
+
+    Raises:
+        SettingsError: the file is missing, is no YAML or its section is no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"cannot read the params file {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"the params file {path} is not YAML: {error}") from None
+    section = (content or {}).get(step) or {}
+    if not isinstance(section, dict):
+        raise SettingsError(f"{path}: section '{step}' must map settings to values")
+    return section
+
+
+def merge(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """Settings with changes laid over them, section by section."""
+    merged = dict(base)
+    for name, value in changes.items():
+        old = merged.get(name)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merge(old, value)
+        merged[name] = value
+    return merged
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
+    """Settings from texts like `max_words=80` or `verify.model=Qwen/Qwen2-VL-72B-Instruct`.
+
+    Raises:
+        SettingsError: a text is not `key=value`.
+    """
+    settings: dict[str, object] = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not (separator and key.strip()):
+            raise SettingsError(f"--set takes key=value, got '{assignment}'")
+        value: Any = yaml.safe_load(text)
+        for part in reversed(key.strip().split(".")):
+            value = {part: value}
+        settings = merge(settings, value)
+    return settings
