@@ -1,0 +1,1 @@
+"""Describe regions in three stages, verified: object caption, context caption, long caption."""
