@@ -1,0 +1,80 @@
+"""Settings come from a params file and `key=value` texts, and refuse nonsense by name."""
+
+import pytest
+from pydantic import Field
+
+from components.kernel.errors import SettingsError
+from components.kernel.settings import merge, parse_assignments, parse_settings, read_params
+from components.kernel.step import Metrics, Out, StepSettings, step
+
+
+class BrewSettings(StepSettings):
+    cups: int = Field(2, description="cups to brew", ge=1)
+    label: str = Field("tea", description="what to write on the cups")
+
+
+@step(image="data")
+def brew(exports: Out, settings: BrewSettings) -> Metrics:
+    """Brew."""
+    return {"cups": settings.cups}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cups": 0}, "brew.cups: Input should be greater than or equal to 1, got 0"),
+        ({"cup": 3}, "brew.cup: no such setting; did you mean 'cups'?"),
+        ({"zzz": 3}, "brew.zzz: no such setting; known are cups, label"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_its_name_the_rule_and_advice(settings, message):
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(brew, settings)
+    assert str(caught.value) == message
+
+
+def test_every_bad_setting_is_told_at_once():
+    with pytest.raises(SettingsError, match=r"brew\.cups.*brew\.label"):
+        parse_settings(brew, {"cups": "many", "label": 7})
+
+
+def test_a_whole_number_that_came_back_as_a_float_is_taken():
+    assert parse_settings(brew, {"cups": 3.0}).cups == 3
+
+
+def test_assignments_are_yaml_and_may_be_nested():
+    assert parse_assignments(["a.b=[1, 2]", "a.c=true", "d=x=y"]) == {
+        "a": {"b": [1, 2], "c": True},
+        "d": "x=y",
+    }
+
+
+@pytest.mark.parametrize("text", ["cups", "=3", ""])
+def test_a_text_that_is_no_assignment_is_refused(text):
+    with pytest.raises(SettingsError, match="key=value"):
+        parse_assignments([text])
+
+
+def test_changes_win_and_leave_the_base_untouched():
+    base = {"a": {"b": 1, "c": 2}, "d": 3}
+    assert merge(base, {"a": {"b": 9}, "e": 4}) == {"a": {"b": 9, "c": 2}, "d": 3, "e": 4}
+    assert base == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "not YAML"), ("brew: 3", "must map"), (None, "cannot read")],
+)
+def test_a_broken_params_file_is_refused_with_its_path(tmp_path, text, message):
+    path = tmp_path / "params.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SettingsError, match=message) as caught:
+        read_params(path, "brew")
+    assert "params.yaml" in str(caught.value)
+
+
+def test_a_params_file_without_the_section_leaves_the_defaults(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("other: {x: 1}\n")
+    assert read_params(path, "brew") == {}
