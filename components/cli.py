@@ -1,7 +1,7 @@
 """The command line `pixclip <step>`, made from the steps' signatures.
 
-    pixclip --help
-    pixclip select --grit data/grit --records data/records --quarantine data/quarantine.parquet
+pixclip --help
+pixclip select --grit data/grit --records data/records --quarantine data/quarantine.parquet
 """
 
 import logging
@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 import yaml
@@ -154,14 +153,17 @@ def _runner(step: Step) -> Callable[..., Receipt]:
     return run
 
 
-def _setting_lines(settings: type[BaseModel], prefix: str = "") -> Definitions:
+def _setting_lines(
+    settings: type[BaseModel], prefix: str = "", defaults: BaseModel | None = None
+) -> Definitions:
     lines: Definitions = []
     for name, field in settings.model_fields.items():
-        kind: Any = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            lines += _setting_lines(kind, f"{prefix}{name}.")
-            continue
         default = field.get_default(call_default_factory=True)
+        if defaults is not None:
+            default = getattr(defaults, name)
+        if isinstance(default, BaseModel):
+            lines += _setting_lines(type(default), f"{prefix}{name}.", default)
+            continue
         shown = "required" if default is PydanticUndefined else f"default {default!r}"
         lines.append((f"{prefix}{name}", f"{field.description or ''} ({shown})"))
     return lines
