@@ -56,6 +56,18 @@ def runtime(default: Any, description: str, **rules: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"runtime": True}, **rules)
 
 
+def _runtime_fields(model: type[BaseModel]) -> dict[str, Any]:
+    """The runtime settings, also those of nested sections, in the form that `exclude` takes."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("runtime"):
+            found[name] = True
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            found[name] = _runtime_fields(kind)
+    return {name: inner for name, inner in found.items() if inner}
+
+
 @dataclass(frozen=True)
 class Step:
     """A step as every runner sees it."""
@@ -75,12 +87,7 @@ class Step:
 
     def fingerprinted_settings(self, settings: StepSettings) -> Mapping[str, object]:
         """The settings that decide the content of the outputs."""
-        volatile = {
-            name
-            for name, field in self.settings_type.model_fields.items()
-            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("runtime")
-        }
-        return settings.model_dump(mode="json", exclude=volatile)
+        return settings.model_dump(mode="json", exclude=_runtime_fields(self.settings_type))
 
 
 def step(*, image: str, gpus: int = 0) -> Callable[[Callable[..., Metrics]], Step]:
