@@ -1,0 +1,25 @@
+"""The Kubeflow component of `import_coco`: a shim over step.py."""
+
+from kfp.dsl import Dataset, Metrics, Output, component
+
+from components.kernel.images import image
+
+
+@component(base_image=image("data"), install_kfp_package=False)
+def import_coco(
+    grit: Output[Dataset],
+    metrics: Output[Metrics],
+    settings: str = "{}",
+    destinations: str = "{}",
+) -> None:
+    """Read images with a COCO annotation file as GRIT records."""
+    from components.kernel.kubeflow import run_component
+
+    run_component(
+        "import_coco",
+        inputs={},
+        outputs={"grit": grit},
+        metrics=metrics,
+        settings=settings,
+        destinations=destinations,
+    )

@@ -1,0 +1,28 @@
+"""The Kubeflow component of `pack`: a shim over step.py."""
+
+from kfp.dsl import Dataset, Input, Metrics, Output, component
+
+from components.kernel.images import image
+
+
+@component(base_image=image("data"), install_kfp_package=False)
+def pack(
+    captions: Input[Dataset],
+    images: Input[Dataset],
+    quarantines: Input[Dataset],
+    longgrit: Output[Dataset],
+    metrics: Output[Metrics],
+    settings: str = "{}",
+    destinations: str = "{}",
+) -> None:
+    """Pack shards, splits, card and report of the data set."""
+    from components.kernel.kubeflow import run_component
+
+    run_component(
+        "pack",
+        inputs={"captions": captions, "images": images, "quarantines": quarantines},
+        outputs={"longgrit": longgrit},
+        metrics=metrics,
+        settings=settings,
+        destinations=destinations,
+    )

@@ -1,0 +1,1 @@
+"""Versions of the data set: DVC for the bytes, Git for the history."""

@@ -1,0 +1,1 @@
+"""What runs steps: the local Kubeflow runner, and the choice between backends."""

@@ -1,0 +1,133 @@
+"""Run a step's Kubeflow component on this machine through `kfp.local`.
+
+The component is the task of a pipeline of its own; importers hand it the input artifacts. It
+publishes its outputs in place (`destinations`), so nothing is copied.
+"""
+
+import importlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from components.kernel.errors import InputError
+from components.kernel.kubeflow import METRICS, read_outcome
+from components.kernel.receipts import read_receipt
+from components.kernel.run import is_published
+from components.kernel.step import Metrics, load_step
+from components.runners.backends import StepCrashedError, StepRun
+
+log = logging.getLogger(__name__)
+
+# Makes a kfp.local runner that can reach a folder of this machine.
+RunnerFactory = Callable[[Path], Any]
+
+
+class LocalBackend:
+    """Runs components in subprocesses or containers of this machine, one at a time."""
+
+    def __init__(self, make_runner: RunnerFactory) -> None:
+        self._make_runner = make_runner
+
+    def run(self, run: StepRun) -> Metrics:
+        """Run a step, unless its outputs are up to date."""
+        run = _with_absolute_paths(run)
+        step = load_step(run.step)
+        if is_published(step, run.inputs, run.outputs, run.settings):
+            receipt = read_receipt(run.outputs[step.outputs[0]])
+            assert receipt is not None, "is_published said so"
+            log.info("%s is up to date: %s", step.name, run.outputs[step.outputs[0]])
+            return dict(receipt.metrics)
+        with tempfile.TemporaryDirectory(prefix="pixclip-kfp-") as folder:
+            return self._launch(run, Path(folder))
+
+    def _launch(self, run: StepRun, kfp_root: Path) -> Metrics:
+        from kfp import local
+
+        outcome = kfp_root / "outcome.json"
+        local.init(
+            runner=self._make_runner(shared_folder(run)),
+            pipeline_root=str(kfp_root),
+            workspace_root=str(kfp_root / "workspace"),  # which kfp removes
+        )
+        failure: RuntimeError | None = None
+        try:
+            _pipeline(run, outcome)()
+        except RuntimeError as error:  # kfp's, which says only that the task failed
+            failure = error
+        # kfp may take a container that ended at once for a success: only the outcome counts.
+        if not outcome.exists():
+            raise StepCrashedError(run.step) from failure
+        metrics = read_outcome(outcome)
+        if failure:
+            raise StepCrashedError(run.step) from failure
+        return metrics
+
+
+def run_locally(run: StepRun) -> Metrics:
+    """Run a step's component in a subprocess of this machine."""
+    return LocalBackend(subprocess_runner).run(run)
+
+
+def subprocess_runner(_: Path) -> Any:
+    """A runner in this very environment: no virtual environment is made for a task."""
+    from kfp import local
+
+    return local.SubprocessRunner(use_venv=False)
+
+
+def docker_runner(folder: Path) -> Any:
+    """A runner in the components' images, as this user, with that folder at the same path."""
+    from docker.types import Mount
+    from kfp import local
+
+    return local.DockerRunner(
+        mounts=[Mount(target=str(folder), source=str(folder), type="bind")],
+        user=f"{os.getuid()}:{os.getgid()}",
+        network_mode=os.environ.get("PIXCLIP_DOCKER_NETWORK", "host"),
+        environment={"HOME": "/tmp"},  # noqa: S108  # the user has no home in the image
+    )
+
+
+def shared_folder(run: StepRun) -> Path:
+    """The folder that holds all artifacts of a run.
+
+    Raises:
+        InputError: they have no folder in common but the root.
+    """
+    paths = [*run.inputs.values(), *(path.parent for path in run.outputs.values())]
+    folder = Path(os.path.commonpath(paths))
+    if folder == Path(folder.anchor):
+        raise InputError(f"step {run.step}: its artifacts lie in no common folder: {paths}")
+    return folder
+
+
+def _with_absolute_paths(run: StepRun) -> StepRun:
+    def absolute(paths: Any) -> dict[str, Path]:
+        return {name: Path(path).absolute() for name, path in paths.items()}
+
+    return StepRun(run.step, absolute(run.inputs), absolute(run.outputs), run.settings)
+
+
+def _pipeline(run: StepRun, outcome: Path) -> Any:
+    from kfp import dsl
+
+    component = getattr(importlib.import_module(f"components.{run.step}.component"), run.step)
+    destinations = {name: str(path) for name, path in run.outputs.items()}
+
+    @dsl.pipeline(name=f"pixclip-{run.step.replace('_', '-')}")
+    def one_step() -> None:
+        sources = {
+            name: dsl.importer(artifact_uri=str(path), artifact_class=dsl.Dataset).output
+            for name, path in run.inputs.items()
+        }
+        component(
+            **sources,
+            settings=json.dumps(dict(run.settings)),
+            destinations=json.dumps({**destinations, METRICS: str(outcome)}),
+        )
+
+    return one_step
