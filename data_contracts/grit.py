@@ -53,6 +53,8 @@ def schema_faults(schema: pa.Schema) -> list[str]:
 
 def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether a column can be read as the wanted type without a change of meaning."""
+    if kinds.is_null(found):  # how pandas writes a column without any value
+        return True
     if kinds.is_list(wanted):
         return _is_any_list(found) and _fits(found.value_type, wanted.value_type)
     accepts: Callable[[pa.DataType], bool] = {
