@@ -1,0 +1,1 @@
+"""Composed scenes of real photographs in GRIT's layout: the sample source."""
