@@ -1,0 +1,1 @@
+"""Export the data set to formats that others open without our code."""

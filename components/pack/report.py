@@ -1,0 +1,106 @@
+"""`report.html`: the page on which one looks at the data set; self-contained, no scripts.
+
+Captions, phrases and addresses come from strangers and language models: every value is escaped
+by the template engine, and the page's own policy forbids scripts and anything from elsewhere.
+"""
+
+import html
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from components.pack.charts import area_histogram, cover_cells, reason_bars, word_histogram
+from components.pack.settings import PackSettings
+from components.pack.shown import Rejected, Sample, rejected_by_lot, samples_by_lot
+from components.pack.sources import SOURCES
+from components.pack.statistics import GRID_CELLS, Statistics, mean_words
+from components.pack.writer import MANIFEST_NAME
+
+REPORT_NAME = "report.html"
+SAMPLE_BUDGET_BYTES, REJECTED_BUDGET_BYTES = 3_200_000, 1_000_000
+TEMPLATES = Path(__file__).parent / "templates"
+
+Shown = TypeVar("Shown", Sample, Rejected)
+
+
+def write_report(
+    longgrit: Path,
+    images: Path,
+    quarantines: Path,
+    statistics: Statistics,
+    settings: PackSettings,
+) -> None:
+    """Draw samples and rejected regions by lot and write the page into the data set."""
+    samples = samples_by_lot(
+        longgrit, longgrit / MANIFEST_NAME, settings.report_images, settings.seed
+    )
+    rejected = rejected_by_lot(quarantines, images, settings.report_rejected, settings.seed)
+    page = render_report(
+        statistics,
+        list(within_budget(samples, SAMPLE_BUDGET_BYTES)),
+        list(within_budget(rejected, REJECTED_BUDGET_BYTES)),
+        settings,
+    )
+    (longgrit / REPORT_NAME).write_text(page, encoding="utf-8")
+
+
+def render_report(
+    statistics: Statistics,
+    samples: list[Sample],
+    rejected: list[Rejected],
+    settings: PackSettings,
+) -> str:
+    """The page as HTML text."""
+    stages = statistics.funnel
+    return template("report.html.j2", autoescape=True).render(
+        statistics=statistics,
+        samples=samples,
+        rejected=rejected,
+        source=SOURCES[settings.source],
+        licence_note=settings.licence_note,
+        regions_in=stages[0].regions_in if stages else statistics.num_regions,
+        mean_words=mean_words(statistics.long_words),
+        histograms=[
+            word_histogram("Words in a long caption", statistics.long_words),
+            word_histogram("Words in a short caption", statistics.short_words),
+            area_histogram(statistics),
+        ],
+        cells=cover_cells(statistics),
+        num_cells=GRID_CELLS,
+        reasons=reason_bars(stages),
+    )
+
+
+def template(name: str, *, autoescape: bool) -> Any:
+    """A template of this package."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["thousands"] = lambda number: f"{number:,}"
+    environment.filters["cell"] = markdown_cell
+    return environment.get_template(name)
+
+
+def markdown_cell(text: object) -> str:
+    """A text that cannot leave its cell of a Markdown table or become markup."""
+    plain = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", plain)
+
+
+def within_budget(items: Iterable[Shown], budget_bytes: int) -> Iterator[Shown]:
+    """The first items whose pictures and outlines fit in the page's share of bytes."""
+    for item in items:
+        paths = [o.path for o in item.outlines] if isinstance(item, Sample) else []
+        picture = item.picture.data_url if item.picture else ""
+        budget_bytes -= len(picture) + sum(map(len, paths))
+        if budget_bytes < 0:
+            return
+        yield item

@@ -1,0 +1,147 @@
+"""Choose what the report page shows: samples and rejected regions drawn by lot, by the seed."""
+
+import heapq
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.kernel.shards import read_image_bytes, read_member
+from components.kernel.step import STEP_NAMES
+from components.kernel.tables import Row, groups_of, read_rows
+from components.pack.pictures import Outline, Picture, outline, shrink
+from components.pack.splits import SPLITS, shuffle_rank
+from components.pack.statistics import quarantine_rows
+
+SAMPLE_SIDE_PX, REJECTED_SIDE_PX = 720, 320
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample with its picture, and an outline for each of its regions."""
+
+    split: str
+    content: Mapping[str, Any]
+    picture: Picture
+    outlines: list[Outline]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A dropped region; the picture is missing where the image never arrived."""
+
+    step: str
+    reason: str
+    detail: str
+    phrase: str
+    url: str
+    said: str  # the caption that was refused, if it came so far
+    picture: Picture | None
+    box: tuple[float, float, float, float] | None  # x, y, width, height in the picture
+
+
+def samples_by_lot(longgrit: Path, manifest: Path, number: int, seed: int) -> Iterator[Sample]:
+    """Samples of all splits, half of them for training, each split in the order of the lot."""
+    chosen = _draw_images(manifest, number, seed)
+    quota = {"train": number - 2 * (number // 4), "val": number // 4, "benchmark": number // 4}
+    for split in SPLITS:
+        for image in chosen[split][: quota[split]]:
+            shard, key = longgrit / image["shard"], image["key"]
+            content = json.loads(read_member(shard, f"{key}.json"))
+            picture = shrink(read_member(shard, f"{key}.jpg"), SAMPLE_SIDE_PX)
+            outlines = [outline(region["mask"], picture) for region in content["regions"]]
+            yield Sample(split, content, picture, outlines)
+
+
+def _draw_images(manifest: Path, number: int, seed: int) -> dict[str, list[Row]]:
+    chosen = {}
+    for split in SPLITS:
+        rows = read_rows(manifest, ["split", "image_id", "shard", "key"])
+        images = (
+            next(group)
+            for _, group in itertools.groupby(
+                (row for row in rows if row["split"] == split), lambda row: row["image_id"]
+            )
+        )
+        chosen[split] = heapq.nsmallest(
+            number, images, key=lambda row: shuffle_rank(seed, "report", row["image_id"])
+        )
+    return chosen
+
+
+def rejected_by_lot(
+    quarantines: Path, images: Path, number: int, seed: int
+) -> Iterator[Rejected]:
+    """Dropped regions, as many reasons as there is room for, in the order of the steps."""
+    rows = _draw_rejected(quarantine_rows(quarantines), number, seed)
+    places = _find_images(images, {row["image_sha256"] for row in rows})
+    for row in rows:
+        yield _show_rejected(row, images, places)
+
+
+def _draw_rejected(rows: Iterable[Row], number: int, seed: int) -> list[Row]:
+    by_reason: dict[tuple[str, str], list[tuple[str, str, Row]]] = {}
+    for row in rows:
+        heap = by_reason.setdefault((row["step"], row["reason"]), [])
+        rank = shuffle_rank(seed, "report", row["region_id"])
+        heap.append((rank, row["region_id"], row))
+        if len(heap) > 2 * number:
+            heap[:] = heapq.nsmallest(number, heap, key=lambda item: item[:2])
+    ranked = {name: sorted(heap, key=lambda item: item[:2]) for name, heap in by_reason.items()}
+    turns = itertools.zip_longest(*(ranked[name] for name in sorted(ranked)))
+    fair = [item for turn in turns for item in turn if item is not None][:number]
+    order = {step: index for index, step in enumerate(STEP_NAMES)}
+    return sorted(
+        (row for _, _, row in fair),
+        key=lambda row: (order.get(row["step"], -1), row["reason"], row["region_id"]),
+    )
+
+
+def _find_images(images: Path, wanted: set[str | None]) -> dict[str, tuple[str, str]]:
+    """Group and shard of images by sha256."""
+    found = {}
+    for group in groups_of(images):
+        for row in read_rows(images / group, ["sha256", "shard"]):
+            if row["shard"] and row["sha256"] in wanted:
+                found[row["sha256"]] = (group, row["shard"])
+    return found
+
+
+def _show_rejected(row: Row, images: Path, places: Mapping[str, tuple[str, str]]) -> Rejected:
+    content = json.loads(row["row"])
+    picture, place = None, places.get(row["image_sha256"] or "")
+    if place:
+        group, shard = place
+        picture = shrink(
+            read_image_bytes(images / group, shard, row["image_sha256"]), REJECTED_SIDE_PX
+        )
+    return Rejected(
+        step=row["step"],
+        reason=row["reason"],
+        detail=row["detail"],
+        phrase=row["phrase"],
+        url=row["url"],
+        said=content.get("long_caption") or content.get("object_caption") or "",
+        picture=picture,
+        box=picture and _box_in_picture(content, picture),
+    )
+
+
+def _box_in_picture(content: Row, picture: Picture) -> tuple[float, float, float, float] | None:
+    """x, y, width and height of the region's box in the picture, if it has a usable one."""
+    pixels, norm = content.get("box_xyxy"), content.get("box_norm")
+    if pixels:
+        x1, y1, x2, y2 = (value * picture.scale for value in pixels)
+    elif norm:
+        (x1, x2), (y1, y2) = (
+            (norm[axis] * side, norm[axis + 2] * side)
+            for axis, side in enumerate((picture.width_px, picture.height_px))
+        )
+    else:
+        return None
+    if not all(map(math.isfinite, (x1, y1, x2, y2))) or x2 < x1 or y2 < y1:
+        return None
+    return x1, y1, x2 - x1, y2 - y1
