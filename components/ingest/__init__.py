@@ -1,0 +1,1 @@
+"""Download every image of a group once: safe, bounded, resumable, the same bytes every time."""

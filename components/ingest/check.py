@@ -1,0 +1,71 @@
+"""Check a downloaded image: real format, size limits, upright, perceptual hash."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+from pixclip.images import ImageError, open_image
+
+JPEG_QUALITY = 95
+EXIF_ORIENTATION, UPRIGHT = 0x0112, 1
+HASHED_SIDE_PX = 64  # the hash sees 32 x 32 pixels; shrinking in two steps costs a fifth
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """What a check found; `reason` is "" for a usable image."""
+
+    reason: str = ""
+    detail: str = ""
+    sha256: str | None = None  # of the downloaded bytes
+    width_px: int | None = None  # upright
+    height_px: int | None = None
+    phash: str | None = None
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether the first bytes of a body are those of a format that `open_image` reads."""
+    return head.startswith(SIGNATURES)
+
+
+def check_image(data: bytes, max_pixels: int, min_side_px: int) -> tuple[CheckedImage, bytes]:
+    """Check an image; with it, its upright JPEG if the downloaded bytes are not one (else b"")."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        image = open_image(data, max_pixels)
+        keeps_bytes = is_upright_jpeg(data)
+    except ImageError as error:
+        return CheckedImage(error.reason, error.detail, sha256), b""
+    except Exception as error:  # decoders raise whatever they like on hostile bytes
+        return CheckedImage("truncated_image", type(error).__name__, sha256), b""
+    if min(image.size) < min_side_px:
+        detail = f"{image.width} x {image.height}, below {min_side_px} pixels"
+        return CheckedImage("too_small", detail, sha256), b""
+    checked = CheckedImage("", "", sha256, image.width, image.height, perceptual_hash(image))
+    return checked, b"" if keeps_bytes else _as_jpeg(image)
+
+
+def perceptual_hash(image: Image.Image) -> str:
+    """The 64-bit DCT hash of an image (`imagehash.phash`) as 16 hex digits."""
+    import imagehash  # brings scipy
+
+    shrink = max(1, min(image.size) // HASHED_SIDE_PX)
+    return str(imagehash.phash(image.reduce(shrink)))
+
+
+def is_upright_jpeg(data: bytes) -> bool:
+    """Whether the bytes can be kept as they are: JPEG, RGB or grey, not turned by EXIF."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        orientation = image.getexif().get(EXIF_ORIENTATION, UPRIGHT)
+        return image.mode in ("RGB", "L") and orientation not in range(2, 9)
+
+
+def _as_jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, exif=b"")
+    return buffer.getvalue()

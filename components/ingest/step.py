@@ -1,0 +1,103 @@
+"""`pixclip ingest`: every image of a group, downloaded once and checked.
+
+    pixclip ingest --records records/00000 --images images/00000 --quarantine q.parquet
+
+Killed at any moment and started again, it asks only for what it has no answer to: received bytes
+and permanent failures are kept in the draft's journal; transient failures (time-outs, 429, 5xx)
+are asked again.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from components.ingest.addresses import Resolver
+from components.ingest.download import download_all, failure_of, journal_path
+from components.ingest.journal import Journal
+from components.ingest.pack import write_images
+from components.ingest.settings import IngestSettings
+from components.kernel.errors import GateError
+from components.kernel.step import In, Metrics, Out, step
+from components.kernel.tables import Row, read_batches, read_rows
+from components.kernel.tally import quarantine_row, tally, write_quarantine
+
+
+@step(image="data")
+def ingest(records: In, images: Out, quarantine: Out, settings: IngestSettings) -> Metrics:
+    """Download every image of a group once, check it and pack it into shards."""
+    return ingest_images(records, images, quarantine, settings)
+
+
+def ingest_images(
+    records: Path,
+    images: Path,
+    quarantine: Path,
+    settings: IngestSettings,
+    resolver: Resolver | None = None,
+) -> Metrics:
+    """The step, with a seam for the resolver of host names.
+
+    Raises:
+        GateError: fewer URLs gave an image than `min_success_rate` asks for.
+    """
+    urls = distinct_urls(records)
+    with Journal(journal_path(images)) as journal:
+        download_all(urls, journal, settings, resolver)
+        require_success([failure_of(journal, url)[0] for url in urls], settings.min_success_rate)
+        manifest = write_images(images, urls, journal, settings.images_per_shard)
+    reasons, num_regions = _write_lost_regions(records, manifest, quarantine)
+    num_ok = sum(row["status"] == "ok" for row in manifest)
+    return tally(
+        num_regions,
+        num_regions - reasons.total(),
+        reasons,
+        urls=len(urls),
+        urls_ok=num_ok,
+        link_rot=round(1 - num_ok / len(urls), 4) if urls else 0.0,
+        bytes=sum(row["num_bytes"] or 0 for row in manifest),
+    )
+
+
+def distinct_urls(records: Path) -> list[str]:
+    """The URLs of the records, each once, in the order of their first record."""
+    seen: dict[str, None] = {}
+    for batch in read_batches(records, ["url"]):
+        seen.update(dict.fromkeys(batch.column("url").to_pylist()))
+    return list(seen)
+
+
+def require_success(reasons: Sequence[str], min_success_rate: float) -> None:
+    """Refuse a group of which too much is lost; "" stands for an image that arrived.
+
+    Raises:
+        GateError: with the histogram of reasons.
+    """
+    failures = Counter(reason for reason in reasons if reason)
+    num_ok = len(reasons) - failures.total()
+    if num_ok < min_success_rate * len(reasons):
+        raise GateError(
+            f"ingest: only {num_ok} of {len(reasons)} URLs gave an image, "
+            f"ingest.min_success_rate asks for {min_success_rate:.0%}",
+            failures,
+            "Start it again to retry the transient failures; lower the rate if the list is old.",
+        )
+
+
+def _write_lost_regions(
+    records: Path, manifest: Sequence[Row], quarantine: Path
+) -> tuple[Counter[str], int]:
+    """Quarantine every region of a lost image; gives the reasons' counts and all regions."""
+    lost = {row["url"]: row for row in manifest if row["status"] != "ok"}
+    counts: Counter[str] = Counter()
+    write_quarantine(quarantine, _lost_regions(records, lost, counts))
+    num_regions = counts.pop("", 0) + counts.total()
+    return counts, num_regions
+
+
+def _lost_regions(records: Path, lost: Mapping[str, Row], counts: Counter[str]) -> Iterator[Row]:
+    """The lost regions; counts every region by its reason, "" for one that goes on."""
+    for row in read_rows(records):
+        failure = lost.get(row["url"])
+        counts[failure["reason"] if failure else ""] += 1
+        if failure:
+            yield quarantine_row("ingest", row, failure["reason"], failure["detail"])
