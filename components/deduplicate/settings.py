@@ -1,0 +1,20 @@
+"""What people may tune in `deduplicate`."""
+
+from pydantic import Field
+
+from components.kernel.step import StepSettings
+
+
+class DeduplicateSettings(StepSettings):
+    """Settings of `deduplicate`; distances in bits, sides in pixels."""
+
+    max_phash_distance: int = Field(
+        2,
+        description="largest distance of two near-duplicates' 64-bit perceptual hashes, in bits; "
+        "-1 looks for equal bytes only",
+        ge=-1,
+        le=8,
+    )
+    min_box_side_px: float = Field(
+        16, description="smallest short side of a box in the real image, in pixels", ge=1
+    )

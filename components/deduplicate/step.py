@@ -1,0 +1,129 @@
+"""`pixclip deduplicate`: one of each image over all groups, boxes in pixels.
+
+    pixclip deduplicate --records records --images images --candidates candidates \\
+        --quarantine deduplicate.parquet
+
+Two passes: the first holds a few bytes an image (hash columns in numpy), the second streams the
+groups' region rows.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from components.deduplicate.boxes import to_pixels
+from components.deduplicate.duplicates import ImageIndex, Positions, kept_images
+from components.deduplicate.manifests import GroupImages, read_group, read_index
+from components.deduplicate.settings import DeduplicateSettings
+from components.kernel.progress import progress
+from components.kernel.step import In, Metrics, Out, step
+from components.kernel.tables import Row, groups_of, read_rows, without, write_rows
+from components.kernel.tally import quarantine_row, tally, write_quarantine
+from data_contracts.candidates import SCHEMA
+
+
+@step(image="data")
+def deduplicate(
+    records: In, images: In, candidates: Out, quarantine: Out, settings: DeduplicateSettings
+) -> Metrics:
+    """Drop images that another image equals or nearly equals; bring boxes to pixels."""
+    index = read_index(records, images)
+    kept = kept_images(index, settings.max_phash_distance)
+    counts: Counter[str] = Counter()
+    judge = Judge(index, kept, settings)
+    dropped = _write_groups(records, images, candidates, judge, counts)
+    write_quarantine(quarantine, dropped)
+    num_kept = counts.pop("", 0)
+    return tally(
+        num_kept + counts.total(),
+        num_kept,
+        counts,
+        images=len(index),
+        images_kept=int((kept == np.arange(len(index))).sum()),
+    )
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Decides on regions."""
+
+    index: ImageIndex
+    kept: Positions
+    settings: DeduplicateSettings
+
+    def duplicate_of(self, position: int) -> tuple[str, str]:
+        """Reason and detail if another image stands for this one, else two empty texts."""
+        other = int(self.kept[position])
+        if other == position:
+            return "", ""
+        name, own_name = (self.index.sha256[at].tobytes().hex() for at in (other, position))
+        if name == own_name:
+            return "duplicate_image", f"the same bytes as kept image {name}"
+        distance = np.bitwise_count(self.index.phash[other] ^ self.index.phash[position])
+        return "near_duplicate_image", f"{distance} of 64 hash bits from kept image {name}"
+
+    def candidate(self, row: Row, image: Row, position: int) -> Row | tuple[str, str]:
+        """The candidate row of a region, or reason and detail why it is dropped."""
+        reason, detail = self.duplicate_of(position)
+        if reason:
+            return reason, detail
+        width_px, height_px = image["width_px"], image["height_px"]
+        placed = to_pixels(row, width_px, height_px, self.settings.min_box_side_px)
+        if placed.reason:
+            return placed.reason, placed.detail
+        return {
+            **without(row, ("box_norm", "clip_similarity")),
+            "image_sha256": image["sha256"],
+            "image_shard": image["shard"],
+            "image_width_px": width_px,
+            "image_height_px": height_px,
+            "image_phash": image["phash"],
+            "box_xyxy": list(placed.box_xyxy),
+        }
+
+
+def _write_groups(
+    records: Path, images: Path, candidates: Path, judge: Judge, counts: Counter[str]
+) -> Iterator[Row]:
+    """Write every group's candidates; gives the quarantine's rows on the way.
+
+    Counts each region by its reason, "" for one that goes on.
+    """
+    first = 0
+    groups = groups_of(records)
+    with progress("deduplicate", total=len(groups), unit="group") as bar:
+        for group in groups:
+            found = read_group(images / group)
+            good: list[Row] = []
+            yield from _judge_group(records / group, found, first, judge, good, counts)
+            write_rows(candidates / group / "part-00000.parquet", good, SCHEMA)
+            first += len(found.ok)
+            bar.update()
+
+
+def _judge_group(
+    records: Path,
+    images: GroupImages,
+    first: int,
+    judge: Judge,
+    good: list[Row],
+    counts: Counter[str],
+) -> Iterator[Row]:
+    """Sort a group's regions: candidates into `good`, the others are given as quarantine rows."""
+    for row in read_rows(records):
+        offset = images.position_of(row["url"])
+        if offset is None:
+            continue  # its image is lost, and ingest has quarantined it
+        image = images.ok[offset]
+        result = judge.candidate(row, image, first + offset)
+        if isinstance(result, dict):
+            good.append(result)
+            counts[""] += 1
+            continue
+        reason, detail = result
+        counts[reason] += 1
+        with_image = {**row, "image_sha256": image["sha256"]}
+        yield quarantine_row("deduplicate", with_image, reason, detail)
