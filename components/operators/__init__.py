@@ -1,0 +1,1 @@
+"""Airflow operators: the only place besides `dags/` that knows Airflow."""

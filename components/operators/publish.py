@@ -1,0 +1,22 @@
+"""Publish the data set and tell Airflow's asset what was published."""
+
+import json
+from typing import Any
+
+from components.operators.step import StepOperator
+
+
+class PublishOperator(StepOperator):
+    """Runs `publish`; every outlet asset's event carries the DVC revision, counts and contracts."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(step="publish", **kwargs)
+
+    def execute(self, context: Any) -> dict[str, int | float]:
+        """Publish, and give the assets their facts."""
+        metrics = super().execute(context)
+        path = self.path(self.outputs["publication"]) / "publication.json"
+        publication = json.loads(path.read_text())
+        for asset in self.outlets:
+            context["outlet_events"][asset].extra = publication
+        return metrics

@@ -1,0 +1,221 @@
+"""Build a LongGRIT data set: images, region masks, and verified long captions.
+
+**source** → **select** → **ingest** → **deduplicate** → **segment** → **describe** → **pack** →
+**export**, **publish**. After each artifact a `check_…` task checks its contract as a whole and
+builds its Data Docs; the contracts are also checked around every step, and rows that break them go
+to the quarantine.
+
+Everything lies below the run folder: `longgrit/` is the result with `report.html` and `README.md`,
+`quarantine/` holds every dropped region with its reason, `data_docs/` the results of the checks.
+A run over the same folder repeats only what is missing or was made from other inputs or settings.
+
+Settings are those of the params file; `overrides` changes single ones for a run, e.g.
+`{"sample_grit": {"num_scenes": 60}, "describe": {"concurrency": 32}}`.
+
+    airflow dags test longgrit_build --conf '{"run_folder": "runs/demo"}'
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Asset, Param, dag, task, task_group
+
+from components.operators.publish import PublishOperator
+from components.operators.step import StepOperator
+
+LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit", group="pixclip")
+SOURCES = ["sample_grit", "import_grit", "import_coco"]
+STEPS = [
+    "select", "ingest", "deduplicate", "segment", "describe", "pack", "export", "check", "publish",
+]  # fmt: skip
+
+PARAMS = {
+    "source": Param(
+        "sample_grit",
+        enum=SOURCES,
+        title="Source",
+        description="Composed scenes, GRIT's Parquet files, or images with a COCO annotation file",
+        section="Source",
+    ),
+    "run_folder": Param(
+        "runs/demo",
+        type="string",
+        minLength=1,
+        title="Run folder",
+        description="Where all artifacts go; relative to the project",
+        section="Run",
+    ),
+    "params_file": Param(
+        "params.yaml",
+        type="string",
+        minLength=1,
+        title="Params file",
+        description="YAML with a section of settings for each step; relative to the project",
+        section="Settings",
+    ),
+    "overrides": Param(
+        {},
+        type="object",
+        propertyNames={"enum": [*SOURCES, *STEPS]},
+        additionalProperties={"type": "object"},
+        title="Overrides",
+        description="Step name → settings that win over the params file, for this run",
+        section="Settings",
+    ),
+    "backend": Param(
+        "local",
+        enum=["local", "docker"],
+        title="Backend",
+        description="Where the components run: processes of this machine, or their images",
+        section="Run",
+    ),
+}
+
+
+@task
+def check_settings(params: Any = None, dag_run: Any = None) -> None:
+    """Refuse wrong settings now, not hours later."""
+    from components.operators.conf import refuse_wrong_conf
+
+    refuse_wrong_conf([params["source"], *STEPS], params, dag_run.conf or {})
+
+
+@task
+def list_groups(params: Any = None) -> list[str]:
+    """The groups of records over which download and annotation are mapped."""
+    from components.operators import conf
+
+    return conf.list_groups(params["run_folder"], "records")
+
+
+def collect() -> StepOperator:
+    """From the source to region rows in groups."""
+    source = StepOperator(task_id="source", step="{{ params.source }}", outputs={"grit": "grit"})
+    select = StepOperator(
+        task_id="select",
+        step="select",
+        inputs={"grit": "grit"},
+        outputs={"records": "records", "quarantine": "quarantine/select.parquet"},
+    )
+    check_settings() >> source >> select
+    return select
+
+
+def download(groups: Any) -> Any:
+    """Every group's images; local files are those of the source."""
+    return StepOperator.partial(
+        task_id="ingest",
+        step="ingest",
+        inputs={"records": "records/{group}"},
+        outputs={"images": "images/{group}", "quarantine": "quarantine/ingest-{group}.parquet"},
+        settings={"file_root": "{{ params.run_folder }}/grit"},
+        map_index_template="{{ task.group }}",
+    ).expand(group=groups)
+
+
+@task_group
+def annotate(group: str) -> None:
+    """Masks and captions of one group."""
+    segment = StepOperator(
+        task_id="segment",
+        step="segment",
+        inputs={"candidates": "candidates/{group}", "images": "images/{group}"},
+        outputs={
+            "regions": "regions/{group}",
+            "quarantine": "quarantine/segment-{group}.parquet",
+        },
+        group=group,
+        map_index_template="{{ task.group }}",
+    )
+    describe = StepOperator(
+        task_id="describe",
+        step="describe",
+        inputs={"regions": "regions/{group}", "images": "images/{group}"},
+        outputs={
+            "captions": "captions/{group}",
+            "quarantine": "quarantine/describe-{group}.parquet",
+            "ledger": "ledger/{group}.json",
+        },
+        group=group,
+        map_index_template="{{ task.group }}",
+    )
+    segment >> describe
+
+
+def deduplicate() -> StepOperator:
+    """The regions of images that are there, each image once."""
+    return StepOperator(
+        task_id="deduplicate",
+        step="deduplicate",
+        inputs={"records": "records", "images": "images"},
+        outputs={"candidates": "candidates", "quarantine": "quarantine/deduplicate.parquet"},
+    )
+
+
+def pack() -> StepOperator:
+    """The data set with its card and report."""
+    return StepOperator(
+        task_id="pack",
+        step="pack",
+        inputs={"captions": "captions", "images": "images", "quarantines": "quarantine"},
+        outputs={"longgrit": "longgrit"},
+        page="longgrit/report.html",
+    )
+
+
+def deliver() -> list[StepOperator]:
+    """The data set in other forms, and as a version under DVC."""
+    export = StepOperator(
+        task_id="export",
+        step="export",
+        inputs={"longgrit": "longgrit"},
+        outputs={"exports": "exports"},
+    )
+    publish = PublishOperator(
+        task_id="publish",
+        inputs={"longgrit": "longgrit"},
+        outputs={"publication": "publication"},
+        outlets=[LONGGRIT],
+    )
+    return [export, publish]
+
+
+def check(artifact: str) -> StepOperator:
+    """Check an artifact's contract as a whole and build its Data Docs."""
+    docs = f"data_docs/{artifact}"
+    return StepOperator(
+        task_id=f"check_{artifact}",
+        step="check",
+        inputs={"checked": artifact},
+        outputs={"data_docs": docs},
+        settings={"artifact": artifact},
+        page=f"{docs}/index.html",
+    )
+
+
+@dag(
+    dag_display_name="Build LongGRIT",
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,  # two runs over one folder would disturb each other
+    params=PARAMS,
+    tags=["pixclip", "data", "longgrit"],
+    doc_md=__doc__,
+    default_args={
+        "owner": "pixclip",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=10),
+    },
+)
+def longgrit_build() -> None:
+    """One task a component, in the order of the data."""
+    groups = list_groups()
+    annotated = annotate.expand(group=groups)
+    collect() >> check("records") >> groups
+    download(groups) >> check("images") >> deduplicate() >> check("candidates") >> annotated
+    annotated >> [check("regions"), check("captions")] >> pack() >> check("longgrit") >> deliver()
+
+
+longgrit_build()
