@@ -3,10 +3,20 @@
 import io
 import warnings
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 DEFAULT_MAX_PIXELS = 50_000_000
+# What makes an image upright, by its EXIF orientation; 1 is upright already.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ImageError(ValueError):
@@ -30,14 +40,39 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageError("not_an_image", "the bytes are no image format we read") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError("not_an_image", str(error)) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's parsers raise anything on damaged bytes
+        raise ImageError("not_an_image", _describe(error)) from error
     if image.width * image.height > max_pixels:
         raise ImageError(
             "too_many_pixels", f"{image.width} x {image.height} is over the limit of {max_pixels}"
         )
     try:
         image.load()
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ImageError("truncated_image", str(error)) from error
+        return _upright(image).convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageError("truncated_image", _describe(error)) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says, without metadata, so that none turns it again.
+
+    ImageOps.exif_transpose would also write the EXIF data anew, which fails on good images whose
+    other tags are damaged.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # unreadable metadata of a readable image
+        orientation = None
+    method = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    turned = image if method is None else image.transpose(method)
+    # A palette's transparency belongs to the pixels; all else is metadata.
+    turned.info = {key: value for key, value in turned.info.items() if key == "transparency"}
+    return turned
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,171 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from pixclip.images import FORMATS, ImageError, open_image
+
+ORIENTATION = 0x0112
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def two_colours(width_px: int = 60, height_px: int = 40) -> Image.Image:
+    """Red on the left half, blue on the right."""
+    pixels = np.zeros((height_px, width_px, 3), dtype=np.uint8)
+    pixels[:, : width_px // 2, 0] = 255
+    pixels[:, width_px // 2 :, 2] = 255
+    return Image.fromarray(pixels)
+
+
+def png_that_claims(width_px: int, height_px: int) -> bytes:
+    """A PNG of a few bytes whose header promises a huge image."""
+    header = struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0)
+    chunks = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b""))
+    )
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def reason_of(data: bytes, **options: int) -> str:
+    with pytest.raises(ImageError) as caught:
+        open_image(data, **options)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_is_opened_as_rgb(form):
+    image = open_image(encoded(two_colours(), form))
+    assert (image.mode, image.size) == ("RGB", (60, 40))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1", "I;16"])
+def test_every_colour_mode_becomes_rgb(mode):
+    form = "TIFF" if mode == "CMYK" else "PNG"
+    source = Image.new(mode, (8, 6)) if mode == "I;16" else two_colours(8, 6).convert(mode)
+    assert open_image(encoded(source, form)).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "red_pixel"),
+    [
+        (1, (60, 40), (1, 20)),
+        (3, (60, 40), (58, 20)),  # half a turn
+        (6, (40, 60), (20, 1)),  # a quarter turn clockwise
+        (8, (40, 60), (20, 58)),  # a quarter turn the other way
+    ],
+)
+def test_the_exif_orientation_is_applied(orientation, size, red_pixel):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    image = open_image(encoded(two_colours(), "JPEG", exif=exif, quality=95))
+    assert image.size == size
+    red, _, blue = image.getpixel(red_pixel)
+    assert red > 200
+    assert blue < 60
+
+
+def test_the_exif_orientation_is_applied_only_once():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    upright = open_image(encoded(two_colours(), "JPEG", exif=exif))
+    again = open_image(encoded(upright, "JPEG", exif=upright.getexif()))
+    assert again.size == upright.size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_means_what_pillow_means(orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encoded(two_colours(), "PNG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(np.asarray(open_image(data)), np.asarray(expected))
+
+
+def test_damaged_metadata_does_not_cost_a_good_image():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    exif[0x010E] = "a description"
+    data = encoded(two_colours(), "JPEG", exif=exif)
+    description_tag = b"\x01\x0e\x00\x02"
+    assert description_tag in data
+    damaged = data.replace(description_tag, b"\x01\x00\x00\x02")  # a number's tag, a text's type
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(damaged)))
+    assert open_image(damaged).size == (40, 60)
+
+
+def test_a_huge_image_is_refused_from_its_header_alone():
+    assert reason_of(png_that_claims(40_000, 40_000)) in {"too_many_pixels", "not_an_image"}
+    assert reason_of(png_that_claims(10_000, 6_000)) == "too_many_pixels"
+
+
+def test_the_pixel_limit_is_a_limit_of_the_pixels():
+    data = encoded(two_colours(60, 40))
+    assert open_image(data, max_pixels=2400).size == (60, 40)
+    assert reason_of(data, max_pixels=2399) == "too_many_pixels"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html>404 not found</html>",
+        b"GIF89a",
+        b"%PDF-1.4",
+        b"\xff\xd8\xff",
+        b"%!PS-Adobe-3.0",
+    ],
+    ids=["empty", "page", "bare GIF", "PDF", "bare JPEG", "PostScript"],
+)
+def test_what_is_no_image_is_refused(data):
+    assert reason_of(data) == "not_an_image"
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_a_truncated_image_is_refused(form):
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = encoded(noise, form)
+    assert reason_of(data[: len(data) // 2]) in {"truncated_image", "not_an_image"}
+
+
+def test_a_format_outside_the_list_is_refused():
+    assert reason_of(encoded(two_colours(), "PPM")) == "not_an_image"
+
+
+def damaged_samples() -> list[bytes]:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    exif[0x010E] = "a description"
+    return [encoded(two_colours(), form, exif=exif) for form in ("JPEG", "PNG", "WEBP", "TIFF")] + [
+        encoded(two_colours(), form) for form in ("GIF", "BMP")
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about damaged tags
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(damaged_samples()),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
+    st.floats(0, 1),
+)
+def test_damaged_bytes_give_an_image_or_an_image_error(data, changes, keep):
+    damaged = bytearray(data[: int(len(data) * max(keep, 0.05)) or 1])
+    for position, value in changes:
+        damaged[int(position * len(damaged))] = value
+    try:
+        image = open_image(bytes(damaged), max_pixels=1_000_000)
+    except ImageError:
+        return
+    assert image.mode == "RGB"
