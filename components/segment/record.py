@@ -1,0 +1,30 @@
+"""The mask that a row brought along from its source: untrusted until checked."""
+
+from components.kernel.tables import Row
+from pixclip.masks import Mask, Rle, decode_mask
+
+
+class MaskError(ValueError):
+    """A row's own mask cannot be used; `reason` is a short code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def record_mask(row: Row) -> Mask:
+    """The row's own mask [H, W].
+
+    Raises:
+        MaskError: `no_mask`, `mask_size_mismatch` (it belongs to an image of another size) or
+            `mask_damaged`.
+    """
+    if row["mask_counts"] is None:
+        raise MaskError("no_mask", "the record brought no mask and there is no fallback source")
+    image_size = [row["image_height_px"], row["image_width_px"]]
+    if row["mask_size"] != image_size:
+        raise MaskError("mask_size_mismatch", f"mask {row['mask_size']}, image {image_size}")
+    try:
+        return decode_mask(Rle(*image_size, row["mask_counts"]))
+    except ValueError as error:
+        raise MaskError("mask_damaged", str(error)) from None
