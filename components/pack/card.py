@@ -25,7 +25,7 @@ def write_card(longgrit: Path, statistics: Statistics, settings: PackSettings) -
 def render_card(statistics: Statistics, settings: PackSettings) -> str:
     """The card as Markdown text."""
     front = yaml.safe_dump(front_matter(statistics, settings), sort_keys=False, allow_unicode=True)
-    body = template("card.md.j2", autoescape=False).render(
+    body = template("card.md.j2").render(
         statistics=statistics,
         settings=settings,
         source=SOURCES[settings.source],

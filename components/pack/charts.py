@@ -1,5 +1,6 @@
 """Geometry of the report's charts; the template draws them as inline SVG."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from components.pack.statistics import AREA_EDGES, FunnelStage, Statistics, mean_words
 
 PLOT_WIDTH, PLOT_HEIGHT = 340.0, 130.0
-MAX_BINS = 24
+MIN_BINS, MAX_BINS = 9, 24
 MAX_TICKS = 6
 
 
@@ -63,7 +64,9 @@ class ReasonBar:
 
 def word_histogram(title: str, words: Counter[int]) -> Histogram:
     """Lengths of captions in words, in at most `MAX_BINS` bins of equal width."""
-    low, high = min(words, default=0), max(words, default=0)
+    shortest, longest = min(words, default=0), max(words, default=0)
+    padding = max(0, math.ceil((MIN_BINS - 1 - (longest - shortest)) / 2))
+    low, high = max(0, shortest - padding), longest + padding
     width = max(1, math.ceil((high - low + 1) / MAX_BINS))
     num_bins = math.ceil((high - low + 1) / width)
     counts = [0] * num_bins
@@ -76,7 +79,7 @@ def word_histogram(title: str, words: Counter[int]) -> Histogram:
     ticks = [Tick((i + 0.5) * pitch, str(starts[i])) for i in range(0, num_bins, every)]
     mean = mean_words(words)
     marker_x = ((mean - low) / width + 0.5 / width) * pitch if words else None
-    note = f"{low} to {high} words, mean {mean:.1f}"
+    note = f"{shortest} to {longest} words, mean {mean:.1f}"
     return Histogram(title, note, _bars(counts, spans), ticks, marker_x)
 
 
@@ -84,7 +87,7 @@ def area_histogram(statistics: Statistics) -> Histogram:
     """Shares of the image that masks fill, on a scale of doublings."""
     counts = [int(count) for count in statistics.mask_shares]
     edges = [_percent(edge) for edge in AREA_EDGES]
-    spans = [f"{low} to {high}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    spans = [f"{low} to {high}" for low, high in itertools.pairwise(edges)]
     pitch = PLOT_WIDTH / len(counts)
     ticks = [Tick(i * pitch, edges[i]) for i in range(1, len(edges), 3)]
     note = "share of the image inside the mask; each bar is twice as wide a range as the one before"
@@ -123,4 +126,4 @@ def _bars(counts: Sequence[int], spans: Sequence[str]) -> list[Bar]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 1 else "100 %"
+    return f"{100 * share:.2g}%" if share < 1 else "100%"

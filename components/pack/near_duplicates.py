@@ -1,5 +1,6 @@
 """Clusters of images that look alike, from their 64-bit perceptual hashes."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,7 +34,7 @@ def _near_pairs(hashes: Hashes, max_distance_bits: int) -> Iterator[tuple[int, i
     Hashes that differ in at most d bits agree in one of d + 1 bands, so only those are compared.
     """
     edges = np.linspace(0, HASH_BITS, max_distance_bits + 2).astype(int)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         band = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(band, kind="stable")
         starts = np.flatnonzero(np.diff(band[order])) + 1

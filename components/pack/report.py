@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from components.pack.charts import area_histogram, cover_cells, reason_bars, word_histogram
 from components.pack.settings import PackSettings
@@ -55,7 +55,7 @@ def render_report(
 ) -> str:
     """The page as HTML text."""
     stages = statistics.funnel
-    return template("report.html.j2", autoescape=True).render(
+    page: str = template("report.html.j2").render(
         statistics=statistics,
         samples=samples,
         rejected=rejected,
@@ -72,13 +72,14 @@ def render_report(
         num_cells=GRID_CELLS,
         reasons=reason_bars(stages),
     )
+    return page
 
 
-def template(name: str, *, autoescape: bool) -> Any:
-    """A template of this package."""
+def template(name: str) -> Any:
+    """A template of this package; HTML escapes every value."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=autoescape,
+        autoescape=select_autoescape(("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

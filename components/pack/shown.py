@@ -72,9 +72,7 @@ def _draw_images(manifest: Path, number: int, seed: int) -> dict[str, list[Row]]
     return chosen
 
 
-def rejected_by_lot(
-    quarantines: Path, images: Path, number: int, seed: int
-) -> Iterator[Rejected]:
+def rejected_by_lot(quarantines: Path, images: Path, number: int, seed: int) -> Iterator[Rejected]:
     """Dropped regions, as many reasons as there is room for, in the order of the steps."""
     rows = _draw_rejected(quarantine_rows(quarantines), number, seed)
     places = _find_images(images, {row["image_sha256"] for row in rows})
@@ -126,7 +124,7 @@ def _show_rejected(row: Row, images: Path, places: Mapping[str, tuple[str, str]]
         url=row["url"],
         said=content.get("long_caption") or content.get("object_caption") or "",
         picture=picture,
-        box=picture and _box_in_picture(content, picture),
+        box=_box_in_picture(content, picture) if picture else None,
     )
 
 

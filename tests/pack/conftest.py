@@ -98,7 +98,7 @@ def caption_row(number: int, index: int, jpeg: bytes, image: Image.Image, found:
         **texts,
         "verdict": "accepted",
         "verdict_reason": "consistent",
-        "provenance": json.dumps({stage: said for stage in ("object", "context", "merge")}),
+        "provenance": json.dumps(dict.fromkeys(("object", "context", "merge"), said)),
         "prompt_tokens": 0,
         "completion_tokens": 0,
         "cost_usd": 0.0,
@@ -117,7 +117,7 @@ def build_run(
     change: Change | None = None,
     backdrops: Callable[[int], Image.Image] | None = None,
 ) -> Run:
-    """Write a run; `change` edits each image's rows (with the image's number) before they go out."""
+    """Write a run; `change` edits each row, told the number of its image."""
     run = Run(folder)
     random = np.random.default_rng(7)
     per_group = -(-num_images // num_groups)
