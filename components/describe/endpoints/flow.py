@@ -1,0 +1,138 @@
+"""The way of one region through the stages: who is asked what, and what makes it stop."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from components.describe.endpoints.answers import AnswerSchema, Caption, Checked, Merged, Verdict
+from components.describe.endpoints.asker import Shop, StageAsker, Trail
+from components.describe.endpoints.gates import DroppedError, Problem
+from components.describe.endpoints.kept import lost_in_merge
+from components.describe.endpoints.pictures import Pictures
+from components.describe.scenes import PendingScene
+from components.describe.settings import StageName
+from components.describe.types import Description, Outcome, Region, Rejection
+from pixclip.images import ImageError
+
+OnRegion = Callable[[Outcome], None]
+Kind = TypeVar("Kind", bound=AnswerSchema)
+
+
+class RegionFlow:
+    """The way of a region through the stages."""
+
+    def __init__(self, askers: dict[StageName, StageAsker], shop: Shop) -> None:
+        self._askers, self._shop = askers, shop
+
+    async def describe_scene(self, scene: PendingScene, on_region: OnRegion) -> list[Outcome]:
+        """The outcome of every row of a scene."""
+        pictures = Pictures(scene.load_image)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._describe_region(region, pictures, on_region))
+                for region in scene.regions
+            ]
+        for rejection in scene.damaged:
+            on_region(rejection)
+        return [*scene.damaged, *(task.result() for task in tasks)]
+
+    async def _describe_region(
+        self, region: Region, pictures: Pictures, on_region: OnRegion
+    ) -> Outcome:
+        trail = Trail(region, pictures)
+        try:
+            outcome: Outcome = await self._through_stages(trail)
+        except DroppedError as error:
+            self._askers[trail.stage].account.rejected += 1
+            outcome = _rejection(trail, trail.stage, error.problem)
+        except ImageError as error:
+            outcome = _rejection(trail, "image", Problem(error.reason, error.detail))
+        on_region(outcome)
+        return outcome
+
+    async def _through_stages(self, trail: Trail) -> Description:
+        region, facts = trail.region, region_facts(trail.region)
+        texts = {"phrase": region.phrase, "image_caption": region.image_caption}
+        seen = await self._ask("object", trail, texts, facts, Caption)
+        texts["object_caption"] = seen.caption
+        verdict = await self._ask("verify", trail, texts, facts, Verdict)
+        _require_accepted(verdict)
+        context = await self._ask("context", trail, texts, facts, Caption)
+        texts["context_caption"] = context.caption
+        merged = await self._ask("merge", trail, texts, facts, Merged)
+        _require_kept(lost_in_merge(seen.caption, context.caption, merged.long_caption))
+        texts["long_caption"] = merged.long_caption
+        _require_checked(await self._ask("check", trail, texts, facts, Checked))
+        return Description(
+            region_id=region.region_id,
+            object_caption=seen.caption,
+            verdict="accepted",
+            verdict_reason=verdict.reason,
+            context_caption=context.caption,
+            long_caption=merged.long_caption,
+            short_caption=merged.short_caption,
+            provenance=trail.provenance,
+            usage=trail.usage,
+        )
+
+    async def _ask(
+        self,
+        stage: StageName,
+        trail: Trail,
+        texts: dict[str, str],
+        facts: dict[str, object],
+        kind: type[Kind],
+    ) -> Kind:
+        answer = await self._askers[stage].ask(self._shop, trail, texts, facts)
+        assert isinstance(answer, kind), (stage, answer)
+        return answer
+
+
+def region_facts(region: Region) -> dict[str, object]:
+    """Our own numbers for the prompts: the box from 0 to 1000 and where its centre is."""
+    x1, y1, x2, y2 = region.box_xyxy
+    width, height = region.image_width_px, region.image_height_px
+    box = [round(1000 * v) for v in (x1 / width, y1 / height, x2 / width, y2 / height)]
+    column = ("left", "centre", "right")[min(int(1.5 * (x1 + x2) / width), 2)]
+    row = ("top", "centre", "bottom")[min(int(1.5 * (y1 + y2) / height), 2)]
+    position = row if row == column else " ".join(w for w in (row, column) if w != "centre")
+    return {"box": box, "position": position}
+
+
+def _require_accepted(verdict: Verdict) -> None:
+    reasons = {
+        "rejected_inconsistent": verdict.consistent,
+        "rejected_invisible": verdict.only_visible,
+        "rejected_language": verdict.valid_english,
+    }
+    _require_all(reasons, verdict.reason)
+
+
+def _require_checked(checked: Checked) -> None:
+    reasons = {
+        "merge_lost_object": checked.keeps_object,
+        "merge_lost_location": checked.keeps_location,
+    }
+    _require_all(reasons, checked.reason)
+
+
+def _require_all(reasons: dict[str, bool], said: str) -> None:
+    for reason, is_met in reasons.items():
+        if not is_met:
+            raise DroppedError(Problem(reason, said))
+
+
+def _require_kept(problem: Problem | None) -> None:
+    if problem:
+        raise DroppedError(problem)
+
+
+def _rejection(trail: Trail, stage: str, problem: Problem) -> Rejection:
+    return Rejection(
+        region_id=trail.region.region_id,
+        stage=stage,
+        reason=problem.reason,
+        detail=problem.detail,
+        provenance=trail.provenance,
+        usage=trail.usage,
+    )

@@ -1,0 +1,74 @@
+"""What a server sends back: the parts of a `chat.completion` that are read, and `Retry-After`."""
+
+import email.utils
+import math
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from components.describe.endpoints.cache import RawAnswer
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _TokenUsage(BaseModel):
+    prompt_tokens: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    completion_tokens: Annotated[int, Field(ge=0, lt=2**53)] = 0
+
+
+class _ChatReply(BaseModel):
+    """What is read of a `chat.completion` object; everything else is ignored."""
+
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+    usage: _TokenUsage | None = None
+
+
+@dataclass(frozen=True)
+class HttpReply:
+    """Status, body and the one header that matters."""
+
+    status: int
+    body: bytes
+    retry_after: str | None
+
+
+def retry_after_s(header: str | None) -> float | None:
+    """Seconds that a `Retry-After` header (seconds or a date) asks to wait."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def raw_answer(body: bytes, seconds: float) -> RawAnswer:
+    """The answer in the body of a reply.
+
+    Raises:
+        ValidationError: the body is no chat completion.
+    """
+    reply = _ChatReply.model_validate_json(body)
+    choice, usage = reply.choices[0], reply.usage or _TokenUsage()
+    content = choice.message.content or choice.message.refusal or ""
+    return RawAnswer(
+        content.encode("utf-8", "replace").decode(),  # lone surrogates cannot be stored
+        choice.finish_reason or "",
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        round(seconds, 6),
+    )

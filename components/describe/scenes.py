@@ -1,0 +1,102 @@
+"""Read region rows and their images as scenes, one image at a time and only when it is needed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from PIL import Image
+
+from components.describe.types import Region, Rejection, Scene
+from components.kernel.shards import read_image_bytes
+from components.kernel.tables import Row, read_rows
+from pixclip.images import ImageError, open_image
+from pixclip.masks import Rle, rle_num_pixels
+
+
+@dataclass(frozen=True)
+class PendingScene:
+    """The rows of one image; `regions` are those of them that can be described."""
+
+    rows: tuple[Row, ...]
+    regions: tuple[Region, ...]
+    damaged: tuple[Rejection, ...]  # rows whose mask does not fit their image
+    images: Path
+
+    @property
+    def num_image_bytes(self) -> int:
+        """Bytes that the decoded image takes."""
+        row = self.rows[0]
+        return int(row["image_width_px"]) * int(row["image_height_px"]) * 3
+
+    def load_image(self) -> Image.Image:
+        """Decode the image.
+
+        Raises:
+            ImageError: it cannot be decoded, or is not of the size its regions were made for.
+        """
+        row = self.rows[0]
+        image = open_image(
+            read_image_bytes(self.images, row["image_shard"], row["image_sha256"]),
+            max_pixels=max(self.num_image_bytes // 3, 1),
+        )
+        expected = (row["image_width_px"], row["image_height_px"])
+        if image.size != expected:
+            raise ImageError("image_mismatch", f"{image.size} pixels, the regions say {expected}")
+        return image
+
+    def load(self) -> Scene:
+        """The scene with its image decoded (see `load_image` for the errors)."""
+        return Scene(self.rows[0]["image_sha256"], self.load_image(), self.regions)
+
+
+def read_scenes(regions: Path, images: Path) -> Iterator[PendingScene]:
+    """Stream scenes in the order of the rows; neighbouring rows of one image make a scene."""
+    for _, rows in groupby(read_rows(regions), key=lambda row: row["image_sha256"]):
+        yield _pending_scene(tuple(rows), images)
+
+
+def unreadable(scene: PendingScene, error: ImageError) -> list[Rejection]:
+    """A rejection of every region of an image that cannot be used."""
+    return [
+        Rejection(region.region_id, "image", error.reason, error.detail) for region in scene.regions
+    ]
+
+
+def _pending_scene(rows: tuple[Row, ...], images: Path) -> PendingScene:
+    regions, damaged = [], []
+    for row in rows:
+        region = _region(row)
+        problem = _mask_problem(region)
+        if problem:
+            damaged.append(Rejection(region.region_id, "mask", "invalid_mask", problem))
+        else:
+            regions.append(region)
+    return PendingScene(rows, tuple(regions), tuple(damaged), images)
+
+
+def _region(row: Row) -> Region:
+    height_px, width_px = row["mask_size"]
+    x1, y1, x2, y2 = row["box_xyxy"]
+    return Region(
+        region_id=row["region_id"],
+        image_sha256=row["image_sha256"],
+        image_width_px=row["image_width_px"],
+        image_height_px=row["image_height_px"],
+        box_xyxy=(x1, y1, x2, y2),
+        phrase=row["phrase"],
+        image_caption=row["image_caption"],
+        rle=Rle(height_px, width_px, row["mask_counts"]),
+    )
+
+
+def _mask_problem(region: Region) -> str:
+    rle = region.rle
+    if (rle.width_px, rle.height_px) != (region.image_width_px, region.image_height_px):
+        return f"mask of {rle.width_px} x {rle.height_px} pixels on an image of another size"
+    try:
+        num_pixels = rle_num_pixels(rle.counts)
+    except ValueError as error:
+        return str(error)
+    expected = rle.width_px * rle.height_px
+    return "" if num_pixels == expected else f"mask of {num_pixels} pixels instead of {expected}"

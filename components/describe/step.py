@@ -1,0 +1,127 @@
+"""The step `describe`: region rows in, verified captions out."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from components.describe.ledger import Ledger, StageAccount
+from components.describe.outcomes import OutcomeWriter
+from components.describe.scenes import read_scenes, unreadable
+from components.describe.settings import DescribeSettings
+from components.describe.types import Outcome, Rejection
+from components.kernel.progress import progress
+from components.kernel.step import In, Metrics, Out, step
+from components.kernel.tables import WORK_FOLDER, count_rows
+from pixclip.images import ImageError
+
+OnRegion = Callable[[Outcome], None]
+
+
+@step(image="annotate")
+def describe(
+    regions: In,
+    images: In,
+    captions: Out,
+    quarantine: Out,
+    ledger: Out,
+    settings: DescribeSettings,
+) -> Metrics:
+    """Describe every region in stages and verify it.
+
+    Object caption, verification against the image, context caption, long and short caption, and a
+    last check that the merge kept object and location. Rejected regions go to the quarantine with
+    the verifier's reason. Every answer is kept: a killed run goes on without asking it again.
+    """
+    started = time.monotonic()
+    captions.mkdir(parents=True, exist_ok=True)
+    writer = OutcomeWriter(captions, quarantine)
+    with _region_bar(count_rows(regions)) as on_region:
+        if settings.describer == "embedded":
+            stages = _describe_embedded(regions, images, settings, writer, on_region)
+        else:
+            cache = _cache_path(settings, regions, captions)
+            stages = _describe_by_endpoints(regions, images, settings, cache, writer, on_region)
+    writer.finish()
+    wall_seconds = time.monotonic() - started
+    _book(settings, writer, stages, wall_seconds).write(ledger)
+    writer.require_share(settings.min_accepted_share)
+    return writer.metrics()
+
+
+def _describe_embedded(
+    regions: Path,
+    images: Path,
+    settings: DescribeSettings,
+    writer: OutcomeWriter,
+    on_region: OnRegion,
+) -> Mapping[str, StageAccount]:
+    from components.describe.embedded import EmbeddedDescriber
+
+    describer = EmbeddedDescriber(settings.word_limits)
+    for index, scene in enumerate(read_scenes(regions, images)):
+        try:
+            outcomes = [*scene.damaged, *describer.describe(scene.load())]
+        except ImageError as error:
+            outcomes = [*scene.damaged, *unreadable(scene, error)]
+        for outcome in outcomes:
+            on_region(outcome)
+        writer.add(index, scene.rows, outcomes)
+    return {}
+
+
+def _describe_by_endpoints(
+    regions: Path,
+    images: Path,
+    settings: DescribeSettings,
+    cache_path: Path,
+    writer: OutcomeWriter,
+    on_region: OnRegion,
+) -> Mapping[str, StageAccount]:
+    from components.describe.endpoints.pipeline import describe_scenes
+
+    accounts = describe_scenes(
+        read_scenes(regions, images),
+        settings,
+        cache_path,
+        deliver=lambda index, scene, outcomes: writer.add(index, scene.rows, outcomes),
+        on_region=on_region,
+    )
+    return {str(name): account for name, account in accounts.items()}
+
+
+def _cache_path(settings: DescribeSettings, regions: Path, captions: Path) -> Path:
+    """A file for each group, so that groups which run at the same time do not share one."""
+    if not settings.cache_folder:
+        return captions / WORK_FOLDER / "answers.sqlite"
+    return Path(settings.cache_folder) / f"{regions.name}.sqlite"
+
+
+def _book(
+    settings: DescribeSettings,
+    writer: OutcomeWriter,
+    stages: Mapping[str, StageAccount],
+    wall_seconds: float,
+) -> Ledger:
+    total = writer.usage
+    if settings.describer == "embedded":
+        total = replace(total, seconds=wall_seconds)  # it waits for nobody: its time is the run's
+    return Ledger(
+        settings.describer, writer.num_accepted, writer.reasons, total, stages, wall_seconds
+    )
+
+
+@contextmanager
+def _region_bar(num_regions: int) -> Iterator[OnRegion]:
+    """A progress bar over regions that also shows the rejected ones."""
+    num_rejected = 0
+    with progress("describe", total=num_regions) as bar:
+
+        def count(outcome: Outcome) -> None:
+            nonlocal num_rejected
+            num_rejected += isinstance(outcome, Rejection)
+            bar.set_postfix(rejected=num_rejected, refresh=False)
+            bar.update(1)
+
+        yield count
