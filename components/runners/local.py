@@ -4,6 +4,7 @@ The component is the task of a pipeline of its own; importers hand it the input 
 publishes its outputs in place (`destinations`), so nothing is copied.
 """
 
+import contextlib
 import importlib
 import json
 import logging
@@ -19,11 +20,12 @@ from components.kernel.receipts import read_receipt
 from components.kernel.run import is_published
 from components.kernel.step import Metrics, load_step
 from components.runners.backends import StepCrashedError, StepRun
+from components.runners.home import project_home
 
 log = logging.getLogger(__name__)
 
-# Makes a kfp.local runner that can reach a folder of this machine.
-RunnerFactory = Callable[[Path], Any]
+# Makes a kfp.local runner that can reach the artifacts of a run.
+RunnerFactory = Callable[[StepRun], Any]
 
 
 class LocalBackend:
@@ -33,8 +35,14 @@ class LocalBackend:
         self._make_runner = make_runner
 
     def run(self, run: StepRun) -> Metrics:
-        """Run a step, unless its outputs are up to date."""
-        run = _with_absolute_paths(run)
+        """Run a step, unless its outputs are up to date.
+
+        Relative paths, also those among the settings, belong to the project's folder.
+        """
+        with contextlib.chdir(project_home()):
+            return self._run(_with_absolute_paths(run))
+
+    def _run(self, run: StepRun) -> Metrics:
         step = load_step(run.step)
         if is_published(step, run.inputs, run.outputs, run.settings):
             receipt = read_receipt(run.outputs[step.outputs[0]])
@@ -49,7 +57,7 @@ class LocalBackend:
 
         outcome = kfp_root / "outcome.json"
         local.init(
-            runner=self._make_runner(shared_folder(run)),
+            runner=self._make_runner(run),
             pipeline_root=str(kfp_root),
             workspace_root=str(kfp_root / "workspace"),  # which kfp removes
         )
@@ -72,18 +80,19 @@ def run_locally(run: StepRun) -> Metrics:
     return LocalBackend(subprocess_runner).run(run)
 
 
-def subprocess_runner(_: Path) -> Any:
+def subprocess_runner(_: StepRun) -> Any:
     """A runner in this very environment: no virtual environment is made for a task."""
     from kfp import local
 
     return local.SubprocessRunner(use_venv=False)
 
 
-def docker_runner(folder: Path) -> Any:
-    """A runner in the components' images, as this user, with that folder at the same path."""
+def docker_runner(run: StepRun) -> Any:
+    """A runner in the components' images, as this user, with the run's folder at its own path."""
     from docker.types import Mount
     from kfp import local
 
+    folder = shared_folder(run)
     return local.DockerRunner(
         mounts=[Mount(target=str(folder), source=str(folder), type="bind")],
         user=f"{os.getuid()}:{os.getgid()}",

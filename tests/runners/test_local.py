@@ -1,0 +1,123 @@
+"""The local Kubeflow runner, with a real component in a real process."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from components.kernel.errors import InputError, SettingsError
+from components.kernel.receipts import RECEIPT_NAME, Receipt, read_receipt
+from components.runners.backends import StepCrashedError, StepRun, open_backend
+from components.runners.local import run_locally, shared_folder
+from data_contracts.contract import contract_digest
+
+RELATIVE_RUN = StepRun(
+    "publish",
+    {"longgrit": Path("longgrit")},
+    {"publication": Path("publication")},
+    {"repository": "versions"},
+)
+
+
+def packed(folder: Path) -> Path:
+    """A data set whose receipt says that it met its contract."""
+    folder.mkdir()
+    (folder / "README.md").write_text("a data set\n")
+    met = {"longgrit": contract_digest("longgrit")}
+    receipt = Receipt("pack", "0", {}, {}, {"num_images": 1}, met, {})
+    (folder / RECEIPT_NAME).write_text(receipt.to_json())
+    return folder
+
+
+@pytest.fixture
+def publish_run(tmp_path: Path) -> StepRun:
+    """A run of `publish` on a small folder: it needs no other step."""
+    data = packed(tmp_path / "longgrit")
+    return StepRun(
+        "publish",
+        {"longgrit": data},
+        {"publication": tmp_path / "publication"},
+        {"repository": str(tmp_path / "repository")},
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A project folder in which a component has run, on relative paths."""
+    home = tmp_path_factory.mktemp("home")
+    packed(home / "longgrit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIXCLIP_HOME", str(home))
+        metrics = run_locally(RELATIVE_RUN)
+    (home / "metrics.json").write_text(json.dumps(metrics))
+    return home
+
+
+def test_a_component_publishes_in_place(home):
+    assert read_receipt(home / "publication").step == "publish"
+    assert not [path.name for path in home.iterdir() if "draft" in path.name]
+
+
+def test_a_component_gives_its_metrics_without_kfp_s_floats(home):
+    metrics = json.loads((home / "metrics.json").read_text())
+    assert metrics["num_files"] == 2
+    assert all(type(value) is int for value in metrics.values())
+
+
+def test_relative_paths_also_of_settings_belong_to_the_project(home):
+    content = json.loads((home / "publication" / "publication.json").read_text())
+    assert content["repository"] == "versions"
+    assert (home / "versions" / "longgrit.dvc").exists()
+
+
+def test_a_finished_step_starts_no_process(home, monkeypatch):
+    monkeypatch.setenv("PIXCLIP_HOME", str(home))
+    monkeypatch.setattr("components.runners.local._pipeline", None)
+    assert run_locally(RELATIVE_RUN) == json.loads((home / "metrics.json").read_text())
+
+
+def test_the_step_s_own_error_comes_back_from_the_process(publish_run, capsys):
+    missing = StepRun("publish", {"longgrit": Path("/nowhere/longgrit")}, publish_run.outputs)
+    with pytest.raises(InputError, match="input longgrit is not at /nowhere/longgrit"):
+        run_locally(missing)
+    assert "Traceback" in capsys.readouterr().out, "the component's output is shown"
+    assert not publish_run.outputs["publication"].exists()
+
+
+def test_a_wrong_setting_is_refused_before_anything_starts(publish_run, monkeypatch):
+    monkeypatch.setattr("components.runners.local._pipeline", None)
+    wrong = StepRun("publish", publish_run.inputs, publish_run.outputs, {"nmae": "x"})
+    with pytest.raises(SettingsError, match="did you mean 'name'"):
+        run_locally(wrong)
+
+
+def test_a_killed_component_is_a_crash_that_may_be_retried(publish_run, tmp_path, monkeypatch):
+    deadly = tmp_path / "bin" / "git"
+    deadly.parent.mkdir()
+    deadly.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    deadly.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{deadly.parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(StepCrashedError, match="step publish ended without an outcome"):
+        run_locally(publish_run)
+    assert not publish_run.outputs["publication"].exists()
+
+
+def test_an_unknown_backend_is_refused_with_those_that_there_are():
+    with pytest.raises(SettingsError, match=r"'kubeflow' is not available.*local, docker"):
+        open_backend("kubeflow")
+
+
+def test_a_container_sees_the_folder_that_holds_all_artifacts(tmp_path):
+    run = StepRun(
+        "ingest",
+        {"records": tmp_path / "run/records/00000"},
+        {"images": tmp_path / "run/images/00000", "quarantine": tmp_path / "run/q/a.parquet"},
+    )
+    assert shared_folder(run) == tmp_path / "run"
+
+
+def test_artifacts_that_share_only_the_root_are_refused():
+    run = StepRun("export", {"longgrit": Path("/a/longgrit")}, {"exports": Path("/b/exports")})
+    with pytest.raises(InputError, match="no common folder"):
+        shared_folder(run)
