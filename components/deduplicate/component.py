@@ -15,7 +15,7 @@ def deduplicate(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Remove duplicate images and put boxes into pixels."""
+    """Drop images that another image equals or nearly equals; bring boxes to pixels."""
     from components.kernel.kubeflow import run_component
 
     run_component(

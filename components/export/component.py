@@ -13,7 +13,7 @@ def export(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Write the data set in forms that others open."""
+    """Write the data set as COCO JSON (`coco/`) and Hugging Face Parquet (`huggingface/`)."""
     from components.kernel.kubeflow import run_component
 
     run_component(

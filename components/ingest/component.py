@@ -14,7 +14,7 @@ def ingest(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Download every image once."""
+    """Download every image of a group once, check it and pack it into shards."""
     from components.kernel.kubeflow import run_component
 
     run_component(

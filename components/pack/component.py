@@ -15,7 +15,7 @@ def pack(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Pack shards, splits, card and report of the data set."""
+    """Write the data set: WebDataset shards by split, manifest, dataset card and report page."""
     from components.kernel.kubeflow import run_component
 
     run_component(

@@ -13,7 +13,7 @@ def publish(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Put the data set under DVC and push it."""
+    """Put the data set under DVC, push it and commit the version."""
     from components.kernel.kubeflow import run_component
 
     run_component(

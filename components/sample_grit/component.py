@@ -12,7 +12,7 @@ def sample_grit(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Compose scenes of real photographs as GRIT records with image files."""
+    """Compose scenes of real photographs with exact masks, some broken on purpose."""
     from components.kernel.kubeflow import run_component
 
     run_component(

@@ -15,7 +15,7 @@ def segment(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Give every region a mask."""
+    """Give every region a mask: the record's own, SAM's, GrabCut's, or the box itself."""
     from components.kernel.kubeflow import run_component
 
     run_component(

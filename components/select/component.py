@@ -14,7 +14,7 @@ def select(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Keep the records that are worth downloading."""
+    """Keep the regions that are worth downloading, in groups; say why the others are not."""
     from components.kernel.kubeflow import run_component
 
     run_component(
