@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from data_contracts.columns import box_columns, fixed_lists, has_markup, num_words, numbers
+from data_contracts.columns import box_columns, fixed_lists, num_words, numbers
 from data_contracts.rules import Join, named_suite
 from data_contracts.tables import Columns
 
@@ -50,7 +50,6 @@ def prepare(chunk: pa.Table) -> Columns:
     return {
         **box_columns(boxes, width, height),
         "phrase_words": num_words(chunk["phrase"]),
-        "phrase_has_markup": has_markup(chunk, ["phrase"]),
     }
 
 
@@ -75,9 +74,6 @@ def rules() -> dict[str, Any]:
         ),
         "phrase_not_empty": gxe.ExpectColumnValuesToBeBetween(
             column="phrase_words", min_value=1, max_value=MAX_PHRASE_WORDS
-        ),
-        "phrase_without_markup": gxe.ExpectColumnValuesToBeInSet(
-            column="phrase_has_markup", value_set=[False]
         ),
         "score_in_range": gxe.ExpectColumnValuesToBeBetween(
             column="score", min_value=0, max_value=1

@@ -40,6 +40,11 @@ def numbers(chunk: pa.Table, name: str) -> Floats:
     return values
 
 
+def as_bools(column: Any) -> npt.NDArray[np.bool_]:
+    """An Arrow column of truth values; a missing one is False."""
+    return np.asarray(pc.fill_null(column, False)).astype(bool)
+
+
 def box_columns(boxes: Floats, width: Floats | float, height: Floats | float) -> Columns:
     """How far boxes [N, 4] (xyxy) reach outside their image, and their shorter side."""
     x1, y1, x2, y2 = boxes.T
@@ -52,9 +57,9 @@ def box_columns(boxes: Floats, width: Floats | float, height: Floats | float) ->
 
 def num_words(column: Any) -> npt.NDArray[np.int64]:
     """The number of words of each text; 0 where it is missing."""
-    words = pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(column)))
-    counts = np.asarray(pc.fill_null(words, 0)).astype(np.int64)
-    return np.where(np.asarray(pc.fill_null(pc.utf8_length(column), 0)) > 0, counts, 0)
+    trimmed = pc.fill_null(pc.utf8_trim_whitespace(column), "")
+    counts = np.asarray(pc.list_value_length(pc.utf8_split_whitespace(trimmed)))
+    return np.where(np.asarray(pc.utf8_length(trimmed)) > 0, counts, 0).astype(np.int64)
 
 
 def has_markup(chunk: pa.Table, names: list[str]) -> npt.NDArray[np.bool_]:
@@ -62,7 +67,7 @@ def has_markup(chunk: pa.Table, names: list[str]) -> npt.NDArray[np.bool_]:
     found = np.zeros(len(chunk), dtype=bool)
     for name in names:
         match = pc.match_substring_regex(chunk[name], MARKUP, ignore_case=True)
-        found |= np.asarray(pc.fill_null(match, False))
+        found |= as_bools(match)
     return found
 
 

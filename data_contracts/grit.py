@@ -5,9 +5,18 @@ width and height; see https://huggingface.co/datasets/zzliang/GRIT.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as kinds
+
+from data_contracts.columns import as_bools
+from data_contracts.rules import named_suite
+from data_contracts.tables import Columns
+
+if TYPE_CHECKING:
+    from great_expectations import ExpectationSuite
 
 KEY = "id"
 # Each region is [start, end, x1, y1, x2, y2, score].
@@ -81,3 +90,44 @@ def _is_text(found: pa.DataType) -> bool:
 
 def _is_number(found: pa.DataType) -> bool:
     return bool(kinds.is_floating(found) or kinds.is_integer(found))
+
+
+KEY_SCOPE = "none"  # records that come twice are for `select` to drop
+READ = ("id", "url", "caption", "width", "height", "ref_exps")
+
+
+def prepare(chunk: pa.Table) -> Columns:
+    """What the rules look at: whether every region has its seven numbers."""
+    return {"regions_are_whole": _regions_are_whole(chunk["ref_exps"])}
+
+
+def _regions_are_whole(column: pa.ChunkedArray) -> pa.Array:
+    lists = column.combine_chunks()
+    if kinds.is_null(lists.type):
+        return pa.array([True] * len(lists))
+    lengths = pc.list_value_length(pc.list_flatten(lists))
+    is_wrong = as_bools(pc.not_equal(lengths, REGION_WIDTH))
+    parents = pc.list_parent_indices(lists).filter(pa.array(is_wrong))
+    return pc.invert(pc.is_in(pa.array(range(len(lists))), parents.cast(pa.int64())))
+
+
+def suite() -> "ExpectationSuite":
+    """The table is GRIT in its bulk; single bad records are for `select` to drop and to count."""
+    from great_expectations import expectations as gxe
+
+    return named_suite(
+        "grit",
+        {
+            "url_present": gxe.ExpectColumnValuesToNotBeNull(column="url", mostly=0.95),
+            "caption_present": gxe.ExpectColumnValuesToNotBeNull(column="caption", mostly=0.95),
+            "width_positive": gxe.ExpectColumnValuesToBeBetween(
+                column="width", min_value=1, mostly=0.95
+            ),
+            "height_positive": gxe.ExpectColumnValuesToBeBetween(
+                column="height", min_value=1, mostly=0.95
+            ),
+            "regions_have_seven_numbers": gxe.ExpectColumnValuesToBeInSet(
+                column="regions_are_whole", value_set=[True], mostly=0.95
+            ),
+        },
+    )

@@ -1,6 +1,18 @@
 """`images`: WebDataset shards and a manifest with one row for every URL that was tried."""
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.candidates import PHASH, SHA256
+from data_contracts.columns import as_bools
+from data_contracts.rules import named_suite
+from data_contracts.tables import Columns
+
+if TYPE_CHECKING:
+    from great_expectations import ExpectationSuite
 
 KEY = "url"
 SCHEMA = pa.schema(
@@ -17,3 +29,48 @@ SCHEMA = pa.schema(
         pa.field("phash", pa.string()),  # 64-bit perceptual hash, 16 hex digits
     ]
 )
+
+KEY_SCOPE = "file"  # two groups may have the same URL
+BUDGET = 0.0  # the manifest is our own bookkeeping: a wrong row is a bug, not bad data
+OF_AN_IMAGE = ("sha256", "shard", "num_bytes", "width_px", "height_px", "phash")
+
+
+def prepare(chunk: pa.Table) -> Columns:
+    """What the rules look at: whether a row's columns tell the same story as its status."""
+    is_ok = as_bools(pc.equal(chunk["status"], "ok"))
+    has_reason = as_bools(pc.not_equal(chunk["reason"], ""))
+    present = np.sum([as_bools(pc.is_valid(chunk[name])) for name in OF_AN_IMAGE], axis=0)
+    return {
+        "reason_fits": is_ok != has_reason,
+        "image_fits": present == np.where(is_ok, len(OF_AN_IMAGE), 0),
+    }
+
+
+def suite() -> "ExpectationSuite":
+    """Every URL either gave an image of which all is known, or has a reason why not."""
+    from great_expectations import expectations as gxe
+
+    positive = ("num_bytes", "width_px", "height_px")
+    return named_suite(
+        "images",
+        {
+            "status_known": gxe.ExpectColumnValuesToBeInSet(
+                column="status", value_set=["ok", "failed"]
+            ),
+            "failed_with_a_reason_ok_without": gxe.ExpectColumnValuesToBeInSet(
+                column="reason_fits", value_set=[True]
+            ),
+            "ok_with_an_image_failed_without": gxe.ExpectColumnValuesToBeInSet(
+                column="image_fits", value_set=[True]
+            ),
+            "sha256_well_formed": gxe.ExpectColumnValuesToMatchRegex(column="sha256", regex=SHA256),
+            "phash_well_formed": gxe.ExpectColumnValuesToMatchRegex(column="phash", regex=PHASH),
+            "shard_beside_manifest": gxe.ExpectColumnValuesToMatchRegex(
+                column="shard", regex=r"^[\w-]+\.tar$"
+            ),
+            **{
+                f"{name}_positive": gxe.ExpectColumnValuesToBeBetween(column=name, min_value=1)
+                for name in positive
+            },
+        },
+    )

@@ -1,6 +1,23 @@
 """`longgrit`: the data set's manifest, one row a region; images and captions are in the shards."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.candidates import PHASH, SHA256
+from data_contracts.captions import caption_columns, caption_rules
+from data_contracts.columns import as_bools, box_columns, fixed_lists, num_words, numbers
+from data_contracts.near_duplicates import near_in_other_label
+from data_contracts.regions import MASK_SOURCE
+from data_contracts.rules import Join, named_suite
+from data_contracts.tables import AddColumns, Columns, hash_keys, read_chunks
+
+if TYPE_CHECKING:
+    from great_expectations import ExpectationSuite
 
 KEY = "region_id"
 SCHEMA = pa.schema(
@@ -26,3 +43,124 @@ SCHEMA = pa.schema(
         pa.field("short_caption_words", pa.int32(), nullable=False),
     ]
 )
+
+BUDGET = 0.0  # nothing can be taken out of a packed data set
+JOINS = (
+    Join("region_among_captions", "region_id", "captions", "region_id"),
+    Join("image_in_manifest", "image_id", "images", "sha256", where=("status", "ok")),
+)
+SPLITS = ["train", "val", "benchmark"]
+# As `pack` and `deduplicate` see look-alikes at most; a smaller distance there can break this.
+NEAR_DUPLICATE_BITS = 4
+
+
+def prepare(chunk: pa.Table) -> Columns:
+    """What the rules look at: box, captions, and whether columns agree with each other."""
+    width, height = numbers(chunk, "image_width_px"), numbers(chunk, "image_height_px")
+    folder = pc.replace_substring_regex(chunk["shard"], r"/.*$", "")
+    counted = [
+        numbers(chunk, f"{name}_words") == num_words(chunk[name])
+        for name in ("long_caption", "short_caption")
+    ]
+    return {
+        **box_columns(fixed_lists(chunk["box_xyxy"], 4), width, height),
+        **caption_columns(chunk),
+        "mask_share_of_image": numbers(chunk, "mask_area_px") / np.maximum(width * height, 1),
+        "shard_is_of_split": as_bools(pc.equal(folder, chunk["split"])),
+        "words_are_counted": np.logical_and.reduce(counted),
+    }
+
+
+def survey(tables: Sequence[Path]) -> AddColumns:
+    """Look at every image once: its split, its sample and what looks like it in other splits."""
+    images, splits, samples, phashes = _all_images(tables)
+    distinct, first, place = np.unique(images, return_index=True, return_inverse=True)
+    in_one_split, in_one_sample = (_is_constant(column, place) for column in (splits, samples))
+    has_look_alike = near_in_other_label(phashes[first], splits[first], NEAR_DUPLICATE_BITS)
+
+    def add(chunk: pa.Table) -> Columns:
+        places = np.searchsorted(distinct, hash_keys(chunk, "image_id"))
+        return {
+            "image_is_in_one_split": in_one_split[places],
+            "image_is_in_one_sample": in_one_sample[places],
+            "has_look_alike_in_other_split": has_look_alike[places],
+        }
+
+    return add
+
+
+def _all_images(tables: Sequence[Path]) -> tuple[Any, Any, Any, Any]:
+    columns: list[tuple[Any, ...]] = []
+    for chunk in read_chunks(tables, ["image_id", "split", "shard", "key", "image_phash"]):
+        splits = pc.fill_null(pc.index_in(chunk["split"], pa.array(SPLITS)), -1)
+        samples = hash_keys(chunk, "shard") * np.uint64(3) + hash_keys(chunk, "key")
+        bits = [_phash_bits(text) for text in chunk["image_phash"].to_pylist()]
+        columns.append(
+            (
+                hash_keys(chunk, "image_id"),
+                splits.to_numpy().astype(np.int64),
+                samples,
+                np.array(bits, dtype=np.uint64),
+            )
+        )
+    images, splits, samples, phashes = (
+        np.concatenate(parts) for parts in zip(*columns, strict=True)
+    )
+    return images, splits, samples, phashes
+
+
+def _phash_bits(text: str | None) -> int:
+    try:
+        return int(text or "", 16) & (2**64 - 1)
+    except ValueError:
+        return 0  # another rule reports it
+
+
+def _is_constant(values: Any, place: Any) -> Any:
+    """Whether all values at the same place are equal, by place."""
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    smallest = np.minimum.reduceat(values[order], starts)
+    return smallest == np.maximum.reduceat(values[order], starts)
+
+
+def rules() -> dict[str, Any]:
+    """Every region is usable, and no image, nor one that looks like it, is in two splits."""
+    from great_expectations import expectations as gxe
+
+    def holds(column: str, value: bool = True) -> Any:
+        return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[value])
+
+    return {
+        "image_id_well_formed": gxe.ExpectColumnValuesToMatchRegex(column="image_id", regex=SHA256),
+        "image_phash_well_formed": gxe.ExpectColumnValuesToMatchRegex(
+            column="image_phash", regex=PHASH
+        ),
+        "split_known": gxe.ExpectColumnValuesToBeInSet(column="split", value_set=SPLITS),
+        "image_in_one_split": holds("image_is_in_one_split"),
+        "image_in_one_sample": holds("image_is_in_one_sample"),
+        "no_near_duplicate_in_other_split": holds("has_look_alike_in_other_split", value=False),
+        "shard_well_formed": gxe.ExpectColumnValuesToMatchRegex(
+            column="shard", regex=r"^[a-z]+/[\w-]+\.tar$"
+        ),
+        "shard_of_split": holds("shard_is_of_split"),
+        "key_well_formed": gxe.ExpectColumnValuesToMatchRegex(column="key", regex=r"^[\w-]+$"),
+        "box_inside_image": gxe.ExpectColumnValuesToBeBetween(column="box_outside", max_value=1e-6),
+        "box_not_empty": gxe.ExpectColumnValuesToBeBetween(
+            column="box_shorter_side", min_value=0, strict_min=True
+        ),
+        "mask_not_empty": gxe.ExpectColumnValuesToBeBetween(column="mask_area_px", min_value=1),
+        "mask_inside_image": gxe.ExpectColumnValuesToBeBetween(
+            column="mask_share_of_image", max_value=1
+        ),
+        "mask_source_known": gxe.ExpectColumnValuesToMatchRegex(
+            column="mask_source", regex=MASK_SOURCE
+        ),
+        "words_counted": holds("words_are_counted"),
+        **caption_rules(),
+    }
+
+
+def suite() -> "ExpectationSuite":
+    """The contract's rules."""
+    return named_suite("longgrit", rules())

@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
         pa.field("mask_score", pa.float64()),  # the segmenter's own quality estimate, if any
     ]
 )
-MASK_SOURCE = r"^(record|grabcut|box|sam:\S+)$"
+MASK_SOURCE = r"^(?:record|grabcut|box|sam:\S+)$"
 # A predicted intersection over union; SAM's estimate is not clipped and may pass 1 a little.
 MIN_MASK_SCORE, MAX_MASK_SCORE = -0.5, 1.5
 BUDGET = 0.02

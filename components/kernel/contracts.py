@@ -24,7 +24,8 @@ from components.kernel.tally import (
     quarantine_row,
     write_quarantine,
 )
-from data_contracts.engine import ContractResult, check_table, contract_digest, load_contract
+from data_contracts.contract import contract_digest, load_contract
+from data_contracts.engine import ContractResult, check_table
 
 REGION_KEY = "region_id"
 
