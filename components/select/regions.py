@@ -1,0 +1,121 @@
+"""The regions of a batch of records as flat arrays, so that rules judge thousands at once."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.grit import REGION_WIDTH
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+# Boxes may stick out by rounding; they are clipped.
+BOX_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Regions:
+    """N regions of R records; arrays of length N unless the name says `records`."""
+
+    records: pa.RecordBatch  # R rows
+    record: Ints  # row of `records`
+    index: Ints  # place in the record's `ref_exps`
+    is_whole: Bools  # has all seven numbers
+    span: Floats  # [N, 2] start and end in characters
+    box: Floats  # [N, 4] x1, y1, x2, y2 as shares of width and height
+    score: Floats
+    phrases: tuple[str, ...]  # "" where the offsets are wrong
+    width_px: Floats  # as declared; NaN where unknown
+    height_px: Floats
+    similarity: Floats  # NaN where unknown
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    @cached_property
+    def box_share(self) -> Floats:
+        """Area of the boxes as a share of the image."""
+        share = (self.box[:, 2] - self.box[:, 0]) * (self.box[:, 3] - self.box[:, 1])
+        return np.asarray(share)
+
+    @cached_property
+    def box_side_px(self) -> Floats:
+        """The shorter side of the boxes in pixels of the declared image size."""
+        width = (self.box[:, 2] - self.box[:, 0]) * self.width_px
+        height = (self.box[:, 3] - self.box[:, 1]) * self.height_px
+        return np.asarray(np.minimum(width, height))
+
+
+def flatten_regions(records: pa.RecordBatch) -> Regions:
+    """The regions of a batch in GRIT's schema, in order."""
+    nested = records.column("ref_exps")
+    per_record = lengths(nested)
+    record = np.repeat(np.arange(records.num_rows), per_record)
+    index = np.arange(len(record)) - np.repeat(np.cumsum(per_record) - per_record, per_record)
+    values, is_whole = _matrix(nested.flatten())
+    return Regions(
+        records=records,
+        record=record,
+        index=index,
+        is_whole=is_whole,
+        span=values[:, 0:2],
+        box=values[:, 2:6],
+        score=values[:, 6],
+        phrases=_phrases(records.column("caption"), record, values[:, 0:2]),
+        width_px=_floats(records.column("width"))[record],
+        height_px=_floats(records.column("height"))[record],
+        similarity=_floats(records.column("clip_similarity_vitl14"))[record],
+    )
+
+
+def lengths(lists: pa.Array) -> Ints:
+    """The length of every list; 0 for null."""
+    return np.asarray(pc.fill_null(pc.list_value_length(lists), 0), dtype=np.int64)
+
+
+def clipped_box(box: Floats) -> Floats:
+    """Boxes inside [0, 1]."""
+    return np.clip(box, 0.0, 1.0)
+
+
+def _matrix(inner: pa.Array) -> tuple[Floats, Bools]:
+    """Lists of seven numbers as a matrix [N, 7]; NaN rows where the length is another."""
+    length = lengths(inner)
+    is_whole = np.asarray(length == REGION_WIDTH)
+    numbers = _floats(inner.flatten())
+    starts = np.cumsum(length) - length
+    values = np.full((len(length), REGION_WIDTH), np.nan)
+    values[is_whole] = numbers[starts[is_whole][:, None] + np.arange(REGION_WIDTH)]
+    return values, is_whole
+
+
+def _phrases(captions: pa.Array, record: Ints, span: Floats) -> tuple[str, ...]:
+    """What the offsets cut out of the captions; "" where they point to nothing."""
+    num_chars = pc.fill_null(pc.utf8_length(captions), 0).to_numpy()[record]
+    start, end = span[:, 0], span[:, 1]
+    with np.errstate(invalid="ignore"):  # NaN compares as false, which is what is meant
+        is_inside = (start >= 0) & (start < end) & (end <= num_chars)
+        is_exact = (start == np.floor(start)) & (end == np.floor(end))
+    is_good = is_inside & is_exact
+    starts = np.where(is_good, start, 0).astype(np.int64).tolist()
+    ends = np.where(is_good, end, 0).astype(np.int64).tolist()
+    texts = captions.to_pylist()
+    return tuple(
+        texts[row][first:last].strip() if last else ""
+        for row, first, last in zip(record.tolist(), starts, ends, strict=True)
+    )
+
+
+def _floats(numbers: pa.Array) -> Floats:
+    """Numbers as float64; null becomes NaN."""
+    return np.asarray(pc.cast(numbers, pa.float64()).to_numpy(zero_copy_only=False))
+
+
+def marks(values: pa.Array) -> Bools:
+    """Arrow booleans without nulls as numpy's."""
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=bool)
