@@ -22,6 +22,7 @@ from components.kernel.run import remove
 
 REMOTE = "storage"
 QUIET = {"DVC_NO_ANALYTICS": "true", "DVC_STUDIO_OFFLINE": "true", "DO_NOT_TRACK": "1"}
+PYTHON_M = f"{Path(sys.executable).name} -m "
 IDENTITY = {"user.name": "pixclip", "user.email": "pixclip@localhost"}
 
 
@@ -144,7 +145,8 @@ class DataRepository:
         )
         if done.returncode:
             told = (done.stderr or done.stdout).strip()
-            raise PublishError(f"`{' '.join(command[-4:])}` in {self.folder} failed: {told}")
+            said = f"{Path(command[0]).name} {' '.join(command[1:])}".removeprefix(PYTHON_M)
+            raise PublishError(f"`{said}` in {self.folder} failed: {told}")
         return done.stdout.strip()
 
 

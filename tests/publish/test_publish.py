@@ -1,0 +1,97 @@
+"""Publishing with real Git and real DVC."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.kernel.receipts import RECEIPT_NAME, Receipt
+from components.publish.repository import DataRepository, PublishError, Remote
+from components.publish.step import PublishSettings, publish
+
+
+@pytest.fixture(autouse=True)
+def no_identity(tmp_path, monkeypatch):
+    """A machine on which Git knows no user."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "no-such-config"))
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.delenv(f"GIT_{name}_NAME", raising=False)
+        monkeypatch.delenv(f"GIT_{name}_EMAIL", raising=False)
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    folder = tmp_path / "run" / "longgrit"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train" / "00000.tar").write_bytes(b"shard" * 1000)
+    receipt = Receipt("pack", "0", {}, {}, {"num_images": 7}, {"longgrit": "digest"}, {})
+    (folder / RECEIPT_NAME).write_text(receipt.to_json())
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def pull(repository: Path, clone: Path) -> Path:
+    """What another machine gets from the repository and its remote."""
+    git(repository.parent, "clone", "--quiet", str(repository), str(clone))
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "true"}
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "pull", "--quiet"], cwd=clone, env=environment, check=True
+    )
+    return clone / "longgrit"
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A Git repository of the user's own, with something staged."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init", "--quiet")
+    git(folder, "config", "user.name", "Ada")
+    (folder / "notes.txt").write_text("mine")
+    git(folder, "add", "notes.txt")
+    return folder
+
+
+def test_versions_are_committed_pushed_and_stored_once(data, project, tmp_path):
+    publication = tmp_path / "publication"
+    settings = PublishSettings(repository=str(project))
+    metrics = publish.function(data, publication, settings=settings)
+    told = json.loads((publication / "publication.json").read_text())
+    assert metrics["num_new_versions"] == 1
+    assert told["git_commit"] == git(project, "rev-parse", "HEAD").strip()
+    assert told["dvc_md5"] in (project / "longgrit.dvc").read_text()
+    assert told["counts"] == {"num_images": 7}
+    assert told["contracts_met"] == ["longgrit"]
+    assert git(project, "log", "-1", "--format=%an: %B").startswith("Ada: Publish longgrit\n\nnum_")
+    # The run's file, the repository's and the one in DVC's cache are one and the same.
+    assert (data / "train" / "00000.tar").stat().st_nlink == 3
+    assert git(project, "status", "--porcelain") == "A  notes.txt\n", "what was staged stays so"
+
+    again = publish.function(data, publication, settings=settings)
+    assert again["num_new_versions"] == 0
+    assert json.loads((publication / "publication.json").read_text()) == told
+
+    (data / "card.md").write_text("more")
+    changed = publish.function(data, publication, settings=settings)
+    assert changed["num_new_versions"] == 1
+    assert changed["num_files"] == metrics["num_files"] + 1
+    git(project, "checkout", "--quiet", told["git_commit"])
+    pulled = pull(project, tmp_path / "clone")
+    assert (pulled / "train" / "00000.tar").read_bytes() == b"shard" * 1000
+    assert not (pulled / "card.md").exists(), "the first version is still to be had"
+
+
+def test_a_failed_push_commits_nothing_and_says_what_dvc_said(data, tmp_path):
+    (tmp_path / "storage").write_text("a file where the remote's folder should be")
+    repository = DataRepository(tmp_path / "repository", Remote("../../storage"))
+    with pytest.raises(PublishError, match="`dvc push"):
+        repository.publish(data, "longgrit", "Publish")
+    assert not git(repository.folder, "log", "--all", "--oneline")
