@@ -9,7 +9,7 @@ class DeduplicateSettings(StepSettings):
     """Settings of `deduplicate`; distances in bits, sides in pixels."""
 
     max_phash_distance: int = Field(
-        2,
+        4,
         description="largest distance of two near-duplicates' 64-bit perceptual hashes, in bits; "
         "-1 looks for equal bytes only",
         ge=-1,

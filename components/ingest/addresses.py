@@ -19,8 +19,8 @@ from components.ingest.failures import FetchError
 
 DNS_CACHE_S = 300
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Public by number, but answered by the host of a virtual machine (Azure's WireServer).
-METADATA_ADDRESSES = frozenset({"168.63.129.16"})
+# Public by number, but answered by the cloud around a virtual machine (Azure, Oracle).
+METADATA_NETWORKS = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -76,7 +76,7 @@ def _is_public_ip(ip: IpAddress) -> bool:
     return (
         ip.is_global
         and not (ip.is_multicast or ip.is_reserved or ip.is_link_local or ip.is_loopback)
-        and str(ip) not in METADATA_ADDRESSES
+        and not any(ip in network for network in METADATA_NETWORKS)
     )
 
 

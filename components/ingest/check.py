@@ -9,8 +9,8 @@ from PIL import Image
 from pixclip.images import ImageError, open_image
 
 JPEG_QUALITY = 95
-EXIF_ORIENTATION, UPRIGHT = 0x0112, 1
-HASHED_SIDE_PX = 64  # the hash sees 32 x 32 pixels; shrinking in two steps costs a fifth
+EXIF_ORIENTATION, TURNED = 0x0112, range(2, 9)
+HASHED_SIZE_PX = (32, 32)  # what the hash sees; shrinking to it in two steps costs a third
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 
@@ -52,8 +52,9 @@ def perceptual_hash(image: Image.Image) -> str:
     """The 64-bit DCT hash of an image (`imagehash.phash`) as 16 hex digits."""
     import imagehash  # brings scipy
 
-    shrink = max(1, min(image.size) // HASHED_SIDE_PX)
-    return str(imagehash.phash(image.reduce(shrink)))
+    grey = image.convert("L")
+    small = grey.resize(HASHED_SIZE_PX, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return str(imagehash.phash(small))
 
 
 def is_upright_jpeg(data: bytes) -> bool:
@@ -61,8 +62,14 @@ def is_upright_jpeg(data: bytes) -> bool:
     if not data.startswith(b"\xff\xd8\xff"):
         return False
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        orientation = image.getexif().get(EXIF_ORIENTATION, UPRIGHT)
-        return image.mode in ("RGB", "L") and orientation not in range(2, 9)
+        return image.mode in ("RGB", "L") and _orientation(image) not in TURNED
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(EXIF_ORIENTATION)
+    except Exception:  # damaged metadata: others may read it differently, so make it go away
+        return TURNED[0]
 
 
 def _as_jpeg(image: Image.Image) -> bytes:

@@ -8,6 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -99,17 +100,16 @@ class Downloader:
 
     async def _fetch(self, url: str) -> Entry:
         """Ask until there is a final answer, and keep it in the same breath."""
-        for attempt in range(self._settings.retries + 1):
-            try:
-                async with self._gate.turn(url):
-                    data = await self._sources.fetch(url)
-                    return self._keep(url, "", "", data=data)
-            except FetchError as error:
-                failure = error
-            if not failure.is_transient:
+        for attempt in count():
+            async with self._gate.turn(url):
+                try:
+                    return self._keep(url, "", "", data=await self._sources.fetch(url))
+                except FetchError as error:
+                    failure = error
+                pause_s = self._pause_s(url, attempt, failure)
+            if not failure.is_transient or attempt == self._settings.retries:
                 break
-            if attempt < self._settings.retries:
-                await self._pause(url, attempt, failure)
+            await asyncio.sleep(pause_s)
         return self._keep(url, failure.reason, failure.detail, is_transient=failure.is_transient)
 
     def _keep(
@@ -118,13 +118,14 @@ class Downloader:
         fields = {"reason": reason, "detail": detail, "is_transient": is_transient}
         return self._journal.append(FETCHED, url, fields, data)
 
-    async def _pause(self, url: str, attempt: int, failure: FetchError) -> None:
+    def _pause_s(self, url: str, attempt: int, failure: FetchError) -> float:
+        """The pause before the next attempt; tells the gate if the host wants one for all."""
         limit_s = self._settings.max_backoff_s
         pause_s = pause_before_retry_s(url, attempt, self._settings.backoff_s, limit_s)
-        if failure.reason in ("http_429", "http_503"):  # the host as a whole wants rest
+        if failure.reason in ("http_429", "http_503"):
             pause_s = max(pause_s, min(failure.retry_after_s or 0.0, limit_s))
             self._gate.back_off(url, pause_s)
-        await asyncio.sleep(pause_s)
+        return pause_s
 
     def _check(self, entry: Entry) -> None:
         """Runs in a decoder's thread; reads the bytes again, so that waiting costs no memory."""

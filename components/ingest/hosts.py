@@ -26,13 +26,18 @@ class HostGate:
         """Wait until it is this URL's turn."""
         host = host_of(url)
         async with self._hosts[host]:
-            while (pause_s := self._quiet_until_s.get(host, 0.0) - _now_s()) > 0:
-                await asyncio.sleep(pause_s)
-            async with self._all:
-                yield
+            while True:
+                await asyncio.sleep(self._pause_s(host))
+                async with self._all:
+                    if self._pause_s(host) <= 0:  # it may have begun while we waited our turn
+                        yield
+                        return
+
+    def _pause_s(self, host: str) -> float:
+        return self._quiet_until_s.get(host, 0.0) - _now_s()
 
     def back_off(self, url: str, pause_s: float) -> None:
-        """Leave the host of a URL alone for a while."""
+        """Leave the host of a URL alone for a while; said before its turn ends."""
         host = host_of(url)
         quiet_until_s = _now_s() + pause_s
         self._quiet_until_s[host] = max(self._quiet_until_s.get(host, 0.0), quiet_until_s)

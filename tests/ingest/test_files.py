@@ -1,0 +1,58 @@
+import os
+
+import pytest
+
+SECRET = b"\xff\xd8\xff the bytes of a secret"
+
+
+@pytest.fixture
+def root(tmp_path, jpeg):
+    """A folder `root` with an image, and secrets around it."""
+    root = tmp_path / "root"
+    (root / "images").mkdir(parents=True)
+    (root / "images" / "a b.jpg").write_bytes(jpeg(1))
+    (tmp_path / "secret.jpg").write_bytes(SECRET)
+    (root / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    (root / "inner.jpg").symlink_to(root / "images" / "a b.jpg")
+    (root / "out").symlink_to(tmp_path)
+    (root / "loop.jpg").symlink_to(root / "loop.jpg")
+    os.mkfifo(root / "pipe.jpg")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("file:///images/a%20b.jpg", ""),
+        ("file://localhost/images/a%20b.jpg", ""),
+        ("file:///inner.jpg", ""),
+        ("file:///images/missing.jpg", "file_missing"),
+        ("file:///images/a%00.jpg", "file_missing"),
+        ("file:///loop.jpg", "file_missing"),
+        ("file:///images", "file_not_allowed"),
+        ("file:///pipe.jpg", "file_not_allowed"),
+        ("file:///../secret.jpg", "file_not_allowed"),
+        ("file:///%2e%2e/secret.jpg", "file_not_allowed"),
+        ("file:///images/../../secret.jpg", "file_not_allowed"),
+        ("file:///link.jpg", "file_not_allowed"),
+        ("file:///out/secret.jpg", "file_not_allowed"),
+        ("file://elsewhere/images/a%20b.jpg", "file_not_allowed"),
+        ("file:////etc/passwd", "file_missing"),
+        ("ftp://example.com/a.jpg", "bad_scheme"),
+        ("images/a b.jpg", "bad_scheme"),
+        ("data:image/png;base64,xx", "bad_scheme"),
+        ("http://[", "bad_url"),
+    ],
+)
+def test_a_file_url_stays_inside_its_root(root, ingest_urls, url, reason):
+    assert ingest_urls([url], file_root=str(root)).reason(url) == reason
+
+
+def test_without_a_root_every_file_url_is_refused(root, ingest_urls):
+    url = "file:///images/a%20b.jpg"
+    assert ingest_urls([url]).reason(url) == "file_not_allowed"
+
+
+def test_a_file_over_the_limit_is_refused(root, ingest_urls):
+    url = "file:///images/a%20b.jpg"
+    assert ingest_urls([url], file_root=str(root), max_bytes=100).reason(url) == "too_large"
