@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def measure(manifest: Path, captions: Path, quarantines: Path) -> Statistics:
     """The statistics of a written data set."""
     statistics = Statistics()
     _measure_manifest(manifest, statistics)
-    statistics.funnel = funnel(statistics.num_regions, _count_reasons(quarantines))
+    statistics.funnel = funnel(statistics.num_regions, count_reasons(quarantines))
     statistics.who = _count_who(captions)
     statistics.cost = _sum_cost(captions)
     return statistics
@@ -98,10 +98,10 @@ def funnel(regions_out: int, reasons: dict[str, Counter[str]]) -> list[FunnelSta
     return stages[::-1]
 
 
-def quarantine_rows(quarantines: Path) -> Iterator[Row]:
+def quarantine_rows(quarantines: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
     """All dropped regions; none if no step dropped any."""
     if any(quarantines.rglob("*.parquet")):
-        yield from read_rows(quarantines)
+        yield from read_rows(quarantines, columns)
 
 
 def _measure_manifest(manifest: Path, statistics: Statistics) -> None:
@@ -134,9 +134,10 @@ def _add_cover(cover: npt.NDArray[np.int64], row: Row) -> None:
     cover[rows, columns] += 1
 
 
-def _count_reasons(quarantines: Path) -> dict[str, Counter[str]]:
+def count_reasons(quarantines: Path) -> dict[str, Counter[str]]:
+    """How many regions each step dropped, by reason."""
     reasons: dict[str, Counter[str]] = {}
-    for row in quarantine_rows(quarantines):
+    for row in quarantine_rows(quarantines, ["step", "reason"]):
         reasons.setdefault(str(row["step"]), Counter())[str(row["reason"])] += 1
     return reasons
 

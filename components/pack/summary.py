@@ -1,0 +1,181 @@
+"""The closing table of a run: what went in, what came out, what was lost where, and the cost."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.kernel.errors import InputError
+from components.kernel.receipts import Receipt, read_receipt
+from components.kernel.tables import groups_of, read_rows
+from components.kernel.tally import ROWS_IN, ROWS_OUT
+from components.pack.statistics import count_reasons, mean_words
+from components.pack.writer import MANIFEST_NAME
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# Step -> the folder with its receipts, in the order of the run.
+FOLDERS = {
+    "select": "records",
+    "ingest": "images",
+    "deduplicate": "candidates",
+    "segment": "regions",
+    "describe": "captions",
+    "pack": "longgrit",
+}
+SHOWN_PATHS = (
+    "grit",
+    "longgrit/manifest.parquet",
+    "longgrit/README.md",
+    "longgrit/report.html",
+    "quarantine",
+    "data_docs",
+    "exports",
+    "publication",
+)
+
+
+@dataclass(frozen=True)
+class StepLine:
+    """One step's account: regions in and out by its receipts, reasons by its quarantine files."""
+
+    step: str
+    regions_in: int
+    regions_out: int
+    reasons: Counter[str]
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether nothing disappeared."""
+        return self.regions_in == self.regions_out + self.reasons.total()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What describing took, summed over the groups."""
+
+    num_accepted: int
+    num_requests: int
+    seconds: float
+    cost_usd: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that the closing table says."""
+
+    run: Path
+    steps: tuple[StepLine, ...]
+    splits: Counter[str]  # regions
+    long_words: Counter[int]
+    cost: Cost | None
+    paths: tuple[Path, ...]
+
+
+def summarise(run: Path) -> Summary:
+    """Read a run folder's receipts, quarantine, manifest and ledgers.
+
+    Raises:
+        InputError: no step has finished there.
+    """
+    steps = tuple(_step_lines(run))
+    if not steps:
+        raise InputError(f"{run} holds no finished step; run `make demo` or the DAG first")
+    splits, long_words = _count_manifest(run / "longgrit" / MANIFEST_NAME)
+    paths = tuple(run / name for name in SHOWN_PATHS if (run / name).exists())
+    return Summary(run, steps, splits, long_words, _read_cost(run / "ledger"), paths)
+
+
+def _step_lines(run: Path) -> Iterator[StepLine]:
+    reasons = count_reasons(run / "quarantine")
+    for step, folder in FOLDERS.items():
+        counted = [r.metrics for r in _receipts(run / folder) if ROWS_IN in r.metrics]
+        if counted:
+            regions_in, regions_out = (
+                sum(int(metrics[name]) for metrics in counted) for name in (ROWS_IN, ROWS_OUT)
+            )
+            yield StepLine(step, regions_in, regions_out, reasons.get(step, Counter()))
+
+
+def _receipts(folder: Path) -> list[Receipt]:
+    """A global step's receipt, or those of a step's groups."""
+    if not folder.is_dir():
+        return []
+    found = [read_receipt(folder)] + [read_receipt(folder / group) for group in groups_of(folder)]
+    return [receipt for receipt in found if receipt]
+
+
+def _count_manifest(manifest: Path) -> tuple[Counter[str], Counter[int]]:
+    splits, words = Counter[str](), Counter[int]()
+    if manifest.exists():
+        for row in read_rows(manifest, ["split", "long_caption_words"]):
+            splits[row["split"]] += 1
+            words[row["long_caption_words"]] += 1
+    return splits, words
+
+
+def _read_cost(ledgers: Path) -> Cost | None:
+    accounts = [json.loads(path.read_text()) for path in sorted(ledgers.glob("*.json"))]
+    if not accounts:
+        return None
+    totals = [account["total"] for account in accounts]
+    return Cost(
+        num_accepted=sum(account["accepted"] for account in accounts),
+        num_requests=sum(total["requests"] for total in totals),
+        seconds=sum(total["seconds"] for total in totals),
+        cost_usd=sum(total["cost_usd"] for total in totals),
+    )
+
+
+def render(summary: Summary) -> "RenderableType":
+    """The summary as a rich renderable."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(f"LongGRIT · {summary.run}"), title_justify="left")
+    table.add_column("step", no_wrap=True)
+    for name in ("regions in", "out", "quarantined"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("by reason")
+    for line in summary.steps:
+        lost = str(line.reasons.total()) if line.is_balanced else f"{line.reasons.total()} (!)"
+        counts = f"{line.regions_in:,}", f"{line.regions_out:,}", lost
+        table.add_row(line.step, *counts, escape(_ranked(line.reasons)))
+    facts = Table.grid(padding=(0, 2))
+    for name, text in _facts(summary):
+        facts.add_row(name, escape(text))
+    return Group(table, facts)
+
+
+def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
+    unbalanced = [line.step for line in summary.steps if not line.is_balanced]
+    yield (
+        "regions in = out + quarantined",
+        f"NOT at {', '.join(unbalanced)}" if unbalanced else "at every step",
+    )
+    if summary.splits:
+        yield "regions by split", _ranked(summary.splits)
+        words = summary.long_words
+        yield (
+            "words per long caption",
+            f"mean {mean_words(words):.1f}, min {min(words)}, max {max(words)}",
+        )
+    if summary.cost and summary.cost.num_accepted:
+        cost, accepted = summary.cost, summary.cost.num_accepted
+        yield "seconds per accepted region", f"{cost.seconds / accepted:.3f} (describing)"
+        yield "cost per accepted region", f"{cost.cost_usd / accepted:.6f} US dollars"
+        yield "requests", f"{cost.num_requests:,}"
+    yield from _path_lines(summary.paths)
+
+
+def _path_lines(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    for index, path in enumerate(paths):
+        yield "" if index else "look at", str(path)
+
+
+def _ranked(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
