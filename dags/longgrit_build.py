@@ -23,8 +23,10 @@ from airflow.sdk import Asset, Param, dag, task, task_group
 from components.operators.publish import PublishOperator
 from components.operators.step import StepOperator
 
-LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit", group="pixclip")
-SOURCES = ["sample_grit", "import_grit", "import_coco"]
+LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit/", group="pixclip")
+# What the dataset card says of licences.
+LICENCE_SOURCES = {"sample_grit": "sample", "import_grit": "grit", "import_coco": "own"}
+SOURCES = list(LICENCE_SOURCES)
 STEPS = [
     "select", "ingest", "deduplicate", "segment", "describe", "pack", "export", "check", "publish",
 ]  # fmt: skip
@@ -136,6 +138,7 @@ def annotate(group: str) -> None:
             "quarantine": "quarantine/describe-{group}.parquet",
             "ledger": "ledger/{group}.json",
         },
+        settings={"cache_folder": "{{ params.run_folder }}/cache/describe"},
         group=group,
         map_index_template="{{ task.group }}",
     )
@@ -159,6 +162,7 @@ def pack() -> StepOperator:
         step="pack",
         inputs={"captions": "captions", "images": "images", "quarantines": "quarantine"},
         outputs={"longgrit": "longgrit"},
+        settings={"source": f"{{{{ {LICENCE_SOURCES}[params.source] }}}}"},
         page="longgrit/report.html",
     )
 

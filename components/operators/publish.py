@@ -10,7 +10,7 @@ class PublishOperator(StepOperator):
     """Runs `publish`; every outlet asset's event carries the DVC revision, counts and contracts."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(step="publish", **kwargs)
+        super().__init__(**{**kwargs, "step": "publish"})
 
     def execute(self, context: Any) -> dict[str, int | float]:
         """Publish, and give the assets their facts."""
