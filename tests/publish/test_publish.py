@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import pytest
 
 from components.kernel.receipts import RECEIPT_NAME, Receipt
 from components.publish.repository import DataRepository, PublishError, Remote
 from components.publish.step import PublishSettings, publish
+from tests.s3_server import s3_server
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +97,22 @@ def test_a_failed_push_commits_nothing_and_says_what_dvc_said(data, tmp_path):
     with pytest.raises(PublishError, match="`dvc push"):
         repository.publish(data, "longgrit", "Publish")
     assert not git(repository.folder, "log", "--all", "--oneline")
+
+
+@pytest.mark.slow
+def test_a_version_is_pushed_to_a_real_s3_server(data, tmp_path):
+    with s3_server() as endpoint:
+        client = boto3.client("s3", endpoint_url=endpoint)
+        client.create_bucket(Bucket="versions")
+        settings = PublishSettings(
+            repository=str(tmp_path / "repository"),
+            remote="s3://versions/longgrit",
+            endpoint_url=endpoint,
+        )
+        publish.function(data, tmp_path / "publication", settings=settings)
+        keys = {item["Key"] for item in client.list_objects_v2(Bucket="versions")["Contents"]}
+        pulled = pull(tmp_path / "repository", tmp_path / "clone")
+    told = json.loads((tmp_path / "publication" / "publication.json").read_text())
+    digest = told["dvc_md5"]
+    assert f"longgrit/files/md5/{digest[:2]}/{digest[2:]}" in keys
+    assert (pulled / "train" / "00000.tar").read_bytes() == b"shard" * 1000
