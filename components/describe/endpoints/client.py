@@ -5,10 +5,10 @@ SDK's time for a request (over 4 ms of CPU, aiohttp's is below 1 ms) is missing 
 """
 
 import asyncio
+import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -34,16 +34,10 @@ class EndpointError(PipelineError):
 
 @dataclass(frozen=True)
 class _Setback:
-    """A try without an answer; `is_counted` if the request may be to blame."""
+    """A try without an answer; the request may be to blame if it got to a server."""
 
     detail: str
-    is_counted: bool
-
-
-@dataclass
-class _Stage:
-    endpoints: tuple[Endpoint, ...]
-    last_answer_at: float = field(default_factory=time.monotonic)
+    may_be_to_blame: bool
 
 
 class ChatClient:
@@ -79,7 +73,7 @@ class ChatClient:
     @property
     def num_places(self) -> int:
         """Requests that can be in flight at all endpoints together."""
-        endpoints = {id(e): e for stage in self._stages.values() for e in stage.endpoints}
+        endpoints = {id(e): e for stage in self._stages.values() for e in stage}
         return sum(endpoint.max_in_flight for endpoint in endpoints.values())
 
     async def ask(self, name: StageName, body: bytes) -> RawAnswer:
@@ -89,33 +83,37 @@ class ChatClient:
             DroppedError: this request is refused or fails again and again.
             EndpointError: the stage has no endpoint that answers.
         """
-        stage, asked_at, num_failures = self._stages[name], time.monotonic(), 0
+        asked_at, num_failures = time.monotonic(), 0
         while True:
             endpoint = await self._place(name, asked_at)
             result = await self._try_once(endpoint, body)
             if isinstance(result, RawAnswer):
-                stage.last_answer_at = time.monotonic()
                 return result
-            num_failures += result.is_counted
-            if num_failures >= self._settings.max_attempts:
-                raise DroppedError(Problem("no_answer", f"{num_failures} tries; {result.detail}"))
-            if result.is_counted:
-                await asyncio.sleep(self._rotation.backoff_s(num_failures))
+            if result.may_be_to_blame:
+                # While nobody gets an answer, it is the server: the request waits for it.
+                num_failures += self._last_success(name) > asked_at
+                if num_failures >= self._settings.max_attempts:
+                    detail = f"{num_failures} tries; {result.detail}"
+                    raise DroppedError(Problem("no_answer", detail))
+                await asyncio.sleep(self._rotation.backoff_s(max(num_failures, 1)))
+
+    def _last_success(self, name: StageName) -> float:
+        return max(endpoint.last_success for endpoint in self._stages[name])
 
     async def _place(self, name: StageName, asked_at: float) -> Endpoint:
-        stage = self._stages[name]
+        endpoints = self._stages[name]
         while True:
-            quiet_since = max(stage.last_answer_at, asked_at)
+            quiet_since = max(self._last_success(name), asked_at)
             left_s = quiet_since + self._settings.give_up_after_s - time.monotonic()
             if left_s <= 0:
-                urls = ", ".join(endpoint.url for endpoint in stage.endpoints)
+                urls = ", ".join(endpoint.url for endpoint in endpoints)
                 raise EndpointError(
                     f"describe.{name}: no answer from {urls} for "
                     f"{self._settings.give_up_after_s:g} s. Every answer received so far is kept: "
                     "bring the servers back and run the step again."
                 )
             try:
-                return await self._rotation.acquire(stage.endpoints, left_s)
+                return await self._rotation.acquire(endpoints, left_s)
             except TimeoutError:
                 continue  # others may have been answered meanwhile
 
@@ -124,11 +122,9 @@ class ChatClient:
         try:
             reply = await self._post(endpoint, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            self._rotation.failed(endpoint)
-            return _Setback(f"{endpoint.url}: {error}", is_counted=False)
+            return self._failed(endpoint, str(error), may_be_to_blame=False)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._rotation.failed(endpoint)
-            return _Setback(f"{endpoint.url}: {type(error).__name__} {error}", is_counted=True)
+            return self._failed(endpoint, f"{type(error).__name__} {error}")
         except BaseException:
             self._rotation.unused(endpoint)
             raise
@@ -137,21 +133,22 @@ class ChatClient:
     def _read(self, endpoint: Endpoint, reply: HttpReply, sent_at: float) -> RawAnswer | _Setback:
         if reply.status in OVERLOAD_STATUSES:
             self._rotation.overloaded(endpoint, sent_at, retry_after_s(reply.retry_after))
-            return _Setback(f"{endpoint.url}: status {reply.status}", is_counted=False)
+            return _Setback(f"{endpoint.url}: status {reply.status}", may_be_to_blame=False)
         if reply.status >= 500 or reply.status == 408:
-            self._rotation.failed(endpoint)
-            return _Setback(f"{endpoint.url}: status {reply.status}", is_counted=True)
+            return self._failed(endpoint, f"status {reply.status}")
         if reply.status != 200:
             self._rotation.unused(endpoint)
             raise _refusal(endpoint, reply)
         try:
             answer = raw_answer(reply.body, time.monotonic() - sent_at)
         except ValidationError as error:
-            self._rotation.failed(endpoint)
-            detail = f"{endpoint.url}: the reply is no chat completion: {error.errors()[0]['msg']}"
-            return _Setback(detail, is_counted=True)
+            return self._failed(endpoint, f"no chat completion: {error.errors()[0]['msg']}")
         self._rotation.succeeded(endpoint)
         return answer
+
+    def _failed(self, endpoint: Endpoint, why: str, may_be_to_blame: bool = True) -> _Setback:
+        self._rotation.failed(endpoint, why)
+        return _Setback(f"{endpoint.url}: {why}", may_be_to_blame)
 
     async def _post(self, endpoint: Endpoint, body: bytes) -> HttpReply:
         async with self._session.post(
@@ -170,16 +167,17 @@ class ChatClient:
             return HttpReply(response.status, bytes(content), response.headers.get("Retry-After"))
 
     async def _is_alive(self, endpoint: Endpoint) -> bool:
+        """Whether it answers one token: a list of models comes even from a server that hangs."""
+        ping = {
+            "model": endpoint.probe_model,
+            "messages": [{"role": "user", "content": "ping"}],
+            "max_tokens": 1,
+        }
         try:
-            async with self._session.get(
-                f"{endpoint.url}/models",
-                headers=endpoint.headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=self._settings.connect_timeout_s),
-            ) as response:
-                return response.status < 500
+            reply = await self._post(endpoint, json.dumps(ping).encode())
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
+        return reply.status < 500 and reply.status not in OVERLOAD_STATUSES
 
 
 def _refusal(endpoint: Endpoint, reply: HttpReply) -> Exception:
@@ -192,21 +190,21 @@ def _refusal(endpoint: Endpoint, reply: HttpReply) -> Exception:
     return DroppedError(Problem("request_refused", f"status {reply.status}: {said}"))
 
 
-def _stages(settings: DescribeSettings) -> dict[StageName, _Stage]:
-    """The stages with their endpoints; one URL with one key is one endpoint, whoever asks it."""
+def _stages(settings: DescribeSettings) -> dict[StageName, tuple[Endpoint, ...]]:
+    """The endpoints of each stage; one URL with one key is one endpoint, whoever asks it."""
     known: dict[tuple[str, str], Endpoint] = {}
-    stages = {}
     for name, stage in settings.stages.items():
         headers = _headers(name, stage.api_key_env)
         for url in stage.endpoints:
-            known.setdefault(
-                (url, stage.api_key_env), Endpoint(url, settings.concurrency, dict(headers))
-            )
-        stages[name] = _Stage(tuple(known[url, stage.api_key_env] for url in stage.endpoints))
-    return stages
+            endpoint = Endpoint(url, settings.concurrency, headers, probe_model=stage.model)
+            known.setdefault((url, stage.api_key_env), endpoint)
+    return {
+        name: tuple(known[url, stage.api_key_env] for url in dict.fromkeys(stage.endpoints))
+        for name, stage in settings.stages.items()
+    }
 
 
-def _headers(name: StageName, api_key_env: str) -> Mapping[str, str]:
+def _headers(name: StageName, api_key_env: str) -> dict[str, str]:
     common = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     if not api_key_env:
         return common

@@ -16,7 +16,7 @@ from components.describe.endpoints.asker import Shop, StageAsker
 from components.describe.endpoints.cache import AnswerCache
 from components.describe.endpoints.client import ChatClient
 from components.describe.endpoints.flow import OnRegion, RegionFlow
-from components.describe.endpoints.gates import TextRules
+from components.describe.endpoints.gates import TextRules, identify_language
 from components.describe.endpoints.prompt import load_prompt
 from components.describe.ledger import StageAccount
 from components.describe.scenes import PendingScene
@@ -44,6 +44,7 @@ def describe_scenes(
         EndpointError: the endpoints of a stage are gone; answers so far are in the cache.
     """
     askers = build_askers(settings)
+    identify_language("Load the model now, not while a server waits.")
     try:
         asyncio.run(_run(scenes, settings, cache_path, askers, deliver, on_region))
     except BaseExceptionGroup as group:

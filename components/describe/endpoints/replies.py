@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from components.describe.endpoints.cache import RawAnswer
 
@@ -21,9 +21,17 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
+def _token_count(value: object) -> int:
+    """Counts that a server leaves out or garbles are 0; the answer itself is still good."""
+    return value if isinstance(value, int) and 0 <= value < 2**53 else 0
+
+
+TokenCount = Annotated[int, BeforeValidator(_token_count)]
+
+
 class _TokenUsage(BaseModel):
-    prompt_tokens: Annotated[int, Field(ge=0, lt=2**53)] = 0
-    completion_tokens: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    prompt_tokens: TokenCount = 0
+    completion_tokens: TokenCount = 0
 
 
 class _ChatReply(BaseModel):
@@ -51,7 +59,7 @@ def retry_after_s(header: str | None) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError, OSError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 

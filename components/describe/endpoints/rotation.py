@@ -34,7 +34,9 @@ class Endpoint:
     is_down: bool = False
     paused_until: float = 0.0  # on the monotonic clock
     last_cut: float = 0.0
+    last_success: float = 0.0  # of a request or of a probe
     last_used: int = 0
+    probe_model: str = ""
 
     def __post_init__(self) -> None:
         self.limit = float(self.max_in_flight)
@@ -79,6 +81,7 @@ class Rotation:
     def succeeded(self, endpoint: Endpoint) -> None:
         """Give a place back after an answer."""
         endpoint.num_failures = endpoint.num_overloads = 0
+        endpoint.last_success = time.monotonic()
         endpoint.limit = min(endpoint.limit + 1 / endpoint.limit, endpoint.max_in_flight)
         self._release(endpoint)
 
@@ -94,12 +97,12 @@ class Rotation:
         self._pause(endpoint, min(pause_s, LONGEST_PAUSE_S))
         self._release(endpoint)
 
-    def failed(self, endpoint: Endpoint) -> None:
+    def failed(self, endpoint: Endpoint, why: str) -> None:
         """Give a place back after a time-out, a reset or a server error."""
         endpoint.num_failures += 1
         if endpoint.num_failures >= FAILURES_TO_LEAVE and not endpoint.is_down:
             endpoint.is_down = True
-            log.warning("endpoint %s leaves the rotation: it keeps failing", endpoint.url)
+            log.warning("endpoint %s leaves the rotation: it keeps failing (%s)", endpoint.url, why)
             task = asyncio.get_running_loop().create_task(self._bring_back(endpoint))
             self._probes.add(task)
             task.add_done_callback(self._probes.discard)
@@ -160,5 +163,6 @@ class Rotation:
             is_alive = await self._probe(endpoint)
         log.warning("endpoint %s is back in the rotation", endpoint.url)
         endpoint.is_down, endpoint.num_failures = False, 0
+        endpoint.last_success = time.monotonic()
         endpoint.limit = max(endpoint.max_in_flight / 4, 1.0)
         self._serve()
