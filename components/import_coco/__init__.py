@@ -1,0 +1,1 @@
+"""The user's own images with a COCO annotation file, as GRIT records."""

@@ -1,0 +1,119 @@
+"""Objects of an S3 store: list and fetch them; credentials come from boto3's own chain."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.kernel.errors import InputError
+
+SCHEME = "s3://"
+PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class S3Object:
+    """An object of a bucket; `etag` changes with its content."""
+
+    bucket: str
+    key: str
+    num_bytes: int
+    etag: str
+
+    @property
+    def uri(self) -> str:
+        """`s3://bucket/key`."""
+        return f"{SCHEME}{self.bucket}/{self.key}"
+
+
+def is_s3(uri: str) -> bool:
+    """Whether a text names something in an S3 store."""
+    return uri.startswith(SCHEME)
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key (or prefix, possibly empty) of `s3://bucket/key`.
+
+    Raises:
+        InputError: the text is no such URI.
+    """
+    bucket, _, key = uri.removeprefix(SCHEME).partition("/")
+    if not is_s3(uri) or not bucket:
+        raise InputError(f"{uri!r} is not of the form s3://bucket/prefix")
+    return bucket, key
+
+
+class S3Store:
+    """An S3 store; `endpoint_url` is empty for AWS itself."""
+
+    def __init__(self, endpoint_url: str) -> None:
+        import boto3
+
+        self._endpoint = endpoint_url or "AWS"
+        self._client: Any = boto3.client("s3", endpoint_url=endpoint_url or None)
+
+    def list_objects(self, uri: str) -> list[S3Object]:
+        """The objects below `s3://bucket/prefix`, by key.
+
+        Raises:
+            InputError: the bucket cannot be listed.
+        """
+        bucket, prefix = split_uri(uri)
+        prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        with self._told(uri):
+            return [
+                S3Object(bucket, item["Key"], item["Size"], item["ETag"])
+                for page in pages
+                for item in page.get("Contents", ())
+            ]
+
+    def describe(self, uri: str) -> S3Object:
+        """One object.
+
+        Raises:
+            InputError: it is not there or not readable.
+        """
+        bucket, key = split_uri(uri)
+        with self._told(uri):
+            head = self._client.head_object(Bucket=bucket, Key=key)
+        return S3Object(bucket, key, head["ContentLength"], head["ETag"])
+
+    def download(self, source: S3Object, target: Path) -> Iterator[int]:
+        """Bring an object to `target` by rename, giving the bytes of each piece.
+
+        A piece of an earlier attempt is kept if the object is still the same.
+
+        Raises:
+            InputError: the object cannot be read, or changes meanwhile.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        safe_etag = "".join(char for char in source.etag if char.isalnum())
+        partial = target.with_name(f".{target.name}.{safe_etag}.partial")
+        start = partial.stat().st_size if partial.exists() else 0
+        if start < source.num_bytes:
+            with self._told(source.uri), partial.open("ab") as file:
+                for piece in self._pieces(source, start):
+                    yield file.write(piece)
+        if partial.stat().st_size != source.num_bytes:
+            partial.unlink()
+            raise InputError(f"{source.uri} did not arrive whole; run the step again")
+        partial.replace(target)
+
+    def _pieces(self, source: S3Object, start: int) -> Iterator[bytes]:
+        answer = self._client.get_object(
+            Bucket=source.bucket, Key=source.key, Range=f"bytes={start}-", IfMatch=source.etag
+        )
+        with answer["Body"] as body:
+            yield from body.iter_chunks(PIECE_BYTES)
+
+    @contextmanager
+    def _told(self, uri: str) -> Iterator[None]:
+        """Turn boto3's errors into ours."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise InputError(f"cannot read {uri} at {self._endpoint}: {error}") from error
