@@ -74,7 +74,9 @@ def summarise(outcomes: Sequence[Outcome], num_images: int) -> PartReport:
     sources = (outcome.region["mask_source"] for outcome in outcomes if outcome.region is not None)
     reasons = (outcome.reason for outcome in outcomes if outcome.region is None)
     ious = [outcome.iou for outcome in outcomes if outcome.iou is not None]
-    return PartReport(num_images, Counter(sources), Counter(reasons), sum(ious), len(ious))
+    return PartReport(
+        num_images, dict(Counter(sources)), dict(Counter(reasons)), sum(ious), len(ious)
+    )
 
 
 def split_images(rows: Iterable[Row], images_per_part: int) -> Iterator[list[ImageRows]]:

@@ -21,10 +21,11 @@ def record_mask(row: Row) -> Mask:
     """
     if row["mask_counts"] is None:
         raise MaskError("no_mask", "the record brought no mask and there is no fallback source")
-    image_size = [row["image_height_px"], row["image_width_px"]]
-    if row["mask_size"] != image_size:
-        raise MaskError("mask_size_mismatch", f"mask {row['mask_size']}, image {image_size}")
+    height_px, width_px = row["image_height_px"], row["image_width_px"]
+    if row["mask_size"] != [height_px, width_px]:
+        detail = f"mask {row['mask_size']}, image {[height_px, width_px]}"
+        raise MaskError("mask_size_mismatch", detail)
     try:
-        return decode_mask(Rle(*image_size, row["mask_counts"]))
+        return decode_mask(Rle(height_px, width_px, row["mask_counts"]))
     except ValueError as error:
         raise MaskError("mask_damaged", str(error)) from None

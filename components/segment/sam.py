@@ -7,6 +7,7 @@ torchvision.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +47,9 @@ class SamSegmenter:
     def __init__(self, settings: SamSettings) -> None:
         import torch
 
-        self.source = f"sam:{settings.model}"
+        # A folder's path would make the same masks differ from machine to machine.
+        is_folder = Path(settings.model).is_dir()
+        self.source = f"sam:{Path(settings.model).name if is_folder else settings.model}"
         self.images_per_batch = settings.images_per_batch
         self._settings = settings
         auto = "cuda" if torch.cuda.is_available() else "cpu"
