@@ -11,12 +11,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.kernel.errors import ContractViolation, InputError
-from components.kernel.receipts import read_receipt
+from components.kernel.receipts import receipts_of
 from components.kernel.step import Metrics
-from components.kernel.tables import Row, read_rows, table_paths, write_rows
+from components.kernel.tables import (
+    WORK_FOLDER,
+    Row,
+    read_batches,
+    read_rows,
+    table_paths,
+    write_rows,
+)
 from components.kernel.tally import (
     REASON_PREFIX,
     ROWS_OUT,
@@ -27,7 +35,7 @@ from components.kernel.tally import (
 from data_contracts.contract import contract_digest, load_contract
 from data_contracts.engine import ContractResult, check_table
 
-REGION_KEY = "region_id"
+REGION_KEY, QUARANTINE = "region_id", "quarantine"
 
 
 def require_contract(name: str, path: Path) -> None:
@@ -36,10 +44,9 @@ def require_contract(name: str, path: Path) -> None:
     Raises:
         ContractViolation: it does not meet its contract.
     """
-    contract = load_contract(name)
-    if contract is None or _has_met(name, path):
+    if load_contract(name) is None or _has_met(name, path):
         return
-    if not path.is_dir() or not any(path.rglob("*.parquet")):
+    if path.is_dir() and not any(path.rglob("*.parquet")):
         raise InputError(f"input {name} at {path} holds no Parquet file")
     result = check_table(name, path)
     if result.failures:
@@ -47,19 +54,16 @@ def require_contract(name: str, path: Path) -> None:
 
 
 def _has_met(name: str, path: Path) -> bool:
-    receipts = [read_receipt(path)]
-    if receipts[0] is None:
-        receipts = [read_receipt(child) for child in sorted(path.iterdir()) if child.is_dir()]
-    digest = contract_digest(name)
+    receipts, digest = receipts_of(name, path), contract_digest(name)
     return bool(receipts) and all(
-        receipt is not None and receipt.contracts.get(name) == digest for receipt in receipts
+        receipt.contracts.get(name) == digest for receipt in receipts.values()
     )
 
 
 def check_drafts(
-    step: str, drafts: Mapping[str, Path], metrics: Metrics
+    step: str, inputs: Mapping[str, Path], drafts: Mapping[str, Path], metrics: Metrics
 ) -> tuple[dict[str, Path], Metrics, dict[str, str]]:
-    """Check every draft that has a contract.
+    """Check every draft that has a contract, and its joins to the step's other artifacts.
 
     Gives the paths to publish (a draft itself, or its copy without the failing rows), the metrics
     with those rows counted as quarantined, and the digests of the contracts that were met.
@@ -68,14 +72,15 @@ def check_drafts(
         ContractViolation: more rows fail than the contract's budget allows.
     """
     ready, met = dict(drafts), {}
-    for name, draft in drafts.items():
+    # The quarantine comes last: the others' failing rows have been added to it by then.
+    for name in sorted(drafts, key=lambda name: name == QUARANTINE):
         if load_contract(name) is None:
             continue
-        result = check_table(name, draft)
+        result = check_table(name, ready[name], {**inputs, **drafts})
         if result.failures:
             reasons = _failing_regions(name, result, ready)
-            ready = _set_aside(step, name, ready, reasons)
-            metrics = _recount(metrics, reasons)
+            ready, dropped = _set_aside(step, name, ready, reasons)
+            metrics = _recount(metrics, dropped)
         met[name] = contract_digest(name)
     return ready, metrics, met
 
@@ -90,57 +95,88 @@ def _failing_regions(
     for failure in result.failures:
         for key in failure.keys:
             reasons.setdefault(key, failure.rule)
+    failures = [str(failure) for failure in result.failures]
     may_lose_rows = (
         contract.key == REGION_KEY
-        and "quarantine" in drafts
+        and name != QUARANTINE
+        and QUARANTINE in drafts
         and all(failure.keys for failure in result.failures)
-        and len(reasons) <= contract.budget * result.num_rows
     )
     if not may_lose_rows:
-        raise ContractViolation(name, [str(failure) for failure in result.failures])
+        raise ContractViolation(name, failures)
+    num_failing = _num_rows(drafts[name], reasons)
+    if num_failing > contract.budget * result.num_rows:
+        share = f"{num_failing} of {result.num_rows} rows, the budget is {contract.budget:.1%}"
+        raise ContractViolation(name, failures, f"Too many to set aside: {share}.")
     return reasons
+
+
+def _num_rows(table: Path, reasons: Mapping[str, str]) -> int:
+    """Rows of these regions; a region that comes twice has two."""
+    keys = pa.array(list(reasons), type=pa.string())
+    return sum(
+        pc.sum(pc.is_in(batch.column(0), keys)).as_py() or 0
+        for batch in read_batches(table, [REGION_KEY])
+    )
 
 
 def _set_aside(
     step: str, name: str, drafts: dict[str, Path], reasons: Mapping[str, str]
-) -> dict[str, Path]:
-    """Copies of the table and of the quarantine with the failing rows moved; drafts stay whole."""
-    table, quarantine = (_copy_path(drafts[key]) for key in (name, "quarantine"))
+) -> tuple[dict[str, Path], Counter[str]]:
+    """Copies of the table and of the quarantine with the failing rows moved; drafts stay whole.
+
+    Gives the paths with the copies, and how many rows each rule took.
+    """
+    table, quarantine = (_copy_path(drafts[key]) for key in (name, QUARANTINE))
     _link_tree(drafts[name], table)
     dropped: list[Row] = []
     for path in table_paths(table):
-        schema = _schema(path)
-        rows = list(read_rows(path))
-        dropped += [row for row in rows if row[REGION_KEY] in reasons]
-        path.unlink()  # a hard link of the draft's file: never write through it
-        write_rows(path, (row for row in rows if row[REGION_KEY] not in reasons), schema)
-    rules = [
+        if _num_rows(path, reasons):
+            dropped += _take_out(path, reasons)
+    moved = [
         quarantine_row(step, row, f"contract:{reasons[row[REGION_KEY]]}", f"contract of {name}")
         for row in dropped
     ]
-    write_quarantine(quarantine, [*read_rows(drafts["quarantine"]), *rules])
-    return {**drafts, name: table, "quarantine": quarantine}
+    write_quarantine(quarantine, [*read_rows(drafts[QUARANTINE]), *moved])
+    return {**drafts, name: table, QUARANTINE: quarantine}, Counter(
+        reasons[row[REGION_KEY]] for row in dropped
+    )
 
 
-def _schema(path: Path) -> pa.Schema:
-    return pq.read_schema(path)
+def _take_out(path: Path, reasons: Mapping[str, str]) -> list[Row]:
+    """Write a table anew without these regions; gives their rows."""
+    schema: pa.Schema = pq.read_schema(path)
+    original = path.rename(path.with_name(f".{path.name}.original"))  # a hard link of the draft's
+    dropped = [row for row in read_rows(original) if row[REGION_KEY] in reasons]
+    kept = (row for row in read_rows(original) if row[REGION_KEY] not in reasons)
+    write_rows(path, kept, schema)
+    original.unlink()
+    return dropped
 
 
 def _copy_path(draft: Path) -> Path:
-    copy = draft.with_name(f"{draft.name}-checked")
-    shutil.rmtree(copy, ignore_errors=True)
-    copy.unlink(missing_ok=True)
+    copy = draft.with_name(f"{draft.name}-checked")  # `open_drafts` removes those of killed runs
+    assert not copy.exists(), f"{copy} was made twice"
     return copy
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, copy_function=os.link)
+    shutil.copytree(source, target, copy_function=_link, ignore=shutil.ignore_patterns(WORK_FOLDER))
 
 
-def _recount(metrics: Metrics, reasons: Mapping[str, str]) -> Metrics:
-    counts = Counter(f"{REASON_PREFIX}contract:{rule}" for rule in reasons.values())
-    changed = {name: metrics.get(name, 0) + count for name, count in counts.items()}
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
+def _recount(metrics: Metrics, dropped: Counter[str]) -> Metrics:
+    changed = {
+        f"{REASON_PREFIX}contract:{rule}": metrics.get(f"{REASON_PREFIX}contract:{rule}", 0) + count
+        for rule, count in sorted(dropped.items())
+    }
     if ROWS_OUT in metrics:
-        changed[ROWS_OUT] = metrics[ROWS_OUT] - len(reasons)
-        changed[ROWS_QUARANTINED] = metrics[ROWS_QUARANTINED] + len(reasons)
+        changed[ROWS_OUT] = metrics[ROWS_OUT] - dropped.total()
+        changed[ROWS_QUARANTINED] = metrics[ROWS_QUARANTINED] + dropped.total()
     return {**metrics, **changed}

@@ -28,8 +28,8 @@ class GateError(PipelineError):
 class ContractViolation(PipelineError):
     """An artifact does not meet its contract."""
 
-    def __init__(self, artifact: str, failures: Sequence[str]) -> None:
-        super().__init__(
-            f"artifact '{artifact}' breaks {len(failures)} rule(s): " + "; ".join(failures)
-        )
+    def __init__(self, artifact: str, failures: Sequence[str], advice: str = "") -> None:
+        rules = "; ".join(failures)
+        message = f"artifact '{artifact}' breaks {len(failures)} rule(s): {rules}. {advice}"
+        super().__init__(message.strip())
         self.artifact, self.failures = artifact, list(failures)

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from components.kernel.step import Metrics, Step, StepSettings
+from components.kernel.tables import WORK_FOLDER
 
 RECEIPT_NAME = "_receipt.json"
+MAX_HASHED_BYTES = 2**30  # of an input without a receipt: hashing takes a second or two
 
 
 @dataclass(frozen=True)
@@ -49,30 +51,60 @@ def fingerprint(step: Step, settings: StepSettings, inputs: Mapping[str, str]) -
     )
 
 
-def input_digest(path: Path) -> str:
-    """A digest of an input: of its receipts, or of names, sizes and times where it has none."""
-    receipts = [path / RECEIPT_NAME] if path.is_dir() else []
-    if not (receipts and receipts[0].exists()):
-        receipts = sorted(path.glob(f"*/{RECEIPT_NAME}")) if path.is_dir() else []
+def receipts_of(name: str, path: Path) -> dict[str, Receipt]:
+    """The receipts that speak for an artifact: its own, its groups', or that of all groups.
+
+    A step over all groups leaves one receipt in the folder around its groups.
+    """
+    own = read_receipt(path)
+    if own:
+        return {".": own}
+    children = sorted(path.iterdir()) if path.is_dir() else []
+    groups = {child.name: read_receipt(child) for child in children if child.is_dir()}
+    if groups and all(groups.values()):
+        return {group: receipt for group, receipt in groups.items() if receipt}
+    around = read_receipt(path.parent)
+    if around and any(file.startswith(f"{name}/{path.name}/") for file in around.files):
+        return {"..": around}
+    return {}
+
+
+def input_digest(name: str, path: Path) -> str:
+    """A digest of an input: of its receipts, or of its files where it has none."""
+    receipts = receipts_of(name, path)
+    if ".." in receipts:
+        part = f"{name}/{path.name}/"
+        files = [f"{n} {d}" for n, d in receipts[".."].files.items() if n.startswith(part)]
+        return sha256_text("\n".join(sorted(files)))
     if receipts:
-        return sha256_text("\n".join(file_sha256(receipt) for receipt in receipts))
+        return sha256_text("\n".join(receipt.to_json() for receipt in receipts.values()))
+    return _files_digest(path)
+
+
+def _files_digest(path: Path) -> str:
+    """Of what the files hold, up to a gigabyte; of their names, sizes and times beyond it."""
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
-    stats = [(file, file.stat()) for file in files]
+    stats = {file: file.stat() for file in files}
+    is_small = sum(stat.st_size for stat in stats.values()) <= MAX_HASHED_BYTES
     return sha256_text(
         "\n".join(
-            f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats
+            f"{file.relative_to(path)} "
+            + (file_sha256(file) if is_small else f"{stat.st_size} {stat.st_mtime_ns}")
+            for file, stat in stats.items()
         )
     )
 
 
 def file_digests(path: Path) -> dict[str, str]:
-    """sha256 of every file of an artifact by relative path, without the receipt."""
+    """sha256 of every file of an artifact by relative path, without receipt and unfinished work."""
     if path.is_file():
         return {path.name: file_sha256(path)}
     return {
         str(file.relative_to(path)): file_sha256(file)
         for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != RECEIPT_NAME
+        if file.is_file()
+        and file.name != RECEIPT_NAME
+        and file.relative_to(path).parts[0] != WORK_FOLDER
     }
 
 

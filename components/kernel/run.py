@@ -5,15 +5,15 @@ half-written output is never visible, and a step finds the draft of a killed run
 """
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from components.kernel.contracts import check_drafts, require_contract
+from components.kernel.drafts import finish_publishing, open_drafts, publish
+from components.kernel.drafts import remove as remove  # for those that import it from here
 from components.kernel.errors import InputError
 from components.kernel.receipts import (
-    RECEIPT_NAME,
     Receipt,
     file_digests,
     fingerprint,
@@ -22,7 +22,6 @@ from components.kernel.receipts import (
 )
 from components.kernel.settings import parse_settings
 from components.kernel.step import Step
-from components.kernel.tables import WORK_FOLDER
 from components.kernel.tally import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED
 
 log = logging.getLogger(__name__)
@@ -44,15 +43,17 @@ def run_step(
     checked = parse_settings(step, settings)
     digests = _input_digests(step, inputs)
     digest = fingerprint(step, checked, digests)
-    published = published_receipt(step, outputs, digest)
+    published = published_receipt(step, outputs, digest) or finish_publishing(
+        outputs, step.outputs[0], digest
+    )
     if published:
         log.info("%s is up to date: %s", step.name, outputs[step.outputs[0]])
         return published
     for name, path in inputs.items():
         require_contract(name, path)
-    drafts = _open_drafts(outputs, digest)
+    drafts = open_drafts(outputs, digest)
     metrics = step.function(**inputs, **drafts, settings=checked)
-    ready, metrics, contracts = check_drafts(step.name, drafts, metrics)
+    ready, metrics, contracts = check_drafts(step.name, inputs, drafts, metrics)
     _require_conservation(step.name, metrics)
     receipt = Receipt(
         step=step.name,
@@ -103,21 +104,7 @@ def _input_digests(step: Step, inputs: Mapping[str, Path]) -> dict[str, str]:
                 f"step {step.name}: input {name} is not at {inputs[name]}; "
                 "run the step that makes it first"
             )
-    return {name: input_digest(inputs[name]) for name in step.inputs}
-
-
-def _open_drafts(outputs: Mapping[str, Path], digest: str) -> dict[str, Path]:
-    """Draft paths beside the outputs; drafts of other inputs or settings are removed."""
-    drafts = {}
-    for name, path in outputs.items():
-        prefix = f".{path.name}.draft-"
-        draft = path.with_name(f"{prefix}{digest[:16]}{path.suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f"{prefix}*"):
-            if stale != draft:
-                remove(stale)
-        drafts[name] = draft
-    return drafts
+    return {name: input_digest(name, inputs[name]) for name in step.inputs}
 
 
 def _require_conservation(name: str, metrics: Mapping[str, int | float]) -> None:
@@ -127,31 +114,15 @@ def _require_conservation(name: str, metrics: Mapping[str, int | float]) -> None
 
 
 def _publish(
-    step: Step, drafts: Mapping[str, Path], outputs: Mapping[str, Path], receipt: Receipt
+    step: Step, ready: Mapping[str, Path], outputs: Mapping[str, Path], receipt: Receipt
 ) -> Receipt:
-    """Rename the drafts into place; the folder with the receipt goes last."""
-    for name, draft in drafts.items():
-        assert draft.exists(), f"step {step.name} did not write its output {name}"
-        if draft.is_dir():
-            shutil.rmtree(draft / WORK_FOLDER, ignore_errors=True)
-    first = step.outputs[0]
+    for name in step.outputs:
+        assert ready[name].exists(), f"step {step.name} did not write its output {name}"
     files = {
-        f"{name}/{path}" if drafts[name].is_dir() else name: digest
+        f"{name}/{path}" if ready[name].is_dir() else name: digest
         for name in step.outputs
-        for path, digest in file_digests(drafts[name]).items()
+        for path, digest in file_digests(ready[name]).items()
     }
     receipt = replace(receipt, files=files)
-    (drafts[first] / RECEIPT_NAME).write_text(receipt.to_json())
-    remove(outputs[first])  # from here on, until the last rename, this run counts as unfinished
-    for name in (*step.outputs[1:], first):
-        remove(outputs[name])
-        drafts[name].rename(outputs[name])
+    publish(ready, outputs, step.outputs[0], receipt)
     return receipt
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
