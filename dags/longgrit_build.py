@@ -9,10 +9,15 @@ Everything lies below the run folder: `longgrit/` is the result with `report.htm
 `quarantine/` holds every dropped region with its reason, `data_docs/` the results of the checks.
 A run over the same folder repeats only what is missing or was made from other inputs or settings.
 
-Settings are those of the params file; `overrides` changes single ones for a run, e.g.
-`{"sample_grit": {"num_scenes": 60}, "describe": {"concurrency": 32}}`.
+Settings are those of the params file; `overrides` changes single ones for a run:
 
     airflow dags test longgrit_build --conf '{"run_folder": "runs/demo"}'
+    airflow dags trigger longgrit_build --conf '{
+      "source": "import_grit", "source_uri": "s3://grit/parquet", "run_folder": "/shared/longgrit",
+      "overrides": {
+        "segment": {"source": "sam"},
+        "describe": {"describer": "endpoints"},
+        "publish": {"remote": "s3://versions/longgrit"}}}'
 """
 
 from datetime import timedelta
@@ -21,12 +26,15 @@ from typing import Any
 from airflow.sdk import Asset, Param, dag, task, task_group
 
 from components.operators.publish import PublishOperator
+from components.operators.source import SourceOperator
 from components.operators.step import StepOperator
 
 LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit/", group="pixclip")
 # What the dataset card says of licences.
 LICENCE_SOURCES = {"sample_grit": "sample", "import_grit": "grit", "import_coco": "own"}
 SOURCES = list(LICENCE_SOURCES)
+# Jinja: below which folder the images of `file:///` URLs lie.
+FILE_ROOTS = "{'sample_grit': params.run_folder ~ '/grit', 'import_coco': params.source_uri}"
 STEPS = [
     "select", "ingest", "deduplicate", "segment", "describe", "pack", "export", "check", "publish",
 ]  # fmt: skip
@@ -37,6 +45,21 @@ PARAMS = {
         enum=SOURCES,
         title="Source",
         description="Composed scenes, GRIT's Parquet files, or images with a COCO annotation file",
+        section="Source",
+    ),
+    "source_uri": Param(
+        "",
+        type="string",
+        title="Address of the source",
+        description="A folder or s3://bucket/prefix: GRIT's Parquet files, or the images of a COCO "
+        "file; empty: as the params file says",
+        section="Source",
+    ),
+    "annotations_uri": Param(
+        "",
+        type="string",
+        title="COCO annotations",
+        description="A path or s3://bucket/key of a COCO JSON file; empty: as the params file says",
         section="Source",
     ),
     "run_folder": Param(
@@ -92,7 +115,18 @@ def list_groups(params: Any = None) -> list[str]:
 
 def collect() -> StepOperator:
     """From the source to region rows in groups."""
-    source = StepOperator(task_id="source", step="{{ params.source }}", outputs={"grit": "grit"})
+    source = SourceOperator(
+        task_id="source",
+        step="{{ params.source }}",
+        outputs={"grit": "grit"},
+        addresses={
+            "import_grit": {"uri": "{{ params.source_uri }}"},
+            "import_coco": {
+                "images": "{{ params.source_uri }}",
+                "annotations": "{{ params.annotations_uri }}",
+            },
+        },
+    )
     select = StepOperator(
         task_id="select",
         step="select",
@@ -110,7 +144,7 @@ def download(groups: Any) -> Any:
         step="ingest",
         inputs={"records": "records/{group}"},
         outputs={"images": "images/{group}", "quarantine": "quarantine/ingest-{group}.parquet"},
-        settings={"file_root": "{{ params.run_folder }}/grit"},
+        settings={"file_root": f"{{{{ {FILE_ROOTS}.get(params.source, '') }}}}"},
         map_index_template="{{ task.group }}",
     ).expand(group=groups)
 

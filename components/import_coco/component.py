@@ -12,7 +12,7 @@ def import_coco(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Read images with a COCO annotation file as GRIT records."""
+    """Make GRIT records of your own images and a COCO annotation file."""
     from components.kernel.kubeflow import run_component
 
     run_component(

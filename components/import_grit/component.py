@@ -12,7 +12,7 @@ def import_grit(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Read published GRIT Parquet files."""
+    """Bring GRIT's published Parquet files here, from a folder or an S3 prefix."""
     from components.kernel.kubeflow import run_component
 
     run_component(

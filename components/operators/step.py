@@ -24,8 +24,9 @@ class StepOperator(BaseOperator):
     """Runs the Kubeflow component of a step on artifacts below a run folder.
 
     Paths are relative to the run folder; `{group}` in them is the group over which the task is
-    mapped. Settings come from the step's section of the params file, from `settings`, and from
-    the run's `overrides`, the later winning. The metrics are the task's XCom.
+    mapped. Settings come from the step's section of the params file, from `settings` (empty texts
+    count as not given), and from the run's `overrides`, the later winning. The metrics are the
+    task's XCom.
 
     Contract violations, gates, bad settings and missing inputs fail at once; anything else is
     retried, and a retry goes on where the killed attempt stopped.
@@ -82,11 +83,12 @@ class StepOperator(BaseOperator):
         from components.runners.plan import step_settings
 
         overrides = json.loads(self.overrides)
+        own = {name: value for name, value in self.settings.items() if value != ""}
         return StepRun(
             step=self.step,
             inputs={name: self.path(path) for name, path in self.inputs.items()},
             outputs={name: self.path(path) for name, path in self.outputs.items()},
-            settings=step_settings(self.step, at_home(self.params_file), overrides, self.settings),
+            settings=step_settings(self.step, at_home(self.params_file), overrides, own),
         )
 
     def path(self, path: str) -> Path:

@@ -96,6 +96,7 @@ def docker_runner(run: StepRun) -> Any:
     return local.DockerRunner(
         mounts=[Mount(target=str(folder), source=str(folder), type="bind")],
         user=f"{os.getuid()}:{os.getgid()}",
+        working_dir=str(project_home()),  # relative paths among the settings belong there
         network_mode=os.environ.get("PIXCLIP_DOCKER_NETWORK", "host"),
         environment={"HOME": "/tmp"},  # noqa: S108  # the user has no home in the image
     )

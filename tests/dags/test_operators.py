@@ -10,6 +10,7 @@ from components.kernel.errors import ContractViolation, GateError, InputError, S
 from components.operators import step as step_module
 from components.operators.conf import list_groups, refuse_wrong_conf
 from components.operators.publish import PublishOperator
+from components.operators.source import SourceOperator
 from components.operators.step import StepOperator
 from components.runners.backends import StepCrashedError
 
@@ -68,6 +69,26 @@ def test_a_task_asks_for_the_paths_and_settings_of_its_group(home, use):
     assert run.inputs == {"grit": home / "runs/demo/grit/00002"}
     assert run.outputs == {"records": home / "runs/demo/records/00002"}
     assert run.settings == {"min_score": 0.9, "min_phrase_chars": 4, "records_per_group": 5}
+
+
+def test_an_empty_setting_leaves_the_params_file_s(home, use):
+    backend = use(FakeBackend())
+    operator(settings={"min_phrase_chars": ""}).execute({})
+    assert backend.runs[0].settings == {"min_score": 0.9, "min_phrase_chars": 4}
+
+
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [("sample_grit", {}), ("import_grit", {"uri": "s3://grit"}), ("import_coco", {"images": "x"})],
+)
+def test_the_chosen_source_gets_its_own_addresses(home, use, source, settings):
+    backend = use(FakeBackend())
+    addresses = {
+        "import_grit": {"uri": "s3://grit"},
+        "import_coco": {"images": "x", "captions": ""},
+    }
+    operator(SourceOperator, step=source, addresses=addresses).execute({})
+    assert backend.runs[0].settings == settings
 
 
 @pytest.mark.parametrize(

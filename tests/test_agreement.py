@@ -1,0 +1,161 @@
+"""Every runner agrees with the signatures of the steps: each calls the same functions.
+
+The command line is made from the signatures; the Kubeflow components, the DVC stages and the
+Airflow tasks are written by hand, and are compared with them here.
+"""
+
+import importlib
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from components.cli import cli
+from components.kernel.images import image
+from components.kernel.settings import parse_settings, read_params
+from components.kernel.step import STEP_NAMES, Step, load_step
+
+ROOT = Path(__file__).parents[1]
+PARAMS = ROOT / "params.yaml"
+RUN_FOLDER = "runs/dvc"
+SOURCES = ("sample_grit", "import_grit", "import_coco")
+NOT_IN_DVC = {"import_grit", "import_coco", "publish"}  # other sources; DVC inside DVC
+
+
+@pytest.fixture(params=STEP_NAMES)
+def step(request) -> Step:
+    return load_step(request.param)
+
+
+def test_the_command_line_has_an_option_for_every_artifact(step):
+    command = cli.get_command(click.Context(cli), step.name.replace("_", "-"))
+    required = {option.name for option in command.params if option.required}
+    assert required == {*step.inputs, *step.outputs}
+
+
+def test_the_component_is_the_step_in_its_image(step):
+    component = getattr(importlib.import_module(f"components.{step.name}.component"), step.name)
+    spec = component.component_spec
+    assert set(spec.inputs) == {*step.inputs, "settings", "destinations"}
+    assert set(spec.outputs) == {*step.outputs, "metrics"}
+    assert spec.implementation.container.image == image(step.image)
+    assert spec.description.strip() == step.summary
+
+
+class FakeArtifact:
+    """Stands for any artifact of kfp."""
+
+    path = "unused"
+
+
+def test_the_component_hands_its_artifacts_to_the_step(step, monkeypatch):
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        "components.kernel.kubeflow.run_component",
+        lambda name, **arguments: calls.append((name, arguments)),
+    )
+    component = getattr(importlib.import_module(f"components.{step.name}.component"), step.name)
+    artifacts = {name: FakeArtifact() for name in (*step.inputs, *step.outputs, "metrics")}
+    component.python_func(**artifacts, settings="{1}", destinations="{2}")
+    ((name, arguments),) = calls
+    assert name == step.name
+    assert arguments == {
+        "inputs": {name: artifacts[name] for name in step.inputs},
+        "outputs": {name: artifacts[name] for name in step.outputs},
+        "metrics": artifacts["metrics"],
+        "settings": "{1}",
+        "destinations": "{2}",
+    }
+
+
+def dvc_stages() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The stages of dvc.yaml, the repeated ones written out."""
+    content = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    (variables,) = content["vars"]
+    for name, stage in content["stages"].items():
+        for item in stage.get("foreach", [""]):
+            text = yaml.safe_dump(stage.get("do", stage), width=10_000)
+            for variable, value in {**variables, "item": item}.items():
+                text = text.replace(f"${{{variable}}}", str(value))
+            yield f"{name}@{item}" if item else name, yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(("name", "stage"), dvc_stages(), ids=lambda value: str(value)[:30])
+def test_a_dvc_stage_is_the_command_of_its_step(name, stage):
+    step = load_step(name.partition("@")[0])
+    program, command, *arguments = shlex.split(stage["cmd"])
+    assert (program, command.replace("-", "_")) == ("pixclip", step.name)
+    options = cli.get_command(click.Context(cli), command).make_context(command, arguments).params
+    assert str(options["params"]) == "params.yaml"
+    assert stage["params"] == [step.name]
+    inputs = {str(options[name]) for name in step.inputs}
+    assert inputs <= set(stage.get("deps", []))
+    assert {str(options[name]) for name in step.outputs} == set(stage["outs"])
+
+
+def test_every_step_has_a_dvc_stage():
+    stages = {name.partition("@")[0] for name, _ in dvc_stages()}
+    assert stages == set(STEP_NAMES) - NOT_IN_DVC
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory) -> dict[str, Any]:
+    """The tasks of the DAG that run a step, by id."""
+    os.environ.setdefault("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(str(ROOT / "dags" / "longgrit_build.py"), bundle_name="tests")
+    return {task.task_id: task for task in bag.dags["longgrit_build"].tasks}
+
+
+def steps_of(task: Any) -> list[Step]:
+    """The steps that a task may run; the source is chosen by a parameter."""
+    name = arguments_of(task).get("step", "publish")
+    return [load_step(one) for one in (SOURCES if "params.source" in name else (name,))]
+
+
+def arguments_of(task: Any) -> dict[str, Any]:
+    return task.partial_kwargs if task.is_mapped else vars(task)
+
+
+def test_an_airflow_task_names_every_artifact_of_its_step(tasks):
+    seen = set()
+    for task in tasks.values():
+        arguments = arguments_of(task)
+        if "outputs" not in arguments:  # no step
+            continue
+        for step in steps_of(task):
+            assert set(arguments.get("inputs", {})) == set(step.inputs), task.task_id
+            assert set(arguments["outputs"]) == set(step.outputs), task.task_id
+            own = arguments.get("addresses", {}).get(step.name) or arguments.get("settings", {})
+            assert set(own) <= set(step.settings_type.model_fields), task.task_id
+            seen.add(step.name)
+    assert seen == set(STEP_NAMES)
+
+
+def test_dvc_and_airflow_keep_artifacts_at_the_same_places(tasks):
+    airflow = {
+        path.format(group="00000")
+        for task in tasks.values()
+        if task.task_type != "PublishOperator"
+        for path in arguments_of(task).get("outputs", {}).values()
+    }
+    dvc = {
+        path.removeprefix(f"{RUN_FOLDER}/") for _, stage in dvc_stages() for path in stage["outs"]
+    }
+    assert dvc == airflow
+
+
+def test_params_yaml_is_valid_and_complete(step):
+    section = read_params(PARAMS, step.name)
+    parse_settings(step, section)
+    assert set(section) == set(step.settings_type.model_fields), "tell people what they can tune"
+
+
+def test_params_yaml_has_no_section_without_a_step():
+    assert set(yaml.safe_load(PARAMS.read_text())) == set(STEP_NAMES)
