@@ -2,11 +2,11 @@
 
 import json
 import re
-import unicodedata
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from components.describe.endpoints.text import one_line
 from components.describe.settings import StageName
 
 MAX_TEXT_CHARS = 1600
@@ -14,19 +14,12 @@ MAX_REASON_CHARS = 400
 _THINKING = r"(?:think|thinking|reasoning|reflection)"
 
 
-def clean(text: object) -> object:
-    """A text on one line, composed (NFC), without control and other invisible characters."""
-    if not isinstance(text, str):
-        return text
-    visible = "".join(
-        " " if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp", "Cs", "Co") else char
-        for char in unicodedata.normalize("NFC", text)
-    )
-    return " ".join(visible.split())
+def _clean(value: object) -> object:
+    return one_line(value) if isinstance(value, str) else value
 
 
-Text = Annotated[str, BeforeValidator(clean), Field(min_length=1, max_length=MAX_TEXT_CHARS)]
-Reason = Annotated[str, BeforeValidator(clean), Field(max_length=MAX_REASON_CHARS)]
+Text = Annotated[str, BeforeValidator(_clean), Field(min_length=1, max_length=MAX_TEXT_CHARS)]
+Reason = Annotated[str, BeforeValidator(_clean), Field(max_length=MAX_REASON_CHARS)]
 
 
 class AnswerSchema(BaseModel):

@@ -85,6 +85,9 @@ class StageAsker:
         self.name, self.account = name, StageAccount()
         self._settings, self._prompt, self._rules = settings, prompt, rules
         self._schema = SCHEMAS[name]
+        self._format: dict[str, Any] = {}
+        if settings.is_structured:
+            self._format = {"response_format": response_format(self._schema)}
         self._sampling = settings.model_dump(
             include={"model", "temperature", "top_p", "max_tokens", "seed"}
         )
@@ -151,7 +154,7 @@ class StageAsker:
         seen = [region.image_sha256, region.box_xyxy, region.rle.as_coco(), drawing.RENDERING]
         asked: list[object] = [self.name, self._prompt.name, self._prompt.version]
         asked += [self._prompt.instructions, text, seen if head.pictures else None]
-        asked += [self._sampling, self._format()]
+        asked += [self._sampling, self._format]
         return _digest(asked)
 
     def _repair(self, request: _Request, raw: RawAnswer, problem: Problem) -> _Request:
@@ -170,11 +173,7 @@ class StageAsker:
         messages = build_messages(self._prompt, request.text, urls)
         if request.repair:
             messages += _repair_turn(*request.repair)
-        return json.dumps({**self._sampling, "messages": messages, **self._format()}).encode()
-
-    def _format(self) -> dict[str, Any]:
-        is_structured = self._settings.is_structured
-        return {"response_format": response_format(self._schema)} if is_structured else {}
+        return json.dumps({**self._sampling, "messages": messages, **self._format}).encode()
 
     def _usage(self, raw: RawAnswer) -> Usage:
         cost_usd = self._settings.cost_usd(raw.prompt_tokens, raw.completion_tokens)

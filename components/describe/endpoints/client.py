@@ -15,11 +15,11 @@ from typing import Self
 import aiohttp
 from pydantic import ValidationError
 
-from components.describe.endpoints.answers import clean
 from components.describe.endpoints.cache import RawAnswer
 from components.describe.endpoints.gates import DroppedError, Problem
 from components.describe.endpoints.replies import HttpReply, raw_answer, retry_after_s
 from components.describe.endpoints.rotation import Endpoint, Rotation
+from components.describe.endpoints.text import one_line
 from components.describe.settings import DescribeSettings, StageName
 from components.kernel.errors import PipelineError, SettingsError
 
@@ -181,7 +181,7 @@ class ChatClient:
 
 
 def _refusal(endpoint: Endpoint, reply: HttpReply) -> Exception:
-    said = str(clean(reply.body[:600].decode("utf-8", "replace")))[:300]
+    said = one_line(reply.body[:600].decode("utf-8", "replace"))[:300]
     if reply.status in MISCONFIGURED_STATUSES or reply.status < 400:
         return EndpointError(
             f"{endpoint.url} answers status {reply.status}: {said}. Check the stage's endpoints, "

@@ -12,6 +12,8 @@ from functools import lru_cache
 
 ECHO_WORDS = 8  # so many words in a row from our own instructions are no coincidence
 MIN_WORDS_TO_JUDGE_LANGUAGE = 4
+LAST_LATIN = 0x24F  # last code point of Latin Extended-B
+MAX_FOREIGN_SHARE = 0.2  # a caption may quote what is written on a sign
 LANGUAGE_MARGIN = 8.0  # in the identifier's log-probability; short English texts score close
 
 REFUSAL = re.compile(
@@ -32,6 +34,7 @@ INJECTION = re.compile(
     r"|^(system|assistant|user|human)\s*:|\bas (you )?(requested|instructed)\b",
     re.IGNORECASE,
 )
+LONG_RUN = re.compile(r"(\S)\1{9,}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ def _word_runs(text: str) -> set[str]:
 def _repeats(text: str) -> Problem | None:
     """A model caught in a loop repeats a word, a run of words or a character."""
     words = re.findall(r"\w+", text.lower())
+    threes = list(zip(words, words[1:], words[2:], strict=False))
+    if len(set(threes)) == len(threes) and not LONG_RUN.search(text):
+        return None  # the usual case: every loop has some three words twice
     for size, limit in ((1, 4), (2, 3), (3, 3), (5, 2)):
         runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
         for i in range(len(runs) - size * (limit - 1)):
@@ -108,15 +114,17 @@ def _repeats(text: str) -> Problem | None:
     for run, count in fours.most_common(1):
         if count >= 4:
             return Problem("repetition", f"'{run}' {count} times")
-    long_run = re.search(r"(\S)\1{9,}", text)
+    long_run = LONG_RUN.search(text)
     return Problem("repetition", f"a run of '{long_run[1]}'") if long_run else None
 
 
 def _wrong_language(text: str) -> Problem | None:
-    letters = [char for char in text if char.isalpha()]
-    num_foreign = sum(ord(char) > 0x24F for char in letters)
-    if letters and num_foreign > 0.2 * len(letters):
-        return Problem("wrong_language", f"{num_foreign} of {len(letters)} letters are not Latin")
+    if not text.isascii():
+        letters = [char for char in text if char.isalpha()]
+        num_foreign = sum(ord(char) > LAST_LATIN for char in letters)
+        if num_foreign > MAX_FOREIGN_SHARE * len(letters):
+            detail = f"{num_foreign} of {len(letters)} letters are not Latin"
+            return Problem("wrong_language", detail)
     for sentence in re.split(r"(?<=[.!?;])\s+", text):
         if len(sentence.split()) >= MIN_WORDS_TO_JUDGE_LANGUAGE:
             language, margin = identify_language(sentence)
@@ -129,6 +137,8 @@ def identify_language(text: str) -> tuple[str, float]:
     """The likeliest language of a text and by how much it is likelier than English."""
     import py3langid  # loads its model when it is first asked
 
+    if py3langid.classify(text)[0] == "en":  # much faster than the ranking
+        return "en", 0.0
     ranking = py3langid.rank(text)
     english = next(score for language, score in ranking if language == "en")
     return ranking[0][0], float(ranking[0][1] - english)

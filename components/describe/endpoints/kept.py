@@ -25,7 +25,7 @@ PLACES, EVERYDAY = frozenset(_PLACES.split()), frozenset(_EVERYDAY.split())
 def lost_in_merge(object_caption: str, context_caption: str, long_caption: str) -> Problem | None:
     """What the long caption no longer says, or None."""
     merged = _stems(long_caption)
-    names = _stems(object_caption) - {_stem(word) for word in EVERYDAY}
+    names = _stems(object_caption) - EVERYDAY_STEMS
     if names and not names & merged:
         return Problem("merge_lost_object", f"none of: {', '.join(sorted(names)[:8])}")
     places = _words(context_caption) & PLACES
@@ -50,3 +50,6 @@ def _stem(word: str) -> str:
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+
+
+EVERYDAY_STEMS = frozenset(map(_stem, EVERYDAY))

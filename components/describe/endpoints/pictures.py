@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from components.describe.endpoints.prompt import PictureKind, PromptHead
 from components.describe.types import Region
-from pixclip.masks import Box, clip_box, decode_mask, mask_box
+from pixclip.masks import Box, Mask, clip_box, decode_mask, mask_box
 
 RENDERING = 1  # part of a request's hash: count up when other pixels come out of this file
 LINE_COLOUR = (255, 0, 255)  # magenta is rare in photographs
@@ -36,12 +36,13 @@ class Pictures:
         Raises:
             ImageError: the image cannot be used.
         """
-        return [data_url(self._draw(kind, region, head), head) for kind in head.pictures]
+        mask = decode_mask(region.rle)
+        return [data_url(self._draw(kind, region, mask, head), head) for kind in head.pictures]
 
-    def _draw(self, kind: PictureKind, region: Region, head: PromptHead) -> Image.Image:
-        image, mask = self._full(), decode_mask(region.rle)
-        box = mask_box(mask) if mask.any() else region.box_xyxy
+    def _draw(self, kind: PictureKind, region: Region, mask: Mask, head: PromptHead) -> Image.Image:
+        image = self._full()
         if kind in ("crop", "crop_with_outline", "masked_crop"):
+            box = mask_box(mask) if mask.any() else region.box_xyxy
             return _draw_crop(kind, image, _as_image(mask), _with_margin(box, image), head)
         picture = self._whole(head.max_side_px).copy()
         if kind == "image_with_box":
@@ -101,7 +102,7 @@ def _with_margin(box: Box, image: Image.Image) -> Box:
     return clip_box(grown, image.height, image.width)
 
 
-def _as_image(mask: npt.NDArray[np.bool_]) -> Image.Image:
+def _as_image(mask: Mask) -> Image.Image:
     return Image.fromarray(mask.astype(np.uint8) * 255)
 
 

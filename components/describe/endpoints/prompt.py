@@ -9,7 +9,6 @@ no tag, bracket or control token survives, so that it can be told from the instr
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +19,12 @@ import jinja2
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.describe.endpoints.text import one_line
 from components.kernel.errors import InputError
 
 PROMPTS = Path(__file__).parent.parent / "prompts"
 MAX_DATA_CHARS = 1500
+_TELLING = re.compile(r"[<>&\[\]{}`]")  # what tags, control tokens and markup are made of
 PictureKind = Literal[
     "image", "image_with_box", "image_with_outline", "crop", "crop_with_outline", "masked_crop"
 ]
@@ -97,12 +98,8 @@ def load_prompt(name: str, common: Mapping[str, object], folder: Path = PROMPTS)
 
 def as_data(text: str) -> str:
     """Untrusted text as a JSON string without tags, control tokens or hidden characters."""
-    visible = "".join(
-        " " if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp", "Cs", "Co") else char
-        for char in unicodedata.normalize("NFC", text[: 4 * MAX_DATA_CHARS])
-    )
-    quoted = json.dumps(" ".join(visible.split())[:MAX_DATA_CHARS], ensure_ascii=False)
-    return re.sub(r"[<>&\[\]{}`]", lambda match: f"\\u{ord(match[0]):04x}", quoted)
+    quoted = json.dumps(one_line(text[: 4 * MAX_DATA_CHARS])[:MAX_DATA_CHARS], ensure_ascii=False)
+    return _TELLING.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 def build_messages(
