@@ -34,6 +34,10 @@ class TrustingSegmenter(BoxSegmenter):
         return super().segment(prompts)
 
 
+class Killed(BaseException):
+    """What no step catches."""
+
+
 class ForgetfulSegmenter(BoxSegmenter):
     """Gives the masks of the first image it saw for every image."""
 
@@ -193,17 +197,19 @@ def test_too_many_lost_regions_fail_the_step_with_the_reasons(group, outputs):
 
 def test_the_bytes_do_not_depend_on_threads_or_on_a_kill(group, outputs, monkeypatch):
     for seed in range(5):
-        group.add(seed)
+        rows = group.add(seed)
+        rows[0]["box_xyxy"] = [0.0, 0.0, 3.0, 3.0]  # too small: each part quarantines something
     settings = {"source": "grabcut", "images_per_part": 2}
     run(group, outputs("one"), **settings, grabcut={"num_threads": 1})
     expected = file_bytes(outputs("one"))
+    assert len(list(read_rows(outputs("one")["quarantine"]))) == 5
     assert len([name for name in expected if name.startswith("part-")]) == 3
 
     run(group, outputs("four"), **settings, grabcut={"num_threads": 4})
     assert file_bytes(outputs("four")) == expected
 
     masked = killed_after_two_parts(monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         run(group, outputs("killed"), **settings)
     masked.clear()
     run(group, outputs("killed"), **settings)
@@ -218,7 +224,7 @@ def killed_after_two_parts(monkeypatch) -> list[int]:
     def mask_part(images, *rest):
         if len(sizes) == 2:
             sizes.append(0)
-            raise KeyboardInterrupt
+            raise Killed
         sizes.append(len(images))
         return real(images, *rest)
 
