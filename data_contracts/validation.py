@@ -3,6 +3,7 @@
 Great Expectations costs seconds to import: only functions of this package import it.
 """
 
+import logging
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -52,11 +53,17 @@ class RuleTotals:
 
 @cache
 def gx_context() -> Any:
-    """The one Great Expectations context of this process: nothing is stored, nothing is sent."""
+    """The context in which this process validates."""
+    return fresh_context()
+
+
+def fresh_context() -> Any:
+    """A Great Expectations context that stores nothing and sends nothing."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     return context

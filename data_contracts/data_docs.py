@@ -1,0 +1,126 @@
+"""Great Expectations Data Docs of results that were summed over chunks.
+
+The pages come out as Great Expectations makes them: they need scripts and styles from other
+hosts (`components.check` makes them readable without) and do not escape values, so that is done
+here. The run's time is fixed, so that the same results give the same pages.
+"""
+
+import html
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from data_contracts.contract import Contract
+from data_contracts.engine import ContractResult, full_suite
+from data_contracts.validation import RuleTotals, fresh_context
+
+RUN_NAME = "check"
+NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+SITE = {
+    "class_name": "SiteBuilder",
+    "show_how_to_buttons": False,
+    "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", "show_cta_footer": False},
+}
+
+
+def build_site(folder: Path, contract: Contract, results: Mapping[str, ContractResult]) -> None:
+    """Write the site: a page for the suite, and one for every named result."""
+    from great_expectations.core import RunIdentifier
+
+    context = fresh_context()
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder)}
+    context.add_data_docs_site("site", {**SITE, "store_backend": store})
+    suite = full_suite(contract)
+    for rule in suite.expectations:
+        rule.description = describe_rule(rule)
+    suite = context.suites.add(suite)
+    run = RunIdentifier(run_name=RUN_NAME, run_time=NO_TIME)
+    for name, result in results.items():
+        outcome = _suite_result(suite, result, run)
+        context.validation_results_store.set(_identifier(suite.name, run, name), outcome)
+    context.build_data_docs(site_names=["site"])
+
+
+def describe_rule(rule: Any) -> str:
+    """A rule's name and what it demands, as text."""
+    demand = [f"{rule.column}"]
+    for name, said in (("min_value", "at least"), ("max_value", "at most")):
+        limit = getattr(rule, name, None)
+        demand += [f"{said} {limit}"] if limit is not None else []
+    if hasattr(rule, "value_set"):
+        demand.append("one of " + ", ".join(repr(value) for value in rule.value_set))
+    if hasattr(rule, "regex"):
+        demand.append(f"like {rule.regex}")
+    if len(demand) == 1:
+        demand.append("present")
+    mostly = getattr(rule, "mostly", 1.0)
+    share = f" in {mostly:.0%} of the rows" if mostly < 1 else ""
+    text = f"{rule.meta['rule']}: {' '.join(demand)}{share}"
+    return html.escape(text).replace("$", "&#36;")  # a dollar sign begins a placeholder
+
+
+def _suite_result(suite: Any, result: ContractResult, run: Any) -> Any:
+    import great_expectations as gx
+    from great_expectations.core import ExpectationSuiteValidationResult
+
+    totals = {sums.rule: sums for sums in result.totals}
+    empty = {
+        rule.meta["rule"]: RuleTotals(rule.meta["rule"], "", 1, 0) for rule in suite.expectations
+    }
+    outcomes = [
+        _rule_result(rule, totals.get(rule.meta["rule"], empty[rule.meta["rule"]]))
+        for rule in suite.expectations
+    ]
+    num_met = sum(outcome.success for outcome in outcomes)
+    return ExpectationSuiteValidationResult(
+        success=num_met == len(outcomes),
+        results=outcomes,
+        suite_name=suite.name,
+        statistics={
+            "evaluated_expectations": len(outcomes),
+            "successful_expectations": num_met,
+            "unsuccessful_expectations": len(outcomes) - num_met,
+            "success_percent": 100 * num_met / len(outcomes),
+        },
+        meta={"run_id": run, "great_expectations_version": gx.__version__},
+    )
+
+
+def _rule_result(rule: Any, sums: RuleTotals) -> Any:
+    from great_expectations.core import ExpectationValidationResult
+
+    num_present = sums.num_rows - sums.num_missing
+    share = 100 * sums.num_failing / max(num_present, 1)
+    values = [html.escape(f"{key}: {value}").replace("$", "&#36;") for key, value in sums.values]
+    return ExpectationValidationResult(
+        success=sums.is_met,
+        expectation_config=rule.configuration,
+        meta={},
+        exception_info={
+            "raised_exception": False,
+            "exception_message": None,
+            "exception_traceback": None,
+        },
+        result={
+            "element_count": sums.num_rows,
+            "missing_count": sums.num_missing,
+            "missing_percent": 100 * sums.num_missing / max(sums.num_rows, 1),
+            "unexpected_count": sums.num_failing,
+            "unexpected_percent": share,
+            "unexpected_percent_nonmissing": share,
+            "unexpected_percent_total": 100 * sums.num_failing / max(sums.num_rows, 1),
+            "partial_unexpected_list": values,
+            "partial_unexpected_counts": [{"value": value, "count": 1} for value in values],
+        },
+    )
+
+
+def _identifier(suite: str, run: Any, name: str) -> Any:
+    from great_expectations.data_context.types import resource_identifiers as identifiers
+
+    return identifiers.ValidationResultIdentifier(
+        expectation_suite_identifier=identifiers.ExpectationSuiteIdentifier(suite),
+        run_id=run,
+        batch_identifier=name,
+    )
