@@ -1,7 +1,7 @@
 """Objects of an S3 store: list and fetch them; credentials come from boto3's own chain."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class S3Store:
         answer = self._client.get_object(
             Bucket=source.bucket, Key=source.key, Range=f"bytes={start}-", IfMatch=source.etag
         )
-        with answer["Body"] as body:
+        with closing(answer["Body"]) as body:  # as its own context it is another object
             yield from body.iter_chunks(PIECE_BYTES)
 
     @contextmanager
