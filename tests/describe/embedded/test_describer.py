@@ -229,7 +229,7 @@ def test_limits_that_rules_cannot_meet_reject_the_region():
     assert (outcome.stage, outcome.reason) == ("merge", "too_short")
 
 
-@pytest.mark.parametrize("limits", [WordLimits(10, 25, 2, 20), WordLimits(30, 60, 2, 5)])
+@pytest.mark.parametrize("limits", [WordLimits(17, 21, 2, 20), WordLimits(30, 60, 2, 5)])
 def test_other_limits_are_kept(limits):
     for description in described(scene([("a dog", "red", disc(60, 60, 30))]), limits):
         assert limits.min_long <= len(description.long_caption.split()) <= limits.max_long
