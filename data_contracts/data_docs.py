@@ -37,7 +37,7 @@ def build_site(folder: Path, contract: Contract, results: Mapping[str, ContractR
     suite = context.suites.add(suite)
     run = RunIdentifier(run_name=RUN_NAME, run_time=NO_TIME)
     for name, result in results.items():
-        outcome = _suite_result(suite, result, run)
+        outcome = _suite_result(suite, result, run, name)
         context.validation_results_store.set(_identifier(suite.name, run, name), outcome)
     context.build_data_docs(site_names=["site"])
 
@@ -60,7 +60,7 @@ def describe_rule(rule: Any) -> str:
     return html.escape(text).replace("$", "&#36;")  # a dollar sign begins a placeholder
 
 
-def _suite_result(suite: Any, result: ContractResult, run: Any) -> Any:
+def _suite_result(suite: Any, result: ContractResult, run: Any, name: str) -> Any:
     import great_expectations as gx
     from great_expectations.core import ExpectationSuiteValidationResult
 
@@ -83,7 +83,11 @@ def _suite_result(suite: Any, result: ContractResult, run: Any) -> Any:
             "unsuccessful_expectations": len(outcomes) - num_met,
             "success_percent": 100 * num_met / len(outcomes),
         },
-        meta={"run_id": run, "great_expectations_version": gx.__version__},
+        meta={
+            "run_id": run,
+            "great_expectations_version": gx.__version__,
+            "batch_spec": {"data_asset_name": name},
+        },
     )
 
 

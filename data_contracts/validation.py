@@ -44,11 +44,15 @@ class RuleTotals:
         """Count in one failing row; rows past `max_keys` are counted but not named."""
         self.files[file_index] += 1
         if len(self.values) < NUM_EXAMPLES:
-            self.values.append((str(key), str(value)[:80]))
+            self.values.append((str(key), _shown(value)))
         if key is None or key != key:
             self.has_unnamed_rows = True
         elif len(self.keys) < self.max_keys:
             self.keys[str(key)] = None
+
+
+def _shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)[:80]
 
 
 @cache

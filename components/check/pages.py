@@ -36,7 +36,7 @@ def _index(
         head=_markup(HEAD),
         artifact=contract.artifact,
         budget=contract.budget,
-        is_met=not whole.failures,
+        is_past_budget=is_past_budget(contract, whole),
         num_rows=whole.num_rows,
         num_broken=len(whole.failures),
         num_failing=num_failing(whole),
@@ -47,6 +47,14 @@ def _index(
             for name, result in results.items()
         ],
         rules=_rules(whole),
+    )
+
+
+def is_past_budget(contract: Contract, result: ContractResult) -> bool:
+    """Whether more rows fail than the contract allows, or what fails are not single rows."""
+    is_named = all(failure.keys for failure in result.failures)
+    return bool(result.failures) and not (
+        is_named and num_failing(result) <= contract.budget * result.num_rows
     )
 
 

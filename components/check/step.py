@@ -6,6 +6,7 @@ pixclip check --checked longgrit --data-docs data_docs --set artifact=longgrit
 import logging
 from pathlib import Path
 
+from components.check.pages import WHOLE, is_past_budget, num_failing, write_site
 from components.check.settings import CheckSettings
 from components.kernel.errors import ContractViolation
 from components.kernel.step import In, Metrics, Out, step
@@ -23,8 +24,6 @@ def check(checked: In, data_docs: Out, settings: CheckSettings) -> Metrics:
     Beside what is checked around every step, this sees rules over all groups, such as keys that
     are unique among them.
     """
-    from components.check.pages import WHOLE, num_failing, write_site
-
     contract = load_contract(settings.artifact)
     assert contract is not None, f"{settings.artifact} has no contract"
     whole = check_table(settings.artifact, checked)
@@ -32,7 +31,7 @@ def check(checked: In, data_docs: Out, settings: CheckSettings) -> Metrics:
     results = {group: check_table(settings.artifact, checked / group) for group in groups}
     num_hidden = len(groups_of(checked)) - len(groups) if checked.is_dir() else 0
     write_site(data_docs, contract, {WHOLE: whole, **results}, num_hidden)
-    _require_budget(contract, whole, num_failing(whole), data_docs)
+    _require_budget(contract, whole, data_docs)
     return {
         "num_rows": whole.num_rows,
         "num_tables": len(whole.tables),
@@ -55,21 +54,16 @@ def _groups_to_show(checked: Path, whole: ContractResult, max_pages: int) -> lis
     return sorted(ranked[:max_pages])
 
 
-def _require_budget(contract: Contract, whole: ContractResult, failing: int, pages: Path) -> None:
+def _require_budget(contract: Contract, whole: ContractResult, pages: Path) -> None:
     """Refuse what breaks a rule in more rows than the contract's budget.
 
     Raises:
         ContractViolation: with rules, counts and examples.
     """
-    if not whole.failures:
-        return
     failures = [str(failure) for failure in whole.failures]
-    is_named = all(failure.keys for failure in whole.failures)
-    if not is_named or failing > contract.budget * whole.num_rows:
-        raise ContractViolation(
-            contract.artifact,
-            failures,
-            f"{failing} of {whole.num_rows} rows fail, the budget is {contract.budget:.1%}. "
-            f"The pages are in {pages}.",
-        )
-    log.warning("%s: within the budget, but %s", contract.artifact, "; ".join(failures))
+    if is_past_budget(contract, whole):
+        share = f"{num_failing(whole)} of {whole.num_rows} rows fail"
+        advice = f"{share}, the budget is {contract.budget:.1%}. The pages are in {pages}."
+        raise ContractViolation(contract.artifact, failures, advice)
+    if failures:
+        log.warning("%s: within the budget, but %s", contract.artifact, "; ".join(failures))
