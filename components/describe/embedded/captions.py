@@ -11,6 +11,7 @@ from components.describe.embedded.nouns import Noun, another, sentence
 from components.describe.types import WordLimits
 
 LONG_WORDS = (30, 60)  # what the rules aim at, as far as the settings allow it
+ROOM_WORDS = 20  # between the fewest and the most: one more sentence must fit
 SHORT_WORDS = 12
 NUM_APPEARANCES = 2  # so many predicates at the start are about what the region looks like
 
@@ -185,8 +186,9 @@ class Writer:
 
 def long_limits(limits: WordLimits) -> tuple[int, int]:
     """The fewest and the most words of a long caption: 30 to 60 where the settings allow it."""
-    fewest = max(limits.min_long, min(LONG_WORDS[0], limits.max_long))
-    return fewest, min(limits.max_long, max(LONG_WORDS[1], fewest + 20))
+    has_room = limits.max_long >= LONG_WORDS[0] + ROOM_WORDS
+    fewest = max(limits.min_long, LONG_WORDS[0]) if has_room else limits.min_long
+    return fewest, min(limits.max_long, max(LONG_WORDS[1], fewest + ROOM_WORDS))
 
 
 def num_words(text: str) -> int:
