@@ -106,7 +106,7 @@ def cover_cells(statistics: Statistics) -> list[Cell]:
 
 def reason_bars(stages: Sequence[FunnelStage]) -> list[ReasonBar]:
     """The reasons of every step, in the order of the steps, most frequent first."""
-    longest = max((max(stage.reasons.values()) for stage in stages), default=1)
+    longest = max((count for stage in stages for count in stage.reasons.values()), default=1)
     return [
         ReasonBar(stage.step, reason, count, 100 * count / longest)
         for stage in stages

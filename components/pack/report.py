@@ -61,7 +61,7 @@ def render_report(
         rejected=rejected,
         source=SOURCES[settings.source],
         licence_note=settings.licence_note,
-        regions_in=stages[0].regions_in if stages else statistics.num_regions,
+        regions_in=stages[0].regions_in,
         mean_words=mean_words(statistics.long_words),
         histograms=[
             word_histogram("Words in a long caption", statistics.long_words),

@@ -17,6 +17,7 @@ from components.pack.splits import SPLITS, shuffle_rank
 from components.pack.statistics import quarantine_rows
 
 SAMPLE_SIDE_PX, REJECTED_SIDE_PX = 720, 320
+MAX_PER_REASON = 3
 
 
 @dataclass(frozen=True)
@@ -75,47 +76,58 @@ def _draw_images(manifest: Path, number: int, seed: int) -> dict[str, list[Row]]
 def rejected_by_lot(quarantines: Path, images: Path, number: int, seed: int) -> Iterator[Rejected]:
     """Dropped regions, as many reasons as there is room for, in the order of the steps."""
     rows = _draw_rejected(quarantine_rows(quarantines), number, seed)
-    places = _find_images(images, {row["image_sha256"] for row in rows})
+    places = _find_images(images, rows)
     for row in rows:
-        yield _show_rejected(row, images, places)
+        yield _show_rejected(row, places)
 
 
 def _draw_rejected(rows: Iterable[Row], number: int, seed: int) -> list[Row]:
-    by_reason: dict[tuple[str, str], list[tuple[str, str, Row]]] = {}
+    """Up to `MAX_PER_REASON` regions of every reason, of different records."""
+    by_reason: dict[tuple[str, str], dict[str, tuple[str, Row]]] = {}
     for row in rows:
-        heap = by_reason.setdefault((row["step"], row["reason"]), [])
-        rank = shuffle_rank(seed, "report", row["region_id"])
-        heap.append((rank, row["region_id"], row))
-        if len(heap) > 2 * number:
-            heap[:] = heapq.nsmallest(number, heap, key=lambda item: item[:2])
-    ranked = {name: sorted(heap, key=lambda item: item[:2]) for name, heap in by_reason.items()}
-    turns = itertools.zip_longest(*(ranked[name] for name in sorted(ranked)))
-    fair = [item for turn in turns for item in turn if item is not None][:number]
+        lot = by_reason.setdefault((row["step"], row["reason"]), {})
+        drawn = shuffle_rank(seed, "report", row["region_id"]), row
+        lot[row["record_id"]] = min(drawn, lot.get(row["record_id"], drawn), key=_rank)
+        if len(lot) > MAX_PER_REASON:
+            del lot[max(lot, key=lambda record: _rank(lot[record]))]
+    turns = itertools.zip_longest(*(sorted(by_reason[r].values(), key=_rank) for r in by_reason))
+    fair = [row for turn in turns for _, row in filter(None, turn)][:number]
     order = {step: index for index, step in enumerate(STEP_NAMES)}
     return sorted(
-        (row for _, _, row in fair),
-        key=lambda row: (order.get(row["step"], -1), row["reason"], row["region_id"]),
+        fair, key=lambda row: (order.get(row["step"], -1), row["reason"], row["region_id"])
     )
 
 
-def _find_images(images: Path, wanted: set[str | None]) -> dict[str, tuple[str, str]]:
-    """Group and shard of images by sha256."""
-    found = {}
-    for group in groups_of(images):
-        for row in read_rows(images / group, ["sha256", "shard"]):
-            if row["shard"] and row["sha256"] in wanted:
-                found[row["sha256"]] = (group, row["shard"])
-    return found
+def _rank(drawn: tuple[str, Row]) -> tuple[str, str]:
+    return drawn[0], drawn[1]["region_id"]
 
 
-def _show_rejected(row: Row, images: Path, places: Mapping[str, tuple[str, str]]) -> Rejected:
+@dataclass(frozen=True)
+class Place:
+    """Where an image lies."""
+
+    folder: Path
+    shard: str
+    sha256: str
+
+
+def _find_images(images: Path, rows: Iterable[Row]) -> dict[str, Place]:
+    """The images of dropped regions by URL, if the region's siblings brought them."""
+    wanted = {row["url"] for row in rows}
+    return {
+        row["url"]: Place(images / group, row["shard"], row["sha256"])
+        for group in groups_of(images)
+        for row in read_rows(images / group, ["url", "status", "sha256", "shard"])
+        if row["status"] == "ok" and row["url"] in wanted
+    }
+
+
+def _show_rejected(row: Row, places: Mapping[str, Place]) -> Rejected:
     content = json.loads(row["row"])
-    picture, place = None, places.get(row["image_sha256"] or "")
+    picture, place = None, places.get(row["url"])
     if place:
-        group, shard = place
-        picture = shrink(
-            read_image_bytes(images / group, shard, row["image_sha256"]), REJECTED_SIDE_PX
-        )
+        jpeg = read_image_bytes(place.folder, place.shard, place.sha256)
+        picture = shrink(jpeg, REJECTED_SIDE_PX)
     return Rejected(
         step=row["step"],
         reason=row["reason"],

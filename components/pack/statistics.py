@@ -17,6 +17,7 @@ from components.pack.splits import SPLITS
 # Shares of the image that a mask fills; each bin is twice as wide as the one before.
 AREA_EDGES = (0.0, *(2.0**power for power in range(-9, 1)))
 GRID_CELLS = 24
+FUNNEL_STEPS = ("select", "ingest", "deduplicate", "segment", "describe")
 COST_FIELDS = ("num_requests", "prompt_tokens", "completion_tokens", "cost_usd")
 WHO_FIELDS = ("describer", "model", "prompt", "prompt_version")
 
@@ -91,10 +92,12 @@ def mean_words(words: Counter[int]) -> float:
 def funnel(regions_out: int, reasons: dict[str, Counter[str]]) -> list[FunnelStage]:
     """The steps in their order; what a step took in is what came out plus what it dropped."""
     order = {step: index for index, step in enumerate(STEP_NAMES)}
+    steps = {*reasons, *FUNNEL_STEPS}
     stages: list[FunnelStage] = []
-    for step in sorted(reasons, key=lambda step: (order.get(step, -1), step), reverse=True):
-        regions_out += reasons[step].total()
-        stages.append(FunnelStage(step, regions_out, reasons[step]))
+    for step in sorted(steps, key=lambda step: (order.get(step, -1), step), reverse=True):
+        lost = reasons.get(step, Counter())
+        regions_out += lost.total()
+        stages.append(FunnelStage(step, regions_out, lost))
     return stages[::-1]
 
 

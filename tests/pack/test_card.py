@@ -26,6 +26,12 @@ def test_the_front_matter_tells_the_hub_the_files_of_every_split(make_run):
     assert files == {split: f"{split}/*.tar" for split in ("train", "val", "benchmark")}
 
 
+def test_an_empty_split_is_not_named_in_the_front_matter(make_run):
+    _, front, _ = card_of(make_run(), val_share=0).split("---\n", 2)
+    files = yaml.safe_load(front)["configs"][0]["data_files"]
+    assert [item["split"] for item in files] == ["train", "benchmark"]
+
+
 def test_datasets_opens_the_data_set_by_its_card(make_run, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets

@@ -35,6 +35,14 @@ def test_a_chain_of_look_alikes_is_one_cluster():
     assert near_duplicate_clusters(hashes, 2).tolist() == [0, 0, 0, 3]
 
 
+@pytest.mark.parametrize("max_distance_bits", range(1, 9))
+def test_differences_spread_over_all_bits_are_found_up_to_the_distance(max_distance_bits):
+    for num_bits in (max_distance_bits, max_distance_bits + 1):
+        other = sum(1 << (index * 64 // num_bits) for index in range(num_bits))
+        found = near_duplicate_clusters(np.array([0, other], dtype=np.uint64), max_distance_bits)
+        assert (found[1] == 0) == (num_bits <= max_distance_bits)
+
+
 def test_no_image_gives_no_cluster():
     assert near_duplicate_clusters(np.array([], dtype=np.uint64), 4).tolist() == []
 

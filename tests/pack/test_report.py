@@ -83,6 +83,7 @@ def test_the_funnel_adds_up_from_the_kept_regions_backwards(make_run):
     page = page_of(make_run())
     counts = re.findall(r"<b>(\d+)</b> of (\d+) <em>−(\d+)</em>", page)
     assert counts == [("40", "41", "1"), ("38", "40", "2"), ("37", "38", "1"), ("36", "37", "1")]
+    assert "<b>38</b> of 38 </span>" in page  # deduplicate dropped nothing
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
@@ -135,10 +136,33 @@ def test_rejected_boxes_stand_where_they_are_in_the_picture(make_run):
     assert f'<rect class="box" {box}/>' in page_of(run)
 
 
+def test_a_region_dropped_before_the_download_is_shown_on_the_image_its_siblings_brought(make_run):
+    run = make_run(size=(640, 480))
+    early = {"region_id": "1-09", "record_id": "1", "url": run.rows[3]["url"], "phrase": "a dot"}
+    early["box_norm"] = [0.25, 0.5, 0.75, 1.0]
+    write_quarantine(
+        run.folder / "quarantine" / "select.parquet",
+        [quarantine_row("select", early, "low_score", "0.1")],
+    )
+    assert '<rect class="box" x="80.0" y="120.0" width="160.0" height="120.0"/>' in page_of(run)
+
+
+def test_the_examples_show_many_reasons_and_each_record_once(make_run):
+    run = make_run()
+    rows = [
+        quarantine_row("select", {**run.rows[3 * i], "region_id": f"{i}-{j}"}, "low_score", "")
+        for i in range(6)
+        for j in range(3)
+    ]
+    write_quarantine(run.folder / "quarantine" / "select.parquet", rows)
+    page = page_of(run)
+    assert page.count('<article class="reject">') == 3 + 1 + 1 + 1
+
+
 def test_the_page_stays_below_five_megabytes_whatever_the_images_hold(make_run):
     def noise(number):
         random = np.random.default_rng(number)
-        return Image.fromarray(random.integers(0, 255, (640, 640, 3), dtype=np.uint8))
+        return Image.fromarray(random.integers(0, 255, (720, 720, 3), dtype=np.uint8))
 
     page = page_of(make_run(num_images=12, backdrops=noise), report_images=60)
     assert 1_000_000 < len(page.encode()) < 5_000_000

@@ -72,7 +72,8 @@ def test_a_training_image_that_looks_like_the_benchmark_is_refused():
 
 
 def test_the_order_of_the_images_does_not_matter_but_the_seed_does():
-    entries = [entry(f"u{i}") for i in range(100)]
+    twins = [entry(f"twin {i}", phash=random.Random(i % 10).getrandbits(64)) for i in range(30)]
+    entries = [*twins, *(entry(f"u{i}") for i in range(100))]
     shuffled = random.Random(1).sample(entries, len(entries))
     assert assign_splits(entries, RULE) == assign_splits(shuffled, RULE)
     assert assign_splits(entries, RULE) != assign_splits(entries, replace(RULE, seed=1))

@@ -77,6 +77,12 @@ def test_a_sample_holds_the_image_and_all_its_regions(make_run):
     assert sorted(seen) == sorted(rows)
 
 
+def test_the_regions_of_an_image_stand_in_their_order(make_run):
+    for _, content in read_tars(pack(make_run())).values():
+        names = [region["region_id"] for region in content["regions"]]
+        assert names == sorted(names)
+
+
 def test_the_manifest_lists_every_region_where_it_is(make_run):
     longgrit = pack(make_run())
     samples = read_tars(longgrit)
@@ -139,7 +145,7 @@ def test_half_sorted_rows_of_a_killed_run_are_sorted_again(make_run):
     shutil.rmtree(run.folder / "longgrit")
     buckets = run.folder / "longgrit" / "_work" / "buckets"
     buckets.mkdir(parents=True)
-    (buckets / "train-00000.jsonl").write_text('{"image_sha256": "half a row')
+    (buckets / "train-00000.tar.jsonl").write_text('{"image_sha256": "half a row')
     assert published(pack(run)) == whole
 
 
