@@ -253,7 +253,8 @@ def longgrit_build() -> None:
     annotated = annotate.expand(group=groups)
     collect() >> check("records") >> groups
     download(groups) >> check("images") >> deduplicate() >> check("candidates") >> annotated
-    annotated >> [check("regions"), check("captions")] >> pack() >> check("longgrit") >> deliver()
+    checks = [check("regions"), check("captions"), check("quarantine")]
+    annotated >> checks >> pack() >> check("longgrit") >> deliver()
 
 
 longgrit_build()

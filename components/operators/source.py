@@ -22,5 +22,5 @@ class SourceOperator(StepOperator):
 
     def step_run(self) -> StepRun:
         """What the backend is asked to run: the chosen source with its own addresses."""
-        self.settings = self.addresses.get(self.step, {})
+        self.settings = {**self.addresses.get(self.step, {})}
         return super().step_run()
