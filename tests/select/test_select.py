@@ -85,6 +85,7 @@ def test_a_good_record_becomes_one_row_a_region(tmp_path):
         (with_region(x1=0.1, x2=0.105), "tiny_box", "side of 3.2 pixels"),
         (with_region(x1=0, y1=0, x2=1, y2=0.99), "large_box", "0.99000"),
         (with_region(end=500), "wrong_offsets", "of a caption of 40 characters"),
+        (with_region(end=41), "wrong_offsets", "18 to 41"),  # inside only if counted in bytes
         (with_region(start=29), "wrong_offsets", "29 to 29"),
         (with_region(start=-1), "wrong_offsets", "-1"),
         (with_region(start=2.5), "wrong_offsets", "2.5"),
@@ -131,6 +132,12 @@ def test_limits_on_area_and_phrase_follow_the_settings(tmp_path):
         run_select(tmp_path, [record(ref_exps=[APPLE, DOG, TABLE])], **small)
 
 
+def test_of_equal_regions_the_first_stays(tmp_path):
+    _, kept, dropped = run_select(tmp_path, [record(ref_exps=[DOG, APPLE, DOG, TABLE])])
+    assert [row["region_id"] for row in kept] == ["0-00", "0-01", "0-03"]
+    assert [row["region_id"] for row in dropped] == ["0-02"]
+
+
 def test_an_unknown_similarity_passes(tmp_path):
     _, kept, _ = run_select(tmp_path, [record(clip_similarity_vitl14=None)])
     assert [row["clip_similarity"] for row in kept] == [None, None]
@@ -149,7 +156,7 @@ def test_a_box_that_sticks_out_by_rounding_is_clipped(tmp_path):
 
 
 def test_the_second_record_of_an_id_goes_and_is_named_apart(tmp_path):
-    rows = [record(5), record(5, url="https://images.example/other.jpg"), record(6)]
+    rows = [record(5), record(5, url="https://images.example/other.jpg", width=9), record(6)]
     _, kept, dropped = run_select(tmp_path, rows)
     assert [row["region_id"] for row in dropped] == ["5@1-00", "5@1-01"]
     assert {row["reason"] for row in dropped} == {"duplicate_id"}
