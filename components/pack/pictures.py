@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from pixclip.images import open_image
-from pixclip.masks import Mask, Rle, decode_mask
+from pixclip.masks import Mask, Rle, decode_mask, mask_box
 
 JPEG_QUALITY = 80
+THIN_SHARE, NUMBER_GAP_SHARE = 0.045, 0.03  # of the picture's width
 SIMPLIFY_PX = 0.6  # how far an outline may leave the mask's edge, in pixels of the small picture
 
 
@@ -28,7 +29,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Outline:
-    """A mask's outline as an SVG path, and a point well inside it."""
+    """A mask's outline as an SVG path, and a place for its number."""
 
     path: str
     x: float
@@ -60,7 +61,7 @@ def outline(mask: Mapping[str, Any], picture: Picture) -> Outline:
     grid = small.astype(np.uint8)
     contours, _ = cv2.findContours(grid, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     smooth = [cv2.approxPolyDP(contour, SIMPLIFY_PX, True)[:, 0] for contour in contours]
-    x, y = _inner_point(small)
+    x, y = _number_place(small)
     return Outline("".join(_svg_path(points) for points in smooth), x, y)
 
 
@@ -69,11 +70,16 @@ def _svg_path(points: Sequence[Sequence[int]]) -> str:
     return f"M{steps}Z"
 
 
-def _inner_point(mask: Mask) -> tuple[float, float]:
-    """The point farthest from the mask's edge: a place for its number."""
+def _number_place(mask: Mask) -> tuple[float, float]:
+    """The point farthest from the mask's edge; above or below a mask that its number would hide."""
     import cv2
 
     padded = np.pad(mask.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(column) - 0.5, float(row) - 0.5
+    x, y = float(column) - 0.5, float(row) - 0.5
+    if depth.max() < THIN_SHARE * mask.shape[1]:
+        _, top, _, bottom = mask_box(mask)
+        gap = NUMBER_GAP_SHARE * mask.shape[1]
+        y = top - gap if top >= 2 * gap else bottom + gap
+    return x, y

@@ -16,7 +16,7 @@ from components.pack.charts import area_histogram, cover_cells, reason_bars, wor
 from components.pack.settings import PackSettings
 from components.pack.shown import Rejected, Sample, rejected_by_lot, samples_by_lot
 from components.pack.sources import SOURCES
-from components.pack.statistics import GRID_CELLS, Statistics, mean_words
+from components.pack.statistics import GRID_CELLS, Statistics, mean_words, stage_order
 from components.pack.writer import MANIFEST_NAME
 
 REPORT_NAME = "report.html"
@@ -86,8 +86,13 @@ def template(name: str) -> Any:
         keep_trailing_newline=True,
     )
     environment.filters["thousands"] = lambda number: f"{number:,}"
+    environment.filters["in_stage_order"] = lambda items: sorted(items, key=_by_stage)
     environment.filters["cell"] = markdown_cell
     return environment.get_template(name)
+
+
+def _by_stage(item: tuple[str, Any]) -> tuple[int, Any]:
+    return stage_order(item[:1])
 
 
 def markdown_cell(text: object) -> str:

@@ -18,8 +18,8 @@ SOURCES = {
         "composed sample",
         "composed scenes",
         "The images are composed scenes: photographs of single objects pasted on photographic "
-        "backgrounds by `pixclip sample-grit`. They look pasted, they are not natural "
-        "photographs, and numbers measured on them say nothing about natural photographs.",
+        "backgrounds by `pixclip sample-grit`. They look pasted and are not natural photographs: "
+        "numbers measured on them say little about photographs of the world.",
         "Objects and backgrounds are photographs from Debian packages (`tuxpaint-stamps-default`, "
         "`mate-backgrounds` and others); each package's `copyright` file names the authors and "
         "the free licences of its files.",

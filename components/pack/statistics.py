@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from components.pack.splits import SPLITS
 # Shares of the image that a mask fills; each bin is twice as wide as the one before.
 AREA_EDGES = (0.0, *(2.0**power for power in range(-9, 1)))
 GRID_CELLS = 24
+STAGES = ("mask", "object", "verify", "context", "merge", "check")
 FUNNEL_STEPS = ("select", "ingest", "deduplicate", "segment", "describe")
 COST_FIELDS = ("num_requests", "prompt_tokens", "completion_tokens", "cost_usd")
 WHO_FIELDS = ("describer", "model", "prompt", "prompt_version")
@@ -151,7 +153,12 @@ def _count_who(captions: Path) -> Counter[tuple[str, ...]]:
     for row in read_rows(captions, ["provenance"]):
         for stage, said in json.loads(row["provenance"]).items():
             who[(stage, *(str(said.get(name) or "") for name in WHO_FIELDS))] += 1
-    return who
+    return Counter({speaker: who[speaker] for speaker in sorted(who, key=stage_order)})
+
+
+def stage_order(item: Sequence[Any]) -> tuple[int, Sequence[Any]]:
+    """A key that sorts things which begin with a stage's name into the order of the stages."""
+    return STAGES.index(item[0]) if item[0] in STAGES else len(STAGES), item
 
 
 def _sum_cost(captions: Path) -> dict[str, float]:

@@ -46,7 +46,7 @@ def test_an_outline_is_in_the_pixels_of_the_small_picture():
 
 
 def test_a_hole_stays_open_and_the_number_stands_on_the_mask():
-    mask = ellipse(80, 100, (10, 10, 90, 70)) & ~ellipse(80, 100, (30, 20, 70, 60))
+    mask = ellipse(80, 100, (10, 10, 90, 70)) & ~ellipse(80, 100, (30, 30, 60, 50))
     shape = outline(encode_mask(mask).as_coco(), Picture("", 100, 80, 1.0))
     assert shape.path.count("M") == 2
     assert mask[int(shape.y), int(shape.x)]
@@ -55,9 +55,17 @@ def test_a_hole_stays_open_and_the_number_stands_on_the_mask():
 def test_a_mask_thinner_than_a_pixel_of_the_picture_still_has_an_outline():
     mask = np.zeros((400, 400), dtype=bool)
     mask[200, 100] = True
-    shape = outline(encode_mask(mask).as_coco(), Picture("", 40, 40, 0.1))
-    assert shape.path
-    assert (shape.x, shape.y) == (10.5, 20.5)
+    assert outline(encode_mask(mask).as_coco(), Picture("", 40, 40, 0.1)).path
+
+
+@pytest.mark.parametrize(("rows", "is_above"), [(slice(40, 44), True), (slice(1, 4), False)])
+def test_the_number_of_a_thin_mask_stands_beside_it_and_inside_the_picture(rows, is_above):
+    mask = np.zeros((80, 100), dtype=bool)
+    mask[rows, 20:60] = True
+    shape = outline(encode_mask(mask).as_coco(), Picture("", 100, 80, 1.0))
+    assert (shape.y < rows.start) == is_above
+    assert (shape.y >= rows.stop) != is_above
+    assert 20 <= shape.x < 60
 
 
 def test_shrinking_keeps_the_shape_and_never_enlarges():
