@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 
 from components.kernel.tables import Row
-from components.sample_grit.captions import write_caption
+from components.sample_grit.captions import Caption, write_caption
 from components.sample_grit.catalogue import ObjectPhoto, Photographs
 from components.sample_grit.scenes import OBJECTS_PER_SCENE, Scene, compose_scene
 from pixclip.masks import Box, encode_mask
@@ -48,15 +48,7 @@ def record_of(number: int, label: Label, scene: Scene, random: Random) -> Row:
     """The GRIT record of a scene; similarities and scores are drawn as GRIT's are spread."""
     width, height = scene.image.size
     caption = write_caption(scene.objects, width, height, random)
-    regions = [
-        [
-            float(start),
-            float(end),
-            *_normalised(item.box, width, height),
-            round(random.uniform(0.68, 0.96), 6),
-        ]
-        for item, (start, end) in zip(scene.objects, caption.spans, strict=True)
-    ]
+    regions = _regions(scene, caption, random)
     similarity = random.uniform(0.20, 0.34)
     return {
         "key": f"{number:09d}",
@@ -76,6 +68,15 @@ def record_of(number: int, label: Label, scene: Scene, random: Random) -> Row:
     }
 
 
-def _normalised(box: Box, width: int, height: int) -> tuple[float, float, float, float]:
+def _regions(scene: Scene, caption: Caption, random: Random) -> list[list[float]]:
+    """GRIT's seven numbers of each object: offsets, normalised box and score."""
+    return [
+        [*map(float, span), *_normalised(item.box, scene), round(random.uniform(0.68, 0.96), 6)]
+        for item, span in zip(scene.objects, caption.spans, strict=True)
+    ]
+
+
+def _normalised(box: Box, scene: Scene) -> tuple[float, float, float, float]:
+    width, height = scene.image.size
     x1, y1, x2, y2 = box
     return x1 / width, y1 / height, x2 / width, y2 / height

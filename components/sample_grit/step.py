@@ -73,24 +73,31 @@ def make_records(
     originals: dict[Label, Row] = {}  # the latest sound record of each kind
     with progress("compose scenes", settings.num_scenes, unit="scene") as bar:
         for number in range(settings.num_scenes):
-            # Each scene has a generator of its own: a larger sample starts with the smaller one.
-            random = Random(f"{settings.seed}-{number}")  # noqa: S311 - reproducible, not secret
             label = label_of(number, settings.benchmark_share)
             fault = faults.get(number, "")
             if fault == DUPLICATE_IMAGE and label in originals:
-                row = copy_record(originals[label], number, images)
+                yield copy_record(originals[label], number, images)
             else:
-                scene = draw_scene(
-                    photographs, label, settings.width_px, settings.height_px, random
-                )
-                row = record_of(number, label, scene, random)
-                if fault and fault != DUPLICATE_IMAGE:
-                    row = break_record(row, fault, random)
-                else:
+                row = make_record(number, fault, photographs, images, settings)
+                if not row["fault"]:
                     originals[label] = row
-                write_image(images, row, scene.jpeg())
-            yield row
+                yield row
             bar.update()
+
+
+def make_record(
+    number: int, fault: str, photographs: Photographs, images: Path, settings: SampleGritSettings
+) -> Row:
+    """A new scene with its image file; a duplicate that has no original yet is a sound record."""
+    # Each scene has a generator of its own: a larger sample starts with the smaller one.
+    random = Random(f"{settings.seed}-{number}")  # noqa: S311 - reproducible, not secret
+    label = label_of(number, settings.benchmark_share)
+    scene = draw_scene(photographs, label, settings.width_px, settings.height_px, random)
+    row = record_of(number, label, scene, random)
+    if fault and fault != DUPLICATE_IMAGE:
+        row = break_record(row, fault, random)
+    write_image(images, row, scene.jpeg())
+    return row
 
 
 def copy_record(original: Row, number: int, images: Path) -> Row:
