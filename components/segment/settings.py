@@ -34,12 +34,12 @@ class GrabCutSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    iterations: int = Field(4, ge=1, le=20, description="rounds of GrabCut")
+    iterations: int = Field(2, ge=1, le=20, description="rounds of GrabCut")
     max_side_px: int = Field(
         192, ge=32, le=2048, description="longer side to which a crop is scaled down; time"
     )
     context_share: float = Field(
-        0.3, ge=0.05, le=2, description="background around the box, as a share of its sides"
+        0.1, ge=0.01, le=2, description="background around the box, as a share of its sides"
     )
     num_threads: int = runtime(2, "images cut at the same time", ge=1)
 

@@ -1,0 +1,121 @@
+"""What the images promise, read from their files: no engine needed."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from components.kernel.step import STEP_NAMES, load_step
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+IMAGES = ["data", "annotate"]
+
+
+def instructions(name: str) -> list[tuple[str, str]]:
+    """The instructions of an image's Dockerfile with their arguments, in order."""
+    text = (REPOSITORY / "images" / name / "Dockerfile").read_text()
+    lines = re.sub(r"\\\n", " ", text).splitlines()
+    return [(line.split()[0], line) for line in lines if line and not line.startswith("#")]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package -> version of an image's lock."""
+    lines = (REPOSITORY / "locks" / f"{name}.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def requirements(extra: str) -> list[Requirement]:
+    """What the distribution and one of its extras ask for directly."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = []
+    for line in project["dependencies"] + project["optional-dependencies"][extra]:
+        requirement = Requirement(line)
+        if requirement.name == project["name"]:
+            wanted += [r for other in requirement.extras for r in requirements(other)]
+        else:
+            wanted.append(requirement)
+    return wanted
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_hadolint_finds_nothing(name):
+    hadolint = Path(sys.executable).with_name("hadolint")
+    told = subprocess.run(
+        [hadolint, REPOSITORY / "images" / name / "Dockerfile"], capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_user_is_not_root(name):
+    *_, user = [line.split()[1] for keyword, line in instructions(name) if keyword == "USER"]
+    assert int(user.split(":")[0]) > 0
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_there_is_no_entrypoint(name):
+    # It would be put before every command that Kubeflow gives.
+    assert "ENTRYPOINT" not in [keyword for keyword, _ in instructions(name)]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_no_index_certificate_or_proxy_is_baked_in(name):
+    lasting = [line for keyword, line in instructions(name) if keyword in {"ENV", "ARG", "COPY"}]
+    assert not re.search(r"(?i)cert|proxy|index|find.links|https?://", "\n".join(lasting))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_lock_pins_everything_that_the_extra_asks_for(name):
+    pinned = pins(name)
+    for requirement in requirements(name):
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version, f"locks/{name}.txt lacks {requirement.name}: run `make lock`"
+        assert requirement.specifier.contains(version), f"{requirement} but locked {version}"
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_lock_agrees_with_the_laptops(name):
+    laptop = pins("laptop")
+    assert {package: laptop.get(package) for package in pins(name)} == pins(name)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_lock_installs_on_any_machine(name):
+    assert not [version for version in pins(name).values() if "+" in version]
+
+
+def test_torch_is_in_the_image_of_models_only():
+    assert "torch" in pins("annotate")
+    assert "torch" not in pins("data")
+
+
+def test_every_step_names_an_image_that_exists():
+    assert {load_step(name).image for name in STEP_NAMES} <= set(IMAGES)
+
+
+def test_the_scripts_parse():
+    for script in ("start-engine", "make-base"):
+        subprocess.run(["bash", "-n", REPOSITORY / "images" / script], check=True)
+
+
+def test_a_machine_that_cannot_start_an_engine_is_told_why(tmp_path):
+    # A PATH without dockerd and apt-get, and a socket that nobody serves.
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "dirname", "id", "mkdir", "timeout", "env"):
+        (tools / tool).symlink_to(Path("/usr/bin") / tool)
+    environment = {
+        "PATH": str(tools),
+        "PIXCLIP_ENGINE_FOLDER": str(tmp_path / "engine"),
+        "DOCKER_HOST": f"unix://{tmp_path}/nobody.sock",
+    }
+    told = subprocess.run(
+        [REPOSITORY / "images" / "start-engine"], env=environment, capture_output=True, text=True
+    )
+    assert told.returncode == 3, told.stderr
+    assert "no Docker engine: dockerd is not installed" in told.stderr
