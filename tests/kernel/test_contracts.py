@@ -121,7 +121,7 @@ def test_past_the_budget_the_step_fails_with_rules_counts_and_examples(tmp_path:
         check_drafts("select", {}, drafts, {})
     assert str(error.value) == (
         "artifact 'records' breaks 2 rule(s): "
-        "score_in_range: 3 row(s), e.g. 0-00 (score=9.0), 1-00 (score=9.0), 2-00 (score=9.0); "
+        "score_in_range: 3 row(s), e.g. 0-00 (score=9), 1-00 (score=9), 2-00 (score=9); "
         "split_known: 1 row(s), e.g. 7-00 (split=test). "
         "Too many to set aside: 4 of 100 rows, the budget is 2.0%."
     )

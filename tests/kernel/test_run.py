@@ -200,7 +200,7 @@ def test_an_output_that_breaks_its_contract_is_not_published(inputs: Paths, outp
     with pytest.raises(ContractViolation) as error:
         run_step(select, inputs, outputs, {"fault": "many_bad_rows"})
     message = str(error.value)
-    assert "'records' breaks 1 rule(s): score_in_range: 7 row(s), e.g. 0-00 (score=3.0)" in message
+    assert "'records' breaks 1 rule(s): score_in_range: 7 row(s), e.g. 0-00 (score=3)" in message
     assert "7 of 19 rows, the budget is" in message
     assert tree(outputs["records"]) == before
 
