@@ -102,7 +102,7 @@ class LlmServer:
         self.asked: list[Asked] = []
         self.num_probes = 0
         self.is_sick = False  # hangs also when it is probed
-        self.max_in_flight = self._num_in_flight = 0
+        self.num_in_flight = 0
         self.lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._closing = threading.Event()
@@ -130,8 +130,7 @@ class LlmServer:
         value, key = json.loads(body), hashlib.sha256(body).hexdigest()
         with self.lock:
             self._counts[key] += 1
-            self._num_in_flight += 1
-            self.max_in_flight = max(self.max_in_flight, self._num_in_flight)
+            self.num_in_flight += 1
             stage = value["model"].removesuffix("-model")
             now = time.monotonic()
             asked = Asked(stage, value, key, connection, self._counts[key], now)
@@ -141,7 +140,7 @@ class LlmServer:
     def done(self) -> None:
         """A request is no longer in flight."""
         with self.lock:
-            self._num_in_flight -= 1
+            self.num_in_flight -= 1
 
     def reply_to(self, asked: Asked) -> Reply:
         """What to do with a request."""

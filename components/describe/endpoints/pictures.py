@@ -28,6 +28,7 @@ class Pictures:
         self._load_image = load_image
         self._image: Image.Image | None = None
         self._scaled: dict[int, Image.Image] = {}
+        self._urls: dict[tuple[str | int, ...], str] = {}
         self._lock = threading.Lock()  # regions of an image are rendered in several threads
 
     def urls(self, region: Region, head: PromptHead) -> list[str]:
@@ -37,7 +38,14 @@ class Pictures:
             ImageError: the image cannot be used.
         """
         mask = decode_mask(region.rle)
-        return [data_url(self._draw(kind, region, mask, head), head) for kind in head.pictures]
+        return [self._url(kind, region, mask, head) for kind in head.pictures]
+
+    def _url(self, kind: PictureKind, region: Region, mask: Mask, head: PromptHead) -> str:
+        look = (head.min_side_px, head.max_side_px, head.jpeg_quality)
+        key = (region.region_id, kind, *look)  # stages that ask for the same picture share it
+        if key not in self._urls:
+            self._urls[key] = data_url(self._draw(kind, region, mask, head), head)
+        return self._urls[key]
 
     def _draw(self, kind: PictureKind, region: Region, mask: Mask, head: PromptHead) -> Image.Image:
         image = self._full()
@@ -92,7 +100,7 @@ def _fit(image: Image.Image, min_side_px: int, max_side_px: int) -> Image.Image:
     longer = max(image.size)
     scale = min(max(longer, min_side_px), max_side_px) / longer
     size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
-    return image.copy() if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+    return image.copy() if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _with_margin(box: Box, image: Image.Image) -> Box:

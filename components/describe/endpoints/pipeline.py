@@ -26,7 +26,7 @@ from components.kernel.errors import PipelineError
 
 Deliver = Callable[[int, PendingScene, Sequence[Outcome]], None]
 # Enough regions in flight that every endpoint has work while others are being drawn.
-REGIONS_PER_PLACE = 2
+REGIONS_PER_PLACE = 3
 PROMPT_SETTINGS = ("min_long_words", "max_long_words", "min_short_words", "max_short_words")
 MAX_PART_WORDS = 150  # of an object or context caption
 

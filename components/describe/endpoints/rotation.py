@@ -30,7 +30,7 @@ class Endpoint:
     limit: float = 0.0  # adapts between 1 and max_in_flight
     num_in_flight: int = 0
     num_failures: int = 0  # in a row
-    num_overloads: int = 0  # in a row
+    num_overloads: int = 0  # bursts of them in a row
     is_down: bool = False
     paused_until: float = 0.0  # on the monotonic clock
     last_cut: float = 0.0
@@ -87,14 +87,12 @@ class Rotation:
 
     def overloaded(self, endpoint: Endpoint, sent_at: float, retry_after_s: float | None) -> None:
         """Give a place back after a 429 or 503, and leave the endpoint alone for a while."""
-        now = time.monotonic()
-        endpoint.num_overloads += 1
         if sent_at >= endpoint.last_cut:  # one cut for all requests of the same burst
-            endpoint.limit, endpoint.last_cut = max(endpoint.limit / 2, 1.0), now
-        pause_s = (
-            retry_after_s if retry_after_s is not None else self.backoff_s(endpoint.num_overloads)
-        )
-        self._pause(endpoint, min(pause_s, LONGEST_PAUSE_S))
+            endpoint.num_overloads += 1
+            endpoint.limit, endpoint.last_cut = max(endpoint.limit / 2, 1.0), time.monotonic()
+        if retry_after_s is None:
+            retry_after_s = self.backoff_s(endpoint.num_overloads)
+        self._pause(endpoint, min(retry_after_s, LONGEST_PAUSE_S))
         self._release(endpoint)
 
     def failed(self, endpoint: Endpoint, why: str) -> None:
