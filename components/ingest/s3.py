@@ -1,6 +1,7 @@
 """Fetch s3:// URLs with boto3, from buckets that the settings name."""
 
 import time
+from contextlib import closing
 from typing import Any
 
 from components.ingest.body import Body
@@ -37,23 +38,23 @@ class S3Source:
         Raises:
             FetchError: why there is none.
         """
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore import exceptions
         from urllib3.exceptions import HTTPError
 
         bucket, key = parse_s3_url(url, self._settings.s3_buckets)
         try:
             return self._read(bucket, key)
-        except ClientError as error:
+        except exceptions.ClientError as error:
             raise _from_code(str(error.response.get("Error", {}).get("Code", ""))) from error
-        except (HTTPClientError, HTTPError) as error:
+        except (exceptions.ConnectionError, exceptions.HTTPClientError, HTTPError) as error:
             raise FetchError("s3_unreachable", type(error).__name__, is_transient=True) from error
-        except BotoCoreError as error:
+        except exceptions.BotoCoreError as error:
             raise FetchError("s3_error", type(error).__name__, is_transient=True) from error
 
     def _read(self, bucket: str, key: str) -> bytes:
         deadline_s = time.monotonic() + self._settings.total_timeout_s
         answer = self._client.get_object(Bucket=bucket, Key=key)
-        with Body(self._settings.max_bytes) as body, answer["Body"] as stream:
+        with Body(self._settings.max_bytes) as body, closing(answer["Body"]) as stream:
             body.announce(answer.get("ContentLength"))
             for piece in stream.iter_chunks(PIECE_BYTES):
                 body.write(piece)

@@ -2,22 +2,20 @@ import pytest
 
 from components.ingest.failures import FetchError
 from components.ingest.s3 import parse_s3_url
-from tests.s3_server import s3_server
 
 
-@pytest.fixture(scope="module")
-def bucket(jpeg):
+@pytest.fixture
+def bucket(s3_endpoint, jpeg):
     """A real server with an image, a page and a huge object; gives its endpoint."""
     import boto3
 
-    with s3_server() as endpoint:
-        client = boto3.client("s3", endpoint_url=endpoint)
-        for name in ("pictures", "private"):
-            client.create_bucket(Bucket=name)
-            client.put_object(Bucket=name, Key="a b/ä%20.jpg", Body=jpeg(1))
-        client.put_object(Bucket="pictures", Key="page.jpg", Body=b"<html>this is no image</html>")
-        client.put_object(Bucket="pictures", Key="huge.jpg", Body=jpeg(1) + bytes(1_000_000))
-        yield endpoint
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    for name in ("pictures", "private"):
+        client.create_bucket(Bucket=name)
+        client.put_object(Bucket=name, Key="a b/ä%20.jpg", Body=jpeg(1))
+    client.put_object(Bucket="pictures", Key="page.jpg", Body=b"<html>this is no image</html>")
+    client.put_object(Bucket="pictures", Key="huge.jpg", Body=jpeg(1) + bytes(1_000_000))
+    return s3_endpoint
 
 
 def test_objects_are_fetched_and_failures_are_named(bucket, ingest_urls, jpeg):
@@ -36,7 +34,7 @@ def test_objects_are_fetched_and_failures_are_named(bucket, ingest_urls, jpeg):
     assert result.rows["s3://pictures/a b/ä%20.jpg"]["num_bytes"] == len(jpeg(1))
 
 
-def test_a_server_that_is_gone_is_a_transient_failure(bucket, ingest_urls):
+def test_a_server_that_is_gone_is_a_transient_failure(s3_endpoint, ingest_urls):
     url = "s3://pictures/a.jpg"
     settings = {"s3_endpoint": "http://127.0.0.1:9", "s3_buckets": ["pictures"]}
     assert ingest_urls([url], **settings).reason(url) == "s3_unreachable"
