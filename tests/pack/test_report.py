@@ -165,6 +165,7 @@ def test_the_page_stays_below_five_megabytes_whatever_the_images_hold(make_run):
         return Image.fromarray(random.integers(0, 255, (720, 720, 3), dtype=np.uint8))
 
     page = page_of(make_run(num_images=12, backdrops=noise), report_images=60)
+    assert 3 < page.count('<article class="sample">') < 12
     assert 1_000_000 < len(page.encode()) < 5_000_000
 
 
