@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from data_contracts.candidates import PHASH, SHA256
 from data_contracts.captions import caption_columns, caption_rules
 from data_contracts.columns import as_bools, box_columns, fixed_lists, num_words, numbers
-from data_contracts.near_duplicates import near_in_other_label
 from data_contracts.regions import MASK_SOURCE
 from data_contracts.rules import Join, named_suite
 from data_contracts.tables import AddColumns, Columns, hash_keys, read_chunks
+from pixclip.near_duplicates import has_near_duplicate_elsewhere
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite
@@ -76,7 +76,9 @@ def survey(tables: Sequence[Path]) -> AddColumns:
     images, splits, samples, phashes = _all_images(tables)
     distinct, first, place = np.unique(images, return_index=True, return_inverse=True)
     in_one_split, in_one_sample = (_is_constant(column, place) for column in (splits, samples))
-    has_look_alike = near_in_other_label(phashes[first], splits[first], NEAR_DUPLICATE_BITS)
+    has_look_alike = has_near_duplicate_elsewhere(
+        phashes[first], splits[first], NEAR_DUPLICATE_BITS
+    )
 
     def add(chunk: pa.Table) -> Columns:
         places = np.searchsorted(distinct, hash_keys(chunk, "image_id"))

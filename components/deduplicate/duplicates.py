@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from components.deduplicate.neighbours import Hashes, pairs_within
+from pixclip.near_duplicates import Hashes, pairs_within
 
 SHA256_BYTES = 32
 Positions = npt.NDArray[np.int64]

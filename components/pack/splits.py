@@ -8,7 +8,7 @@ import numpy as np
 
 from components.kernel.errors import GateError
 from components.kernel.receipts import sha256_text
-from components.pack.near_duplicates import near_duplicate_clusters
+from pixclip.near_duplicates import near_duplicate_clusters
 
 TRAIN, VAL, BENCHMARK = SPLITS = ("train", "val", "benchmark")
 

@@ -1,4 +1,4 @@
-"""Find every pair of 64-bit hashes within a Hamming distance, in numpy.
+"""Images that look alike: 64-bit perceptual hashes within a Hamming distance, in numpy.
 
 Multi-index hashing: the bits are cut into bands. Two hashes that differ in at most d bits agree
 in all but d bands, so with `d + k` bands there are k bands in which they agree entirely. For
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 NUM_BITS = 64
 Hashes = npt.NDArray[np.uint64]
+Indices = npt.NDArray[np.int64]
 Pairs = npt.NDArray[np.int64]  # [P, 2], first < second
 
 
@@ -29,6 +30,47 @@ def pairs_within(hashes: Hashes, max_distance: int) -> Pairs:
     if not found:
         return np.empty((0, 2), dtype=np.int64)
     return np.unique(np.concatenate(found), axis=0)
+
+
+def near_duplicate_clusters(hashes: Hashes, max_distance: int) -> Indices:
+    """For every hash the smallest position of its cluster.
+
+    Two hashes share a cluster if a chain of hashes joins them in which neighbours differ in at
+    most `max_distance` bits.
+    """
+    distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    parent = np.arange(len(distinct))
+    for left, right in pairs_within(distinct, max_distance).tolist():
+        left, right = _root(parent, left), _root(parent, right)
+        parent[max(left, right)] = min(left, right)
+    roots = np.array([_root(parent, index) for index in range(len(distinct))], dtype=np.int64)
+    smallest = np.full(len(distinct), len(hashes), dtype=np.int64)
+    np.minimum.at(smallest, roots, first)
+    return smallest[roots][inverse.reshape(-1)]
+
+
+def has_near_duplicate_elsewhere(
+    hashes: Hashes, labels: Indices, max_distance: int
+) -> npt.NDArray[np.bool_]:
+    """Whether each hash has one of another label within `max_distance` bits."""
+    distinct, inverse = np.unique(hashes, return_inverse=True)
+    low = np.full(len(distinct), np.iinfo(np.int64).max)
+    high = np.full(len(distinct), np.iinfo(np.int64).min)
+    np.minimum.at(low, inverse, labels)
+    np.maximum.at(high, inverse, labels)
+    lowest, highest = low.copy(), high.copy()
+    pairs = pairs_within(distinct, max_distance)
+    for here, there in (pairs.T, pairs.T[::-1]):
+        np.minimum.at(lowest, here, low[there])
+        np.maximum.at(highest, here, high[there])
+    return np.asarray((lowest[inverse] != labels) | (highest[inverse] != labels))
+
+
+def _root(parent: Indices, index: int) -> int:
+    while parent[index] != index:
+        parent[index] = parent[parent[index]]
+        index = int(parent[index])
+    return index
 
 
 def num_kept_bands(num_hashes: int) -> int:
