@@ -1,0 +1,48 @@
+"""What matters of the log of `airflow dags test`: tasks, their time, and what the steps say."""
+
+import re
+import time
+from collections.abc import Callable
+
+STARTED = re.compile(r"\[DAG TEST\] starting task_id=(\S+) map_index=(-?\d+)")
+ENDED = re.compile(r"\[DAG TEST\] end task")
+FAILED = re.compile(r"AirflowFailException: (.*)")
+UP_TO_DATE = re.compile(r"\] (\S+ is up to date)")
+STEP_LOG = re.compile(r"^\[KFP Executor \S+ \S+ (\w+)\]: (.*)")
+# kfp indents the output of a component.
+INDENT = "    "
+
+
+class LogDigest:
+    """Takes the log line by line and says the lines that matter, without those of the runners."""
+
+    def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic):
+        self._say, self._now = say, now
+        self._started = now()
+        self._is_dump = False
+
+    def add(self, line: str) -> None:
+        """Take one line of the log."""
+        if line.startswith(INDENT):
+            self._add_output(line.removeprefix(INDENT))
+        elif match := STARTED.search(line):
+            task, index = match.groups()
+            self._started = self._now()
+            self._say(f"{task}[{index}]" if index != "-1" else task)
+        elif ENDED.search(line):
+            self._say(f"{INDENT}{self._now() - self._started:.1f} s")
+        elif match := UP_TO_DATE.search(line) or FAILED.search(line):
+            self._say(INDENT + match.group(1))
+
+    def _add_output(self, line: str) -> None:
+        """A line that a step has printed, or that kfp's executor says of itself."""
+        if self._is_dump:  # kfp prints its input as JSON
+            self._is_dump = not line.startswith("}")
+            return
+        match = STEP_LOG.search(line)
+        if match and match.group(2).startswith("Got executor_input"):
+            self._is_dump = True
+        elif match and "executor output" not in line and "KFP component" not in line:
+            self._say(INDENT + match.group(2))
+        elif not match and line.strip():
+            self._say(INDENT + line)
