@@ -10,7 +10,7 @@ export DO_NOT_TRACK = 1
 export PIXCLIP_HOME = $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-vllm test lint airflow lock golden clean
+.PHONY: help setup demo demo-vllm airflow test lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,21 @@ $(PHOTOGRAPHS)/.complete: | .venv/.installed
 	$(BIN)/python -m components.sample_grit.photographs --into $(PHOTOGRAPHS)
 	@touch $@
 
+# Small groups, so that even the sample runs through every mapped task twice.
+DEMO_CONF = {"run_folder": "$(RUN)", "overrides": { \
+	"select": {"records_per_group": 150}, "publish": {"repository": "$(RUN)/repository"}}}
+
+demo: setup  ## real photographs become a LongGRIT data set in runs/demo (RUN=folder)
+	@$(BIN)/python -m components.runners.laptop run --conf '$(DEMO_CONF)'
+	@$(BIN)/pixclip summary $(RUN)
+
+demo-vllm: setup  ## describe a few regions with real vLLM servers on the CPU
+	sh demo/vllm/install.sh
+	$(BIN)/python demo/vllm/run.py
+
+airflow: setup  ## Airflow's pages and scheduler on this machine, until Ctrl-C
+	$(BIN)/python -m components.runners.laptop serve
+
 test: lint  ## lint and all tests that need neither GPU nor network
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -32,7 +47,10 @@ lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports
+
+lock: setup  ## resolve locks/*.txt anew; FIND_LINKS=folder for wheels of this machine
+	sh scripts/lock.sh $(if $(FIND_LINKS),--find-links $(FIND_LINKS))
 
 clean:  ## remove runs and caches, keep environments and photographs
 	rm -rf runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
