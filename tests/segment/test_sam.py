@@ -37,6 +37,15 @@ DECODER = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Models this small are slower with more, and with any on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def sam_model() -> SamModel:
     vision = SamVisionConfig(
         hidden_size=HIDDEN,
