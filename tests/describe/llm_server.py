@@ -6,6 +6,7 @@ shall happen instead. It notes every request, so that tests can count what was a
 
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import socket
@@ -121,6 +122,12 @@ class LlmServer:
         self._http.close_connections()
         self._http.server_close()
 
+    def forget(self) -> None:
+        """Forget what was asked so far."""
+        with self.lock:
+            self.asked.clear()
+            self._counts.clear()
+
     def stages(self) -> Counter[str]:
         """How many requests each stage got."""
         return Counter(asked.stage for asked in self.asked)
@@ -159,6 +166,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, *args: Any) -> None:
         self.connections: set[socket.socket] = set()
+        self.numbers = itertools.count()
         super().__init__(*args)
 
     def close_connections(self) -> None:
@@ -180,6 +188,7 @@ def _handler(server: LlmServer) -> type[BaseHTTPRequestHandler]:
         def setup(self) -> None:
             super().setup()
             self.server.connections.add(self.connection)
+            self.number = next(self.server.numbers)
 
         def finish(self) -> None:
             self.server.connections.discard(self.connection)
@@ -193,7 +202,7 @@ def _handler(server: LlmServer) -> type[BaseHTTPRequestHandler]:
             if json.loads(body)["max_tokens"] == 1:
                 self._answer_probe()
                 return
-            asked = server.note(body, id(self.connection))
+            asked = server.note(body, self.number)
             asked.body["authorization"] = self.headers.get("Authorization")
             try:
                 reply = server.reply_to(asked)
