@@ -40,6 +40,9 @@ def run_step(
         ContractViolation: an output breaks its contract past the budget; nothing was published.
         GateError: the step itself refused its result.
     """
+    # Some libraries that steps use refuse relative paths.
+    inputs = {name: path.absolute() for name, path in inputs.items()}
+    outputs = {name: path.absolute() for name, path in outputs.items()}
     checked = parse_settings(step, settings)
     digests = _input_digests(step, inputs)
     digest = fingerprint(step, checked, digests)
