@@ -13,7 +13,6 @@ from data_contracts.tables import (
     FILE_COLUMN,
     AddColumns,
     Columns,
-    Hashes,
     hash_keys,
     hashes_of,
     is_among,
@@ -87,19 +86,13 @@ def missing_values(schema: pa.Schema) -> AddColumns:
 
 def key_occurrences(tables: Sequence[Path], key: str, is_unique_per_file: bool) -> AddColumns:
     """Adds how often a row's key occurs in all tables (or in its own file)."""
-
-    def hashes_in(chunk: pa.Table) -> Hashes:
-        files = chunk[FILE_COLUMN].to_numpy().astype(np.uint64) + np.uint64(1)
-        salt = files * np.uint64(0x9E3779B97F4A7C15) if is_unique_per_file else np.uint64(0)
-        return hash_keys(chunk, key) ^ salt
-
-    found = [hashes_in(chunk) for chunk in read_chunks(tables, [key])]
+    found = [hash_keys(chunk, key) for chunk in read_chunks(tables, [key])]
     hashes = np.sort(np.concatenate([np.empty(0, dtype=np.uint64), *found]))
     suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     counts: Counter[tuple[int, object]] = Counter()
 
     def suspicious(chunk: pa.Table) -> list[tuple[int, tuple[int, object]]]:
-        places = np.flatnonzero(is_among(hashes_in(chunk), suspects))
+        places = np.flatnonzero(is_among(hash_keys(chunk, key), suspects))
         names = chunk[key].take(pa.array(places)).to_pylist()
         files = chunk[FILE_COLUMN].to_numpy()[places] if is_unique_per_file else [0] * len(names)
         return list(zip(places.tolist(), zip(map(int, files), names, strict=True), strict=True))

@@ -40,6 +40,11 @@ class RuleTotals:
         """Whether the share of failing values is within what the rule allows."""
         return self.num_failing <= (1 - self.mostly) * (self.num_rows - self.num_missing) + 1e-9
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so many rows are named that looking for more is of no use."""
+        return len(self.keys) >= self.max_keys
+
     def add_failing(self, key: object, value: object, file_index: int) -> None:
         """Count in one failing row; rows past `max_keys` are counted but not named."""
         self.files[file_index] += 1
@@ -76,7 +81,7 @@ def fresh_context() -> Any:
 def validate_chunk(
     suite: "ExpectationSuite", frame: "pd.DataFrame", key: str, totals: dict[str, RuleTotals]
 ) -> None:
-    """Add one chunk's results: a cheap look at all rules, then every failing row of those broken.
+    """Add one chunk's results: a cheap look at all rules, then the failing rows of those broken.
 
     Raises:
         RuntimeError: a rule could not be evaluated.
@@ -92,7 +97,7 @@ def validate_chunk(
         sums.num_rows += result["element_count"]
         sums.num_missing += result.get("missing_count") or 0
         sums.num_failing += result["unexpected_count"]
-        if result["unexpected_count"]:
+        if result["unexpected_count"] and not sums.is_full:
             broken.append(expectation)
     if broken:
         complete = {

@@ -224,6 +224,19 @@ def test_failing_rows_are_counted_by_table(
     assert {result.tables[place].parent.name: n for place, n in sums.files.items()} == {"00001": 1}
 
 
+def test_a_table_of_failing_rows_is_counted_but_not_named_without_end(
+    good_row: GoodRow, write_table: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 10)
+    monkeypatch.setattr("data_contracts.engine.MIN_KEYS", 5)
+    rows = [good_row("records", n) | {"score": 9.0} for n in range(30)]
+    (failure,) = check_table(
+        "records", write_table("records", tmp_path / "a.parquet", rows)
+    ).failures
+    assert failure.num_rows == 30
+    assert len(failure.keys) == 5
+
+
 def test_the_digest_covers_what_the_contract_depends_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
