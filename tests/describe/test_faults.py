@@ -149,6 +149,7 @@ def test_a_server_that_is_set_up_wrongly_stops_the_step(world, server, status):
         ('{"text": "A red kettle with a dark handle."}', "stop"),
         ('{"caption": 7}', "stop"),
         ('{"caption": "Kettle"}', "stop"),
+        ('{"\\ud800": "A red kettle"}', "stop"),
         ("[" * 20000, "stop"),
         ('{"a":' * 20000, "stop"),
         ("Certainly! A red kettle.", "stop"),
@@ -171,7 +172,7 @@ def test_an_answer_that_cannot_be_used_is_repaired_once(world, server, content, 
 
 
 def test_after_one_repair_comes_the_dead_letter(world, server):
-    server.fault = says("object", "no JSON at all")
+    server.fault = says("object", '{"no such key \\ud800": 1}')
     result = world.run(settings_for(server.url))
     assert set(result.reasons.values()) == {"invalid_answer"}
     assert server.stages() == {"object": 8}

@@ -9,11 +9,13 @@ from components.describe.endpoints.asker import Shop, StageAsker, Trail
 from components.describe.endpoints.gates import DroppedError, Problem
 from components.describe.endpoints.kept import lost_in_merge
 from components.describe.endpoints.pictures import Pictures
+from components.describe.endpoints.text import one_line
 from components.describe.scenes import PendingScene
 from components.describe.settings import StageName
 from components.describe.types import Description, Outcome, Region, Rejection
 from pixclip.images import ImageError
 
+MAX_DETAIL_CHARS = 500
 OnRegion = Callable[[Outcome], None]
 Kind = TypeVar("Kind", bound=AnswerSchema)
 
@@ -132,7 +134,7 @@ def _rejection(trail: Trail, stage: str, problem: Problem) -> Rejection:
         region_id=trail.region.region_id,
         stage=stage,
         reason=problem.reason,
-        detail=problem.detail,
+        detail=one_line(problem.detail)[:MAX_DETAIL_CHARS],  # may quote a model or a server
         provenance=trail.provenance,
         usage=trail.usage,
     )

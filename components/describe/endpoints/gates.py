@@ -105,9 +105,9 @@ def _repeats(text: str) -> Problem | None:
     threes = list(zip(words, words[1:], words[2:], strict=False))
     if len(set(threes)) == len(threes) and not LONG_RUN.search(text):
         return None  # the usual case: every loop has some three words twice
-    for size, limit in ((1, 4), (2, 3), (3, 3), (5, 2)):
+    for size, limit in ((1, 4), (2, 3), (3, 3), *((size, 2) for size in range(5, 16))):
         runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
-        for i in range(len(runs) - size * (limit - 1)):
+        for i in range(max(len(runs) - size * (limit - 1), 0)):
             if all(runs[i] == runs[i + size * k] for k in range(1, limit)):
                 return Problem("repetition", f"'{' '.join(runs[i])}' {limit} times in a row")
     fours = Counter(" ".join(words[i : i + 4]) for i in range(len(words) - 3))

@@ -1,12 +1,13 @@
 """What a server sends back: the parts of a `chat.completion` that are read, and `Retry-After`."""
 
 import email.utils
+import json
 import math
 import time
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from components.describe.endpoints.cache import RawAnswer
 
@@ -70,13 +71,24 @@ def raw_answer(body: bytes, seconds: float) -> RawAnswer:
     Raises:
         ValidationError: the body is no chat completion.
     """
-    reply = _ChatReply.model_validate_json(body)
+    try:
+        reply = _ChatReply.model_validate_json(body)
+    except ValidationError:
+        reply = _ChatReply.model_validate_json(_without_lone_surrogates(body))
     choice, usage = reply.choices[0], reply.usage or _TokenUsage()
     content = choice.message.content or choice.message.refusal or ""
     return RawAnswer(
-        content.encode("utf-8", "replace").decode(),  # lone surrogates cannot be stored
+        content,
         choice.finish_reason or "",
         usage.prompt_tokens,
         usage.completion_tokens,
         round(seconds, 6),
     )
+
+
+def _without_lone_surrogates(body: bytes) -> bytes:
+    """JSON with `?` for half characters, which models that are cut off write and UTF-8 lacks."""
+    try:
+        return json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
+    except (ValueError, RecursionError):
+        return body
