@@ -43,8 +43,10 @@ class RecordingClient:
         stage.requests += 1
         stage.prompt_tokens += answer.prompt_tokens
         stage.completion_tokens += answer.completion_tokens
+        is_cut_off = answer.finish_reason == "length"
+        stage.cut_off += is_cut_off
         try:
-            parse_answer(answer.content, answer.finish_reason == "length", SCHEMAS[name])
+            parse_answer(answer.content, is_cut_off, SCHEMAS[name])
         except InvalidAnswerError:
             return answer
         stage.valid_json += 1

@@ -15,7 +15,8 @@ class StageReport:
 
     model: str
     requests: int = 0
-    valid_json: int = 0  # answers that are whole and fit the stage's schema
+    cut_off: int = 0  # answers that ran into the limit of tokens
+    valid_json: int = 0  # answers that fit the stage's schema
     repaired: int = 0
     usable: int = 0  # regions whose answer also passed the gates
     prompt_tokens: int = 0
@@ -67,16 +68,17 @@ class Report:
 
 def _stage_table(stages: dict[str, StageReport]) -> Table:
     table = Table(title="Every stage asked for every region")
-    for name in ("stage", "model", "requests", "valid JSON", "repairs", "usable", "tokens in/out"):
+    for name in ("stage", "model", "requests", "cut off", "valid JSON", "repairs", "usable"):
         table.add_column(name)
-    table.add_column("tokens/s")
-    table.add_column("not usable because")
+    for name in ("tokens in/out", "tokens/s", "not usable because"):
+        table.add_column(name)
     for name, stage in stages.items():
         table.add_row(
             name,
             stage.model,
             str(stage.requests),
-            f"{stage.valid_json / max(stage.requests, 1):.0%}",
+            str(stage.cut_off),
+            f"{stage.valid_json / max(stage.requests - stage.cut_off, 1):.0%} of whole",
             str(stage.repaired),
             str(stage.usable),
             f"{stage.prompt_tokens}/{stage.completion_tokens}",

@@ -30,7 +30,7 @@ from components.kernel.run import run_step
 
 VISION_STAGES, TEXT_STAGES = ("object", "verify", "context"), ("merge", "check")
 # A model of this size does not stop by itself; what is cut off is asked for once more and dropped.
-MAX_TOKENS = 64
+MAX_TOKENS = 96
 CONCURRENCY = 8
 
 

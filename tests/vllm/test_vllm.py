@@ -68,10 +68,9 @@ def test_all_five_stages_are_answered_in_their_schema(report):
     for name, stage in report["stages"].items():
         assert stage["requests"] >= 3, name
         assert stage["completion_tokens"] > 0, name
-        assert stage["valid_json"] >= 1, name
-    # Short answers by a grammar: these two always end before the limit of tokens.
-    for name in ("verify", "check"):
-        assert report["stages"][name]["valid_json"] == report["stages"][name]["requests"]
+        # The grammar leaves no other way to end an answer; some never end.
+        assert stage["valid_json"] == stage["requests"] - stage["cut_off"], name
+    assert sum(stage["valid_json"] for stage in report["stages"].values()) >= 5
 
 
 def test_the_vision_model_gets_the_pictures(report):
