@@ -1,0 +1,55 @@
+"""`dvc repro` on the first stages of dvc.yaml, in a project of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.sample_grit.photographs import DEFAULT_FOLDER
+
+ROOT = Path(__file__).parents[1]
+PHOTOGRAPHS = ROOT / DEFAULT_FOLDER
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """The pipeline's files in a fresh Git repository, with a smaller sample."""
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    text = (tmp_path / "dvc.yaml").read_text()
+    (tmp_path / "dvc.yaml").write_text(text.replace("num_scenes: 60", "num_scenes: 4"))
+    (tmp_path / DEFAULT_FOLDER).parent.mkdir(parents=True)
+    (tmp_path / DEFAULT_FOLDER).symlink_to(PHOTOGRAPHS)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def repro(project: Path, target: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "true"}
+    command = [sys.executable, "-m", "dvc", "repro", target]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="no photographs: `make setup` fetches them")
+def test_dvc_repro_does_nothing_the_second_time(project):
+    assert "Running stage 'select'" in repro(project, "select")
+    receipt = (project / "runs/dvc/records/_receipt.json").read_text()
+    again = repro(project, "select")
+    assert "Stage 'sample_grit' didn't change, skipping" in again
+    assert "Stage 'select' didn't change, skipping" in again
+    params = (
+        (project / "params.yaml").read_text().replace("min_phrase_chars: 3", "min_phrase_chars: 4")
+    )
+    (project / "params.yaml").write_text(params)
+    changed = repro(project, "select")
+    assert "Stage 'sample_grit' didn't change" in changed, "its section is the same"
+    assert "Running stage 'select'" in changed
+    assert (project / "runs/dvc/records/_receipt.json").read_text() != receipt
