@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from components.ingest.addresses import AddressGuard, Resolver, SystemResolver
-from components.ingest.check import CheckedImage, check_image
+from components.ingest.check import CheckedImage, check_image, reuse_pixel_memory
 from components.ingest.failures import FetchError
 from components.ingest.files import read_file_url
 from components.ingest.hosts import HostGate, pause_before_retry_s
@@ -170,7 +170,9 @@ async def _download(
         guard = AddressGuard(lookups, settings.allowed_hosts)
         web = await stack.enter_async_context(WebSource(guard, settings))
         sources = Sources(web, threads(min(settings.concurrency, 64), "blocking"), settings)
-        decoders = threads(settings.decode_threads or num_cores(), "decode")
+        num_decoders = settings.decode_threads or num_cores()
+        reuse_pixel_memory(num_decoders)
+        decoders = threads(num_decoders, "decode")
         await Downloader(sources, decoders, journal, settings).run(urls, bar)
 
 
