@@ -16,11 +16,6 @@ GOOD_LONG = (
 )
 
 
-def first_time(reply: Reply) -> Fault:
-    """Every request fails once and is answered well when it comes again."""
-    return lambda asked: reply if asked.nth == 1 else None
-
-
 def says(stage: str, content: str | dict[str, object], finish_reason: str = "stop") -> Fault:
     """One stage answers this, whatever it is asked."""
     text = content if isinstance(content, str) else json.dumps(content)
@@ -60,7 +55,8 @@ def test_a_request_that_hangs_is_given_up_and_asked_again(world, server):
 
 
 def test_retry_after_is_honoured(world, server):
-    server.fault = first_time(Reply(status=429, headers={"Retry-After": "0.7"}))
+    wait = Reply(status=429, headers={"Retry-After": "0.7"})
+    server.fault = lambda asked: wait if (asked.stage, asked.nth) == ("object", 1) else None
     world.rewrite_regions(world.rows[:1])
     assert len(world.run(settings_for(server.url)).captions) == 1
     first, again = [asked for asked in server.asked if asked.stage == "object"]
