@@ -120,6 +120,12 @@ def test_a_request_that_fails_while_others_are_answered_is_dropped_alone(world, 
     assert "status 500" in result.quarantine[0]["detail"]
 
 
+def test_a_request_is_not_blamed_while_its_server_answers_nobody(world, server):
+    server.fault = lambda _: Reply(status=500) if len(server.asked) <= 3 else None
+    result = world.run(settings_for(server.url, max_attempts=1, probe_interval_s=0.05))
+    assert len(result.captions) == 4
+
+
 def test_a_request_the_server_refuses_is_dropped_with_what_it_said(world, server):
     too_long = Reply(status=400, body=b'{"error": "maximum context length is 2048 tokens"}')
     server.fault = lambda asked: too_long if asked.stage == "context" else None
