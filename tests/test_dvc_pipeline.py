@@ -1,4 +1,4 @@
-"""`dvc repro` on the first stages of dvc.yaml, in a project of its own."""
+"""`dvc repro` on the first stage of dvc.yaml, in a project of its own."""
 
 import os
 import shutil
@@ -40,16 +40,6 @@ def repro(project: Path, target: str) -> str:
 @pytest.mark.slow
 @pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="no photographs: `make setup` fetches them")
 def test_dvc_repro_does_nothing_the_second_time(project):
-    assert "Running stage 'select'" in repro(project, "select")
-    receipt = (project / "runs/dvc/records/_receipt.json").read_text()
-    again = repro(project, "select")
-    assert "Stage 'sample_grit' didn't change, skipping" in again
-    assert "Stage 'select' didn't change, skipping" in again
-    params = (
-        (project / "params.yaml").read_text().replace("min_phrase_chars: 3", "min_phrase_chars: 4")
-    )
-    (project / "params.yaml").write_text(params)
-    changed = repro(project, "select")
-    assert "Stage 'sample_grit' didn't change" in changed, "its section is the same"
-    assert "Running stage 'select'" in changed
-    assert (project / "runs/dvc/records/_receipt.json").read_text() != receipt
+    assert "Running stage 'sample_grit'" in repro(project, "sample_grit")
+    assert (project / "runs/dvc/grit/_receipt.json").exists()
+    assert "Stage 'sample_grit' didn't change, skipping" in repro(project, "sample_grit")

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ class LocalBackend:
             workspace_root=str(kfp_root / "workspace"),  # which kfp removes
         )
         failure: RuntimeError | None = None
+        # kfp warns that an image without "python" in its name may not fit this environment.
+        warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)
         try:
             _pipeline(run, outcome)()
         except RuntimeError as error:  # kfp's, which says only that the task failed
