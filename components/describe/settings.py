@@ -79,7 +79,7 @@ class VerifyStage(StageSettings):
 class ContextStage(StageSettings):
     """Where the object is and how it relates to others, from the image and the box."""
 
-    model: str = Field("jefferyZhan/Griffon-G-gemma2-27b", description="a vision-language model")
+    model: str = Field("Griffon-G-26B", description="a vision-language model")
     prompt: str = Field("context.v1.j2", pattern=PROMPT_PATTERN, description="prompt file")
 
 
