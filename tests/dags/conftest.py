@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 # Airflow reads these when it is first imported, and makes its folders there.
-os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="pixclip-airflow-"))
+AIRFLOW_FOLDER = tempfile.TemporaryDirectory(prefix="pixclip-airflow-")  # goes with the process
+os.environ.setdefault("AIRFLOW_HOME", AIRFLOW_FOLDER.name)
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 
 DAG_FILE = Path(__file__).parents[2] / "dags" / "longgrit_build.py"
