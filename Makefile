@@ -10,7 +10,7 @@ export DO_NOT_TRACK = 1
 export PIXCLIP_HOME = $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-vllm airflow test lint lock clean
+.PHONY: help setup demo demo-vllm airflow test test-vllm lint golden lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,20 +34,27 @@ demo: setup  ## real photographs become a LongGRIT data set in runs/demo (RUN=fo
 	@$(BIN)/pixclip summary $(RUN)
 
 demo-vllm: setup  ## describe a few regions with real vLLM servers on the CPU
-	sh demo/vllm/install.sh
+	PYTHON=$(PYTHON) sh demo/vllm/install.sh
 	$(BIN)/python demo/vllm/run.py
 
 airflow: setup  ## Airflow's pages and scheduler on this machine, until Ctrl-C
 	$(BIN)/python -m components.runners.laptop serve
 
-test: lint  ## lint and all tests that need neither GPU nor network
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: lint  ## lint and all tests that need neither GPU, network nor vLLM
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not vllm and not gpu" $(PYTEST_ARGS)
+
+test-vllm: setup  ## the tests on real vLLM servers
+	PYTHON=$(PYTHON) sh demo/vllm/install.sh
+	$(BIN)/python -m pytest -m vllm tests/vllm
 
 lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+golden: setup  ## write the golden files anew after a wanted change
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/dags
 
 lock: setup  ## resolve locks/*.txt anew; FIND_LINKS=folder for wheels of this machine
 	sh scripts/lock.sh $(if $(FIND_LINKS),--find-links $(FIND_LINKS))

@@ -42,7 +42,7 @@ class Scene:
 class Provenance:
     """Who said a text: for a model also with which prompt and on which request."""
 
-    describer: str  # "embedded" or "endpoints"
+    describer: str  # "embedded-rules" or "endpoints"
     model: str
     prompt: str = ""
     prompt_version: str = ""

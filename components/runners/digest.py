@@ -9,6 +9,10 @@ ENDED = re.compile(r"\[DAG TEST\] end task")
 FAILED = re.compile(r"AirflowFailException: (.*)")
 UP_TO_DATE = re.compile(r"\] (\S+ is up to date)")
 STEP_LOG = re.compile(r"^\[KFP Executor \S+ \S+ (\w+)\]: (.*)")
+# What kfp says of itself: the artifacts a task takes and makes, which take several lines, and its
+# executor's preparations.
+ARTIFACT = re.compile(r"\w+: (Artifact|Dataset|Metrics)\( name=")
+PREPARATION = re.compile(r"KFP component|executor output|Looking for component|temporary directory")
 # kfp indents the output of a component.
 INDENT = "    "
 
@@ -19,7 +23,8 @@ class LogDigest:
     def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic):
         self._say, self._now = say, now
         self._started = now()
-        self._is_dump = False
+        self._is_dump = False  # inside the JSON that kfp prints of its input
+        self._is_artifact = False
 
     def add(self, line: str) -> None:
         """Take one line of the log."""
@@ -36,13 +41,16 @@ class LogDigest:
 
     def _add_output(self, line: str) -> None:
         """A line that a step has printed, or that kfp's executor says of itself."""
-        if self._is_dump:  # kfp prints its input as JSON
+        if self._is_dump:
             self._is_dump = not line.startswith("}")
+            return
+        if self._is_artifact or ARTIFACT.match(line):
+            self._is_artifact = not line.endswith(" )")
             return
         match = STEP_LOG.search(line)
         if match and match.group(2).startswith("Got executor_input"):
             self._is_dump = True
-        elif match and "executor output" not in line and "KFP component" not in line:
+        elif match and not PREPARATION.search(line):
             self._say(INDENT + match.group(2))
         elif not match and line.strip():
             self._say(INDENT + line)

@@ -13,6 +13,10 @@ LOG = """\
     }
     compose scenes: 100%|##########| 20/20 [00:01<00:00]
     [KFP Executor 2026-01-01 00:00:03,000 WARNING]: two records share a picture
+    grit: Dataset( name='grit',
+                   uri='/runs/grit',
+                   metadata={} )
+    [KFP Executor 2026-01-01 00:00:03,000 INFO]: Looking for component `x` in y
     [KFP Executor 2026-01-01 00:00:03,000 INFO]: Wrote executor output file to /tmp/x.json.
     \
 
