@@ -4,8 +4,9 @@
 
 A server in a process of its own serves photographs of many sizes and, in between, what the web
 is like: missing, slow, cut off, huge, pages. Both tools run in fresh processes, in turns; before
-each run comes one of two URLs, whose time (imports, pools) is taken off. img2dataset gets an environment
-of its own, made at the first run. Neither resizes; both decode every image.
+each run comes one of two URLs, whose time (imports, pools) is taken off. img2dataset gets an
+environment of its own, made at the first run. Neither resizes; both decode every image. Only
+ingest computes a perceptual hash, and only it refuses images that a decoder had to patch.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """The journal of a group's downloads: what was received is durable at once.
 
-One append-only file of records; a record is a JSON line and the bytes it announces. It is written
-by one `write` as soon as an answer is complete, so `kill -9` costs at most the answers that are
-still arriving. A record that was cut off, or damaged by a lost machine, ends the journal.
+One append-only file of records; a record is a line (checksum and JSON) and the bytes it announces.
+It is written by one `write` as soon as an answer is complete, so `kill -9` costs at most the
+answers that are still arriving. A record that was cut off, or damaged by a lost machine, ends the
+journal.
 """
 
 import json
@@ -56,11 +57,12 @@ class Journal:
 
     def append(self, kind: str, url: str, fields: Mapping[str, Any], payload: bytes = b"") -> Entry:
         """Keep a record and its bytes."""
-        head = {"kind": kind, "url": url, "size": len(payload), "crc": zlib.crc32(payload)}
-        line = json.dumps({**fields, **head}).encode() + b"\n"
+        whole = {**fields, "kind": kind, "url": url, "size": len(payload)}
+        head = json.dumps(whole).encode()
+        line = b"%08x %b\n" % (_checksum(head, payload), head)
         with self._lock:
             _write_all(self._file, self._end, line + payload)
-            entry = Entry({**fields, **head}, self._end + len(line), len(payload))
+            entry = Entry(whole, self._end + len(line), len(payload))
             self._entries[kind, url] = entry
             self._end = entry.offset + entry.size
             if self._end - self._synced_to > SYNC_EVERY_BYTES:
@@ -90,16 +92,26 @@ def _write_all(file: int, offset: int, data: bytes) -> None:
         view, offset = view[written:], offset + written
 
 
+def _checksum(head: bytes, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(head))
+
+
 def read_entries(path: Path) -> Iterator[Entry]:
     """The whole records of a journal, up to the first that is cut off or damaged."""
+    num_bytes = path.stat().st_size
     with path.open("rb") as file:
         while line := file.readline(MAX_HEADER_BYTES):
+            checksum, _, head = line.rstrip(b"\n").partition(b" ")
             try:
-                fields = json.loads(line)
-                size, crc = fields["size"], fields["crc"]
+                fields = json.loads(head)
+                size = int(fields["size"])
+                expected = int(checksum, 16)
             except (ValueError, KeyError, TypeError):
                 return
-            payload = file.read(size)
-            if not line.endswith(b"\n") or len(payload) != size or zlib.crc32(payload) != crc:
+            offset = file.tell()
+            if not 0 <= size <= num_bytes - offset:
                 return
-            yield Entry(fields, file.tell() - size, size)
+            payload = file.read(size)
+            if not line.endswith(b"\n") or _checksum(head, payload) != expected:
+                return
+            yield Entry(fields, offset, size)

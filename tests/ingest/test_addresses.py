@@ -122,7 +122,8 @@ def test_allowing_one_host_allows_no_other(site, ingest_urls, jpeg):
     site.serve("/a.jpg", jpeg(1))
     urls = [site.url("/a.jpg", "images.test"), site.url("/a.jpg")]
     resolver = FixedResolver(["127.0.0.1"])
-    result = ingest_urls(urls, resolver=resolver, allowed_hosts=["images.test"])
+    hosts = ["images.test"]
+    result = ingest_urls(urls, resolver=resolver, allowed_hosts=hosts, concurrency=1)
     assert [result.reason(url) for url in urls] == ["", "private_address"]
 
 

@@ -147,7 +147,8 @@ def test_a_declared_huge_body_is_not_read(site, ingest_urls, jpeg):
             sent.append(handler.wfile.write(jpeg(1) * 100))
 
     url = site.on("/huge", huge)
-    assert ingest_urls([url]).reason(url) == "too_large"
+    row = ingest_urls([url]).rows[url]
+    assert (row["reason"], row["detail"].split()[0]) == ("too_large", "declared")
     assert sum(sent) < 50_000_000
     assert site.asked["/huge"] == 1
 
