@@ -28,7 +28,7 @@ class ImageError(ValueError):
 
 
 def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """Decode bytes to an upright RGB image.
+    """Decode bytes to an upright RGB image; what is transparent becomes white.
 
     Raises:
         ImageError: `not_an_image`, `too_many_pixels` (checked before decoding) or
@@ -50,7 +50,7 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image
         )
     try:
         image.load()
-        return _upright(image).convert("RGB")
+        return _opaque(_upright(image))
     except MemoryError:
         raise
     except Exception as error:
@@ -72,6 +72,14 @@ def _upright(image: Image.Image) -> Image.Image:
     # A palette's transparency belongs to the pixels; all else is metadata.
     turned.info = {key: value for key, value in turned.info.items() if key == "transparency"}
     return turned
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The image in RGB; colours hidden under full transparency do not come to light."""
+    if image.has_transparency_data:
+        pixels = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), pixels).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _describe(error: Exception) -> str:

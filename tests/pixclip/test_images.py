@@ -83,6 +83,20 @@ def test_the_exif_orientation_is_applied_only_once():
     assert again.size == upright.size
 
 
+def transparent_red(mode: str) -> Image.Image:
+    """Red everywhere, of which the right half is transparent."""
+    image = Image.new("RGBA", (20, 10), (255, 0, 0, 255))
+    image.paste((255, 0, 0, 0), (10, 0, 20, 10))
+    return image if mode == "RGBA" else image.quantize()
+
+
+@pytest.mark.parametrize(("mode", "form"), [("RGBA", "PNG"), ("RGBA", "TIFF"), ("P", "PNG")])
+def test_what_is_transparent_becomes_white(mode, form):
+    image = open_image(encoded(transparent_red(mode), form))
+    assert image.mode == "RGB"
+    assert (image.getpixel((2, 5)), image.getpixel((15, 5))) == ((255, 0, 0), (255, 255, 255))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_upright_means_what_pillow_means(orientation):
     exif = Image.Exif()
