@@ -1,4 +1,4 @@
-"""Peak memory and speed of `select` on a synthetic GRIT Parquet.
+"""Peak memory and speed of `select`, with its contracts, on a synthetic GRIT Parquet.
 
     python benchmarks/select_memory.py --num-records 1000000 [--folder FOLDER]
 
@@ -24,12 +24,12 @@ from data_contracts.grit import REGIONS, SCHEMA
 MEASURED = """
 import json, sys
 from pathlib import Path
-from components.select.settings import SelectSettings
-from components.select.step import select
+from components.kernel.run import run_step
+from components.kernel.step import load_step
 grit, records, quarantine = map(Path, sys.argv[1:])
-settings = SelectSettings()
-metrics = select.function(grit=grit, records=records, quarantine=quarantine, settings=settings)
-print(json.dumps(metrics))
+outputs = {"records": records, "quarantine": quarantine}
+receipt = run_step(load_step("select"), {"grit": grit}, outputs, {})
+print(json.dumps(dict(receipt.metrics)))
 """
 WORDS = ("a", "red", "dog", "on", "street", "with", "woman", "at", "sunset", "photo", "and", "sky")
 
