@@ -12,6 +12,9 @@ def client(tmp_path) -> TestClient:
     page.parent.mkdir(parents=True)
     page.write_text("<h1>Report</h1>")
     (page.parent / "manifest.parquet").write_text("PAR1")
+    storage = tmp_path / "runs" / "demo" / "storage"
+    storage.mkdir()
+    (storage / "6f1c").write_text("a file of DVC's, which have no ending")
     (tmp_path / "secret.html").write_text("not below runs")
     (page.parent / "link.html").symlink_to(tmp_path / "secret.html")
     return TestClient(pages_app(tmp_path / "runs"))
@@ -27,6 +30,7 @@ def test_a_page_is_shown_but_cannot_act_in_airflow_s_name(client):
     "path",
     [
         "/demo/longgrit/manifest.parquet",
+        "/demo/storage/6f1c",
         "/demo/longgrit/link.html",
         "/../secret.html",
         "/..%2fsecret.html",

@@ -4,6 +4,7 @@
 this machine alone: like all apps of plugins, it asks for no login.
 """
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from components.operators.links import PAGES_PREFIX, RUNS_FOLDER
 from components.runners.home import project_home
 
-SHOWN_SUFFIXES = {"", ".html", ".css", ".js", ".svg", ".png", ".jpg", ".woff2"}
+SHOWN_SUFFIXES = {".html", ".css", ".js", ".svg", ".png", ".jpg", ".woff2"}
 # The pages hold captions from the web: without an origin they cannot act in Airflow's name.
 HEADERS = [
     (b"content-security-policy", b"sandbox allow-scripts allow-popups"),
@@ -30,9 +31,11 @@ class Pages(StaticFiles):
 
     def lookup_path(self, path: str) -> Any:
         """The file behind a path, or a 404."""
-        if Path(path).suffix not in SHOWN_SUFFIXES:
+        full_path, status = super().lookup_path(path)
+        is_page = Path(path).suffix in SHOWN_SUFFIXES
+        if status and stat.S_ISREG(status.st_mode) and not is_page:
             raise HTTPException(404)
-        return super().lookup_path(path)
+        return full_path, status
 
 
 class SandboxHeaders:
