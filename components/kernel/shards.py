@@ -4,6 +4,7 @@ import json
 import tarfile
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,25 @@ from components.kernel.errors import InputError
 
 
 def write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
-    """Write samples (`__key__` and extension -> bytes, str or JSON value) by rename."""
-    from webdataset import TarWriter  # imports torch where that is installed
+    """Write samples (`__key__`, and extension -> bytes or JSON value) by rename.
 
+    The bytes are those of webdataset's own TarWriter, whose package imports torch where it can.
+    """
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with TarWriter(str(partial), encoder=False, mtime=0, user="root", group="root") as writer:
+    with tarfile.open(partial, "w") as tar:
         for sample in samples:
-            writer.write({name: _as_bytes(value) for name, value in sample.items()})
+            for extension in sorted(sample.keys() - {"__key__"}):
+                content = _as_bytes(sample[extension])
+                member = tarfile.TarInfo(f"{sample['__key__']}.{extension}")
+                member.size, member.mode = len(content), 0o444
+                member.uname = member.gname = "root"  # not whoever runs this
+                tar.addfile(member, BytesIO(content))
     partial.replace(path)
 
 
-def _as_bytes(value: Any) -> Any:
-    if isinstance(value, (bytes, str)):
+def _as_bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
         return value
     return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
 

@@ -11,7 +11,7 @@ import sys
 
 from components.cli import main
 
-SLOW_TO_IMPORT = ("components.ingest.step", "data_contracts.engine", "webdataset", "imagehash")
+SLOW_TO_IMPORT = ("components.ingest.step", "data_contracts.engine", "imagehash")
 
 for name in (*SLOW_TO_IMPORT, "great_expectations", "boto3"):
     importlib.import_module(name)
