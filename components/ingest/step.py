@@ -10,16 +10,17 @@ are asked again.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from components.ingest.addresses import Resolver
-from components.ingest.download import download_all, failure_of, journal_path
 from components.ingest.journal import Journal
-from components.ingest.pack import write_images
 from components.ingest.settings import IngestSettings
 from components.kernel.errors import GateError
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import Row, read_batches, read_rows
 from components.kernel.tally import quarantine_row, tally, write_quarantine
+
+if TYPE_CHECKING:
+    from components.ingest.addresses import Resolver
 
 
 @step(image="data")
@@ -33,13 +34,16 @@ def ingest_images(
     images: Path,
     quarantine: Path,
     settings: IngestSettings,
-    resolver: Resolver | None = None,
+    resolver: "Resolver | None" = None,
 ) -> Metrics:
     """The step, with a seam for the resolver of host names.
 
     Raises:
         GateError: fewer URLs gave an image than `min_success_rate` asks for.
     """
+    from components.ingest.download import download_all, failure_of, journal_path  # aiohttp
+    from components.ingest.pack import write_images
+
     urls = distinct_urls(records)
     with Journal(journal_path(images)) as journal:
         download_all(urls, journal, settings, resolver)

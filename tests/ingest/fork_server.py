@@ -11,9 +11,9 @@ import sys
 
 from components.cli import main
 
-SLOW_TO_IMPORT = ("components.ingest.step", "data_contracts.engine", "imagehash")
+SLOW_TO_IMPORT = ("components.ingest.pack", "data_contracts.engine", "imagehash")
 
-for name in (*SLOW_TO_IMPORT, "great_expectations", "boto3"):
+for name in ("components.ingest.step", *SLOW_TO_IMPORT, "great_expectations", "boto3"):
     importlib.import_module(name)
 
 for line in sys.stdin:
