@@ -20,7 +20,7 @@ class Body:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._num_bytes = 0
         self._is_sniffed = False
         self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 (closed by __exit__)
@@ -38,14 +38,14 @@ class Body:
 
     def announce(self, num_bytes: int | None) -> None:
         """Refuse a body by its declared length."""
-        if num_bytes is not None and num_bytes > self._max_bytes:
-            raise FetchError("too_large", f"declared {num_bytes}, limit {self._max_bytes} bytes")
+        if num_bytes is not None and num_bytes > self.max_bytes:
+            raise FetchError("too_large", f"declared {num_bytes}, limit {self.max_bytes} bytes")
 
     def write(self, piece: bytes) -> None:
         """Take one piece."""
         self._num_bytes += len(piece)
-        if self._num_bytes > self._max_bytes:
-            raise FetchError("too_large", f"more than {self._max_bytes} bytes")
+        if self._num_bytes > self.max_bytes:
+            raise FetchError("too_large", f"more than {self.max_bytes} bytes")
         self._file.write(piece)
         if not self._is_sniffed and self._num_bytes >= SNIFFED_BYTES:
             self._sniff()
@@ -69,17 +69,25 @@ class Body:
 
 
 class Unpacker:
-    """Undoes gzip and deflate in small steps; a bomb is never unpacked past the body's limit."""
+    """Undoes gzip and deflate in small steps; a bomb is never unpacked past the body's limit.
+
+    The packed bytes have the same limit: a stream may go on for ever and unpack to nothing.
+    """
 
     def __init__(self, encoding: str, body: Body) -> None:
         if encoding not in ("gzip", "x-gzip", "deflate"):
             raise FetchError("bad_encoding", f"content encoding {encoding[:40]!r}, not asked for")
         self._inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # gzip or zlib header
         self._body = body
+        self._num_packed = 0
 
     def write(self, piece: bytes) -> None:
         """Unpack one piece into the body."""
-        while piece:
+        self._num_packed += len(piece)
+        if self._num_packed > self._body.max_bytes:
+            raise FetchError("too_large", f"more than {self._body.max_bytes} packed bytes")
+        # What follows the end is ignored; zlib would collect it.
+        while piece and not self._inflate.eof:
             try:
                 unpacked = self._inflate.decompress(piece, UNPACKED_BYTES)
             except zlib.error:

@@ -161,7 +161,7 @@ def retry_after_s(header: str | None, now: float) -> float | None:
         return float(header)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):  # also years that no clock knows
         return None
 
 

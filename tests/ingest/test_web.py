@@ -184,6 +184,26 @@ def test_a_gzip_bomb_is_not_unpacked_past_the_limit(site, ingest_urls, jpeg):
     assert ingest_urls([url], max_bytes=1_000_000).reason(url) == "too_large"
 
 
+@pytest.mark.parametrize(
+    "tail", [b"x" * 4_000_000, b"\0\0\0\xff\xff" * 800_000], ids=["after the end", "empty blocks"]
+)
+def test_packed_bytes_that_unpack_to_nothing_are_not_read_for_ever(site, ingest_urls, jpeg, tail):
+    # What follows the end of a stream, and a stream of empty blocks.
+    stream = zlib.compressobj(wbits=31)
+    head = stream.compress(jpeg(1)) + stream.flush(zlib.Z_FULL_FLUSH)
+    body = (gzip.compress(jpeg(1)) if tail.startswith(b"x") else head) + tail
+
+    def endless(handler):  # without a length that could be refused
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    url = site.on("/endless", endless)
+    assert ingest_urls([url], max_bytes=1_000_000).reason(url) == "too_large"
+
+
 @pytest.mark.parametrize("encoding", ["br", "gzip"])
 def test_an_encoding_that_cannot_be_undone_is_named(site, ingest_urls, jpeg, encoding):
     url = site.serve("/odd", jpeg(1), Content_Encoding=encoding)
@@ -269,6 +289,8 @@ def test_robots_tags_are_read_for_everyone_and_for_us(tags, forbidden):
         ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0),
         ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
         ("soon", None),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2001 00:00:00 +99999999999999", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(header, pause_s):
