@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
+MAX_NUMBER_CHARS = 6  # of a number in the counts: up to 2**29, more pixels than images have
 Mask = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels; x2 and y2 are exclusive
 
@@ -62,6 +63,8 @@ def rle_num_pixels(counts: str) -> int:
         code = ord(char) - 48
         if not 0 <= code < 64:
             raise ValueError(f"character {char!r} does not occur in COCO mask counts")
+        if shift == 5 * MAX_NUMBER_CHARS:
+            raise ValueError("the COCO mask counts hold a number that is too long")
         value |= (code & 0x1F) << shift
         shift += 5
         if not code & 0x20:

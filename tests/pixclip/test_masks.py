@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -122,3 +124,10 @@ def test_the_mask_of_any_box_has_the_size_of_the_image(box, height_px, width_px)
 def test_a_mask_overlaps_itself_fully_and_its_complement_not_at_all(mask):
     assert mask_iou(mask, mask) == (1.0 if mask.any() else 0.0)
     assert mask_iou(mask, ~mask) == 0.0
+
+
+def test_a_number_of_endless_length_in_counts_is_refused_at_once():
+    started_s = time.monotonic()
+    with pytest.raises(ValueError, match="too long"):
+        rle_num_pixels("o" * 1_000_000)
+    assert time.monotonic() - started_s < 1.0
