@@ -6,6 +6,7 @@ from typing import Any
 from pixclip.masks import rle_num_pixels
 
 MAX_POLYGON_POINTS = 100_000
+MAX_OUTLINE_PX = 2_000_000  # pycocotools takes some 50 bytes a pixel of outline
 
 
 class UnusableMaskError(ValueError):
@@ -31,6 +32,9 @@ def _from_polygons(polygons: list[Any], height_px: int, width_px: int) -> str:
     from pycocotools import mask as coco
 
     clipped = [_clip(polygon, height_px, width_px) for polygon in polygons]
+    # A longer side than any outline overflows pycocotools' coordinates.
+    if max(height_px, width_px, sum(map(_outline_px, clipped))) > MAX_OUTLINE_PX:
+        raise UnusableMaskError(f"polygons with an outline of over {MAX_OUTLINE_PX} pixels")
     merged = coco.merge(coco.frPyObjects(clipped, height_px, width_px))
     return _checked(merged, height_px, width_px)
 
@@ -46,6 +50,12 @@ def _clip(polygon: Any, height_px: int, width_px: int) -> list[float]:
         raise UnusableMaskError("a polygon is a list of finite numbers x, y, x, y, …")
     limits = (width_px, height_px)
     return [min(max(float(value), 0.0), limits[i % 2]) for i, value in enumerate(polygon)]
+
+
+def _outline_px(polygon: list[float]) -> float:
+    """The steps that pycocotools takes along a polygon, which it closes itself."""
+    xs, ys = polygon[::2], polygon[1::2]
+    return sum(1 + max(abs(xs[i] - xs[i - 1]), abs(ys[i] - ys[i - 1])) for i in range(len(xs)))
 
 
 def _from_rle(rle: dict[str, Any], height_px: int, width_px: int) -> str:

@@ -249,6 +249,18 @@ def test_a_damaged_segmentation_is_refused_before_it_is_decoded(segmentation):
         mask_counts(segmentation, HEIGHT, WIDTH)
 
 
+@pytest.mark.parametrize(
+    ("polygon", "height_px", "width_px"),
+    [
+        ([0, 0, 2**31 - 1, 1, 5, 1], 1, 2**31 - 1),  # overflows pycocotools' coordinates
+        ([0, 0, 40_000, 40_000] * 1000, 40_000, 40_000),  # would take gigabytes
+    ],
+)
+def test_an_endless_outline_is_refused_before_it_is_drawn(polygon, height_px, width_px):
+    with pytest.raises(UnusableMaskError, match="outline"):
+        mask_counts([polygon], height_px, width_px)
+
+
 def test_polygons_agree_with_pycocotools():
     star = [[60, 50, 100, 90, 160, 60, 120, 130, 60, 120], [200, 200, 250, 200, 225, 280]]
     expected = coco.decode(coco.merge(coco.frPyObjects(star, HEIGHT, WIDTH))).astype(bool)
