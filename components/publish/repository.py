@@ -66,6 +66,7 @@ class DataRepository:
         self.folder.mkdir(parents=True, exist_ok=True)
         with _only_one_at_a_time(self.folder):
             self._open()
+            self._require_free(name)
             self._place(data, name)
             self._dvc("add", name)
             self._dvc("push", "--remote", REMOTE, name)
@@ -92,7 +93,7 @@ class DataRepository:
     def _configure(self) -> None:
         """Write DVC's settings into its config file, whose form DVC documents."""
         path = self.folder / ".dvc" / "config"
-        config = configparser.ConfigParser()
+        config = configparser.ConfigParser(interpolation=None)  # addresses may hold %
         config.read(path)
         remote = {"url": self.remote.url}
         if self.remote.endpoint_url:
@@ -109,6 +110,18 @@ class DataRepository:
             config[section] = values if "remote" in section else {**values, **old}
         with path.open("w") as file:
             config.write(file)
+
+    def _require_free(self, name: str) -> None:
+        """Refuse to replace what is under Git itself: the user's own files.
+
+        Raises:
+            PublishError: the name is that of such a file or folder.
+        """
+        if self._git("ls-files", "--", name):
+            raise PublishError(
+                f"{self.folder} has files of its own under `{name}`; choose another publish.name "
+                "or publish.repository"
+            )
 
     def _place(self, data: Path, name: str) -> None:
         """Make `name` a tree of hard links of the data."""

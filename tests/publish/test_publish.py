@@ -91,6 +91,21 @@ def test_versions_are_committed_pushed_and_stored_once(data, project, tmp_path):
     assert not (pulled / "card.md").exists(), "the first version is still to be had"
 
 
+def test_files_of_the_repositorys_own_are_not_replaced(data, project):
+    (project / "docs").mkdir()
+    (project / "docs" / "page.md").write_text("mine")
+    git(project, "add", "docs")
+    with pytest.raises(PublishError, match="files of its own under `docs`"):
+        DataRepository(project, Remote("../../storage")).publish(data, "docs", "Publish")
+    assert (project / "docs" / "page.md").read_text() == "mine"
+
+
+def test_an_address_may_hold_a_percent_sign(data, tmp_path):
+    remote = Remote(str(tmp_path / "storage%20of%20mine"))
+    DataRepository(tmp_path / "repository", remote).publish(data, "longgrit", "Publish")
+    assert (tmp_path / "storage%20of%20mine" / "files").is_dir()
+
+
 def test_a_failed_push_commits_nothing_and_says_what_dvc_said(data, tmp_path):
     (tmp_path / "storage").write_text("a file where the remote's folder should be")
     repository = DataRepository(tmp_path / "repository", Remote("../../storage"))
