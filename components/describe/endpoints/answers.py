@@ -108,7 +108,10 @@ def parse_answer(content: str, is_cut_off: bool, schema: type[Answer]) -> Answer
 
 def without_thinking(content: str) -> str:
     """An answer without the thinking of a reasoning model, whether it was closed or opened."""
-    text = re.sub(rf"<{_THINKING}>.*?</{_THINKING}>", " ", content, flags=re.DOTALL | re.I)
+    # Only up to the last closing tag: past it every opening tag would be searched to the end.
+    end = max((tag.end() for tag in re.finditer(rf"</{_THINKING}>", content, re.I)), default=0)
+    closed = re.sub(rf"<{_THINKING}>.*?</{_THINKING}>", " ", content[:end], flags=re.DOTALL | re.I)
+    text = closed + content[end:]
     # Chat templates that open the thinking themselves leave only the closing tag.
     text = re.split(rf"</{_THINKING}>", text, flags=re.I)[-1]
     return re.split(rf"<{_THINKING}>", text, flags=re.I)[0].strip()
