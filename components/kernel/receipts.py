@@ -7,12 +7,15 @@ gives equal bytes.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from components.kernel.step import Metrics, Step, StepSettings
 from components.kernel.tables import WORK_FOLDER
+
+log = logging.getLogger(__name__)
 
 RECEIPT_NAME = "_receipt.json"
 MAX_HASHED_BYTES = 2**30  # of an input without a receipt: hashing takes a second or two
@@ -36,12 +39,16 @@ class Receipt:
 
 
 def read_receipt(folder: Path) -> Receipt | None:
-    """The receipt of a published folder, or None if it has none."""
+    """The receipt of a published folder, or None if it has none that can be read."""
     try:
         text = (folder / RECEIPT_NAME).read_text()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Receipt(**json.loads(text))
+    try:
+        return Receipt(**json.loads(text))
+    except (ValueError, TypeError):  # cut off by a crash of the machine: it vouches for nothing
+        log.warning("%s is damaged and is not trusted", folder / RECEIPT_NAME)
+        return None
 
 
 def fingerprint(step: Step, settings: StepSettings, inputs: Mapping[str, str]) -> str:

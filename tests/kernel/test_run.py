@@ -12,7 +12,7 @@ from pydantic import Field
 
 from components.kernel import drafts as kernel_drafts
 from components.kernel.errors import ContractViolation, GateError, InputError, SettingsError
-from components.kernel.receipts import read_receipt
+from components.kernel.receipts import RECEIPT_NAME, read_receipt
 from components.kernel.run import run_step
 from components.kernel.step import In, Metrics, Out, StepSettings, runtime, step
 from components.kernel.tables import WORK_FOLDER, read_rows, write_rows
@@ -173,6 +173,15 @@ def test_a_missing_second_output_runs_again(inputs: Paths, outputs: Paths) -> No
     run_step(select, inputs, outputs, {})
     assert CALLS["select"] == 2
     assert outputs["quarantine"].exists()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("damaged", ["", '{"step": "sel', "[]", "{}"])
+def test_a_damaged_receipt_vouches_for_nothing(inputs: Paths, outputs: Paths, damaged: str) -> None:
+    receipt = run_step(select, inputs, outputs, {})
+    (outputs["records"] / RECEIPT_NAME).write_text(damaged)
+    assert run_step(select, inputs, outputs, {}) == receipt
+    assert CALLS["select"] == 2
 
 
 @pytest.mark.usefixtures("unchecked")
