@@ -2,7 +2,6 @@
 
 import zlib
 from tempfile import SpooledTemporaryFile
-from types import TracebackType
 from typing import Self
 
 from components.ingest.check import looks_like_image
@@ -28,12 +27,7 @@ class Body:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def announce(self, num_bytes: int | None) -> None:
