@@ -108,9 +108,6 @@ class DescribeSettings(StepSettings):
     describer: Literal["embedded", "endpoints"] = Field(
         "embedded", description="rules over what is measured, or the models behind the endpoints"
     )
-    language: Literal["en"] = Field(
-        "en", description="language of the captions; prompts and checks know English"
-    )
     min_long_words: int = Field(30, ge=5, description="words of a long caption, at least")
     max_long_words: int = Field(120, ge=10, description="words of a long caption, at most")
     min_short_words: int = Field(2, ge=1, description="words of a short caption, at least")

@@ -6,9 +6,8 @@ A describer gets a scene (one image with its regions) and gives, in the order of
 behind HTTP).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from PIL import Image
 
@@ -98,15 +97,3 @@ class WordLimits:
     max_long: int
     min_short: int
     max_short: int
-
-
-class Describer(Protocol):
-    """Describes one scene after the other, without waiting for anything.
-
-    The step builds the embedded one as
-    `components.describe.embedded.EmbeddedDescriber(limits: WordLimits)`.
-    """
-
-    def describe(self, scene: Scene) -> Sequence[Outcome]:
-        """One outcome for each region of the scene, in their order."""
-        ...

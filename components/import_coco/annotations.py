@@ -15,7 +15,6 @@ MAX_PIXELS = 2**31 - 1  # what run lengths can count
 class CocoRegion:
     """One annotated object."""
 
-    annotation_id: object
     name: str
     box_xywh: tuple[float, float, float, float]
     segmentation: Any  # polygons, RLE or None; judged when it is turned into a mask
@@ -105,7 +104,6 @@ def _region(entry: Mapping[str, Any], categories: Mapping[int, str], place: str)
         raise InputError(f"{place}: 'bbox' is {box!r}, not four numbers x, y, width, height")
     x, y, width, height = map(float, box)
     return CocoRegion(
-        annotation_id=entry.get("id"),
         name=categories[category],
         box_xywh=(x, y, width, height),
         segmentation=entry.get("segmentation"),
