@@ -11,6 +11,10 @@ class InputError(PipelineError):
     """An input of a step is missing or is not what its name says."""
 
 
+class BusyError(PipelineError):
+    """Another run is writing the same output; it can be tried again later."""
+
+
 class SettingsError(PipelineError):
     """A setting is unknown or out of range; names `step.field`, the rule and the value."""
 

@@ -13,6 +13,7 @@ from components.kernel.contracts import check_drafts, require_contract
 from components.kernel.drafts import finish_publishing, open_drafts, publish
 from components.kernel.drafts import remove as remove  # for those that import it from here
 from components.kernel.errors import InputError
+from components.kernel.places import only_run, require_safe_places
 from components.kernel.receipts import (
     Receipt,
     file_digests,
@@ -21,7 +22,7 @@ from components.kernel.receipts import (
     read_receipt,
 )
 from components.kernel.settings import parse_settings
-from components.kernel.step import Step
+from components.kernel.step import Step, StepSettings
 from components.kernel.tally import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def run_step(
 
     Raises:
         SettingsError, InputError: bad input; nothing was started.
+        BusyError: another run is writing the same outputs.
         ContractViolation: an output breaks its contract past the budget; nothing was published.
         GateError: the step itself refused its result.
     """
@@ -45,7 +47,20 @@ def run_step(
     outputs = {name: path.absolute() for name, path in outputs.items()}
     checked = parse_settings(step, settings)
     digests = _input_digests(step, inputs)
-    digest = fingerprint(step, checked, digests)
+    _require_outputs(step, outputs)
+    require_safe_places(step, inputs, outputs)
+    with only_run(outputs[step.outputs[0]]):
+        return _run_alone(step, inputs, outputs, checked, digests)
+
+
+def _run_alone(
+    step: Step,
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    settings: StepSettings,
+    digests: Mapping[str, str],
+) -> Receipt:
+    digest = fingerprint(step, settings, digests)
     published = published_receipt(step, outputs, digest) or finish_publishing(
         outputs, step.outputs[0], digest
     )
@@ -55,13 +70,13 @@ def run_step(
     for name, path in inputs.items():
         require_contract(name, path)
     drafts = open_drafts(outputs, digest)
-    metrics = step.function(**inputs, **drafts, settings=checked)
+    metrics = step.function(**inputs, **drafts, settings=settings)
     ready, metrics, contracts = check_drafts(step.name, inputs, drafts, metrics)
     _require_conservation(step.name, metrics)
     receipt = Receipt(
         step=step.name,
         fingerprint=digest,
-        settings=step.fingerprinted_settings(checked),
+        settings=step.fingerprinted_settings(settings),
         inputs=digests,
         metrics=metrics,
         contracts=contracts,
@@ -86,9 +101,7 @@ def is_published(
 
 def published_receipt(step: Step, outputs: Mapping[str, Path], digest: str) -> Receipt | None:
     """The receipt of a finished run with this fingerprint whose outputs are all there."""
-    missing = [name for name in step.outputs if name not in outputs]
-    if missing:
-        raise InputError(f"step {step.name} needs a path for its output(s) {', '.join(missing)}")
+    _require_outputs(step, outputs)
     receipt = read_receipt(outputs[step.outputs[0]])
     is_done = (
         receipt is not None
@@ -96,6 +109,12 @@ def published_receipt(step: Step, outputs: Mapping[str, Path], digest: str) -> R
         and all(outputs[name].exists() for name in step.outputs)
     )
     return receipt if is_done else None
+
+
+def _require_outputs(step: Step, outputs: Mapping[str, Path]) -> None:
+    missing = [name for name in step.outputs if name not in outputs]
+    if missing:
+        raise InputError(f"step {step.name} needs a path for its output(s) {', '.join(missing)}")
 
 
 def _input_digests(step: Step, inputs: Mapping[str, Path]) -> dict[str, str]:

@@ -1,0 +1,77 @@
+"""Whether the paths of a run's artifacts are safe: publishing replaces what lies at an output."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.kernel.errors import BusyError, InputError
+from components.kernel.receipts import RECEIPT_NAME, read_receipt
+from components.kernel.step import Step
+
+
+def require_safe_places(
+    step: Step, inputs: Mapping[str, Path], outputs: Mapping[str, Path]
+) -> None:
+    """Refuse outputs that would overwrite an input, another output, or a folder that is not ours.
+
+    Raises:
+        InputError: says which path is in the way.
+    """
+    real = {name: outputs[name].resolve() for name in step.outputs}
+    others = {f"input {name}": inputs[name].resolve() for name in step.inputs}
+    for name, path in real.items():
+        for other, taken in others.items():
+            if path.is_relative_to(taken) or taken.is_relative_to(path):
+                raise InputError(
+                    f"step {step.name}: output {name} at {path} overlaps with {other} at {taken}; "
+                    "name another path"
+                )
+        others[f"output {name}"] = path
+        is_folder = path.is_dir() or name == step.outputs[0]  # which holds the receipt
+        if is_folder and path.exists() and not _is_replaceable(name, path):
+            raise InputError(
+                f"step {step.name}: output {name}: {path} is there already and holds something "
+                "else; name another path or remove it"
+            )
+
+
+def _is_replaceable(name: str, path: Path) -> bool:
+    """Whether a folder is empty, or was published as this artifact."""
+    if not path.is_dir():
+        return False
+    receipt = read_receipt(path)
+    if receipt is None:  # a damaged receipt is one of ours too
+        return (path / RECEIPT_NAME).exists() or not any(path.iterdir())
+    return any(file.startswith(f"{name}/") for file in receipt.files)
+
+
+@contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """Keep a second run away from the same output, also if this one is killed and started again.
+
+    Raises:
+        BusyError: another run writes there now.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.with_name(f".{output.name}.lock")
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(file, path, output)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is still locked: nobody else's is removed
+    finally:
+        os.close(file)
+
+
+def _lock(file: int, path: Path, output: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = os.path.samestat(os.fstat(file), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_ours = False
+    if not is_ours:  # it is held, or its holder has just removed it
+        raise BusyError(f"another run is writing {output} at this moment; wait for it to end")

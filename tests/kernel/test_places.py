@@ -1,0 +1,81 @@
+"""Publishing replaces what lies at an output, so nothing else may lie there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.kernel.errors import BusyError, InputError
+from components.kernel.places import only_run
+from components.kernel.run import run_step
+from components.kernel.step import In, Metrics, Out, StepSettings, step
+
+
+@step(image="data")
+def export(longgrit: In, exports: Out, ledger: Out, settings: StepSettings) -> Metrics:
+    """Write a file into each output."""
+    exports.mkdir(exist_ok=True)
+    (exports / "copy").write_bytes((longgrit / "data").read_bytes())
+    ledger.write_text("{}")
+    return {}
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("components.kernel.run.require_contract", lambda *_: None)
+    (tmp_path / "longgrit").mkdir()
+    (tmp_path / "longgrit" / "data").write_text("data")
+    return tmp_path
+
+
+def run(places: Path, exports: str = "exports", ledger: str = "ledger.json") -> None:
+    outputs = {"exports": places / exports, "ledger": places / ledger}
+    run_step(export, {"longgrit": places / "longgrit"}, outputs, {})
+
+
+@pytest.mark.parametrize("exports", ["longgrit", "longgrit/exports", ".", "ledger.json"])
+def test_an_output_that_overlaps_with_another_artifact_is_refused(
+    places: Path, exports: str
+) -> None:
+    with pytest.raises(InputError, match="overlaps with"):
+        run(places, exports)
+    assert (places / "longgrit" / "data").read_text() == "data"
+
+
+def test_a_folder_or_file_that_no_run_has_made_is_not_replaced(places: Path) -> None:
+    photographs = places / "photographs"
+    photographs.mkdir()
+    (photographs / "one.jpg").write_text("precious")
+    for name in ("photographs", "photographs/one.jpg"):
+        with pytest.raises(InputError, match=f"{name} is there already"):
+            run(places, name)
+    with pytest.raises(InputError, match="photographs is there already"):
+        run(places, ledger="photographs")
+    assert (photographs / "one.jpg").read_text() == "precious"
+
+
+def test_empty_folders_and_the_same_artifact_are_replaced(places: Path) -> None:
+    (places / "exports").mkdir()
+    run(places)
+    (places / "longgrit" / "data").write_text("newer")
+    run(places)
+    assert (places / "exports" / "copy").read_text() == "newer"
+
+
+def test_two_runs_do_not_write_the_same_output_at_once(places: Path) -> None:
+    with only_run(places / "exports"), pytest.raises(BusyError, match="another run is writing"):
+        run(places)
+    run(places)
+    assert not list(places.glob(".*"))
+
+
+def test_a_killed_run_locks_nobody_out(places: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from components.kernel.places import only_run\n"
+        "with only_run(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", program, str(places / "exports")]
+    assert subprocess.run(command, check=False, env=os.environ).returncode == -9
+    run(places)
