@@ -1,7 +1,7 @@
 """Gather a step's settings from a params file and from `key=value` overrides."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from components.kernel.errors import SettingsError
-from components.kernel.step import Step, StepSettings
+from components.kernel.step import STEP_NAMES, Step, StepSettings
 
 
 def parse_settings(step: Step, settings: Mapping[str, object]) -> StepSettings:
@@ -32,9 +32,12 @@ def _explain(step: Step, item: ErrorDetails) -> str:
     if item["type"] != "extra_forbidden":
         return f"{where}: {item['msg']}, got {item['input']!r}"
     known = _field_names(step.settings_type, path[:-1])
-    close = difflib.get_close_matches(path[-1], known, n=1)
-    advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
-    return f"{where}: no such setting; {advice}"
+    return f"{where}: no such setting; {_advice(path[-1], known)}"
+
+
+def _advice(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
 
 
 def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -50,15 +53,23 @@ def read_params(path: Path, step: str) -> dict[str, object]:
     """The section of a step in a params file; empty if the file has none.
 
     Raises:
-        SettingsError: the file is missing, is no YAML or its section is no mapping.
+        SettingsError: the file is missing, is no YAML or its section is no mapping, or a section
+            is of no step.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise SettingsError(f"cannot read the params file {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"the params file {path} is not YAML: {error}") from None
-    section = (content or {}).get(step) or {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path} must have a section of settings for each step")
+    for name in map(str, content):
+        if name not in (*STEP_NAMES, step):
+            raise SettingsError(
+                f"{path}: section '{name}': no such step; {_advice(name, STEP_NAMES)}"
+            )
+    section = content.get(step) or {}
     if not isinstance(section, dict):
         raise SettingsError(f"{path}: section '{step}' must map settings to values")
     return section
@@ -79,14 +90,18 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
     """Settings from texts like `max_words=80` or `verify.model=Qwen/Qwen2-VL-72B-Instruct`.
 
     Raises:
-        SettingsError: a text is not `key=value`.
+        SettingsError: a text is not `key=value`, or its value is no YAML.
     """
     settings: dict[str, object] = {}
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not (separator and key.strip()):
             raise SettingsError(f"--set takes key=value, got '{assignment}'")
-        value: Any = yaml.safe_load(text)
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise SettingsError(f"--set {assignment}: the value is not YAML: {reason}") from None
         for part in reversed(key.strip().split(".")):
             value = {part: value}
         settings = merge(settings, value)

@@ -63,7 +63,14 @@ def test_changes_win_and_leave_the_base_untouched():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "not YAML"), ("brew: 3", "must map"), (None, "cannot read")],
+    [
+        ("a: [", "not YAML"),
+        ("\x00", "not YAML"),
+        ("brew: 3", "must map"),
+        ("- brew", "must have a section"),
+        ("selct: {min_score: 1}", "section 'selct': no such step; did you mean 'select'"),
+        (None, "cannot read"),
+    ],
 )
 def test_a_broken_params_file_is_refused_with_its_path(tmp_path, text, message):
     path = tmp_path / "params.yaml"
@@ -74,7 +81,20 @@ def test_a_broken_params_file_is_refused_with_its_path(tmp_path, text, message):
     assert "params.yaml" in str(caught.value)
 
 
+def test_a_params_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="not YAML"):
+        read_params(path, "brew")
+
+
+def test_an_assigned_value_that_is_no_yaml_is_refused_in_one_line():
+    with pytest.raises(SettingsError, match=r"--set min_score=\[1: .*not YAML") as caught:
+        parse_assignments(["min_score=[1"])
+    assert "\n" not in str(caught.value)
+
+
 def test_a_params_file_without_the_section_leaves_the_defaults(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text("other: {x: 1}\n")
+    path.write_text("select: {x: 1}\n")
     assert read_params(path, "brew") == {}
