@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 SYNC_EVERY_BYTES = 64_000_000  # what a crash of the machine (not of the process) can cost
-MAX_HEADER_BYTES = 100_000
+MAX_HEADER_BYTES = 2**24  # some URLs of web lists are whole documents
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 RETRIED = frozenset({408, 425, 429})  # and every 5xx
 READ_BYTES = 2**18
 NOAI_WORDS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
-UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
+UNSAFE = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")  # surrogates: bytes that are not UTF-8
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def parse_web_url(text: str, base: URL | None = None) -> URL:
     """
     text = text.strip()
     if not text or UNSAFE.search(text):
-        raise FetchError("bad_url", "the URL holds blanks or control characters")
+        raise FetchError(
+            "bad_url", "the URL holds blanks, control characters or bytes that are no text"
+        )
     try:
         # Keep what the source wrote, byte for byte: signed URLs break when they are requoted.
         url = URL(text, encoded=text.isascii())

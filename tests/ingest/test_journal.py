@@ -91,3 +91,10 @@ def test_a_url_of_any_characters_is_kept(tmp_path):
 def test_an_unknown_record_is_an_error(tmp_path):
     with Journal(tmp_path / "journal") as journal, pytest.raises(KeyError):
         journal.get("fetched", "nowhere")
+
+
+def test_a_url_of_any_length_does_not_end_the_journal(tmp_path):
+    with Journal(tmp_path / "journal") as journal:
+        journal.append("fetched", "data:" + "a" * 500_000, {}, b"first")
+        journal.append("fetched", "url 0", {}, b"second")
+    assert held(tmp_path / "journal") == [b"second"]

@@ -297,6 +297,16 @@ def test_retry_after_is_seconds_or_a_date(header, pause_s):
     assert retry_after_s(header, now=10.0) == pause_s
 
 
+@pytest.mark.parametrize("location", [b"http://[::1%\xff]/", b"http://\xff.test/", b"/\xff"])
+def test_a_redirect_that_is_no_text_cannot_break_the_manifest(site, ingest_urls, location):
+    def redirect(handler):
+        handler.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\n\r\n")
+        handler.close_connection = True
+
+    url = site.on("/away", redirect)
+    assert ingest_urls([url]).reason(url) == "bad_url"
+
+
 @given(st.text())
 def test_any_text_is_a_url_or_a_named_failure(text):
     with suppress(FetchError):
