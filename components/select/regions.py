@@ -112,8 +112,8 @@ def _phrases(captions: pa.Array, record: Ints, span: Floats) -> tuple[str, ...]:
 
 
 def _floats(numbers: pa.Array) -> Floats:
-    """Numbers as float64; null becomes NaN."""
-    return np.asarray(pc.cast(numbers, pa.float64()).to_numpy(zero_copy_only=False))
+    """Numbers as float64; null becomes NaN, an integer beyond 2**53 is rounded."""
+    return np.asarray(pc.cast(numbers, pa.float64(), safe=False).to_numpy(zero_copy_only=False))
 
 
 def marks(values: pa.Array) -> Bools:

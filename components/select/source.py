@@ -47,7 +47,7 @@ def read_column(paths: Sequence[Path], name: str) -> Iterator[pa.Array]:
     """One column of all files, in pieces."""
     for path in paths:
         for batch in _batches(path, [name]):
-            yield batch.column(0).cast(SAMPLE_SCHEMA.field(name).type)
+            yield conform(batch, path).column(name)
 
 
 def read_records(paths: Sequence[Path], records_per_group: int) -> Iterator[RecordBatch]:
@@ -57,7 +57,7 @@ def read_records(paths: Sequence[Path], records_per_group: int) -> Iterator[Reco
         known = set(pq.read_schema(path).names)
         columns = [name for name in SAMPLE_SCHEMA.names if name in known and name != "noun_chunks"]
         for batch in _batches(path, columns):
-            rows, start = conform(batch), 0
+            rows, start = conform(batch, path), 0
             while start < rows.num_rows:
                 group, offset = divmod(first, records_per_group)
                 length = min(rows.num_rows - start, records_per_group - offset)
@@ -65,17 +65,22 @@ def read_records(paths: Sequence[Path], records_per_group: int) -> Iterator[Reco
                 start, first = start + length, first + length
 
 
-def conform(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with the types of our schema; columns that it lacks are null."""
-    return pa.RecordBatch.from_arrays(
-        [
+def conform(batch: pa.RecordBatch, path: Path) -> pa.RecordBatch:
+    """The batch of a file with the types of our schema; columns that it lacks are null.
+
+    Raises:
+        InputError: a number does not fit its type.
+    """
+    try:
+        columns = [
             batch.column(field.name).cast(field.type)
             if field.name in batch.schema.names
             else pa.nulls(batch.num_rows, field.type)
             for field in SAMPLE_SCHEMA
-        ],
-        schema=SAMPLE_SCHEMA,
-    )
+        ]
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path.name} is not in GRIT's layout: {error}") from None
+    return pa.RecordBatch.from_arrays(columns, schema=SAMPLE_SCHEMA)
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

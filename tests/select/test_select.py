@@ -207,6 +207,17 @@ def test_a_file_without_grit_columns_is_named(tmp_path):
         select.function(grit=tmp_path / "grit", **outputs, settings=select.settings_type())
 
 
+def test_a_size_beyond_all_measure_stops_nothing(tmp_path):
+    metrics, _, _ = run_select(tmp_path, [record(1), record(2, width=2**62, height=2**62 + 1)])
+    assert metrics["records_in"] == 2
+
+
+def test_a_number_that_fits_no_column_is_named_with_its_file(tmp_path):
+    schema = SCHEMA.set(SCHEMA.get_field_index("id"), pa.field("id", pa.uint64()))
+    with pytest.raises(InputError, match=r"a\.parquet is not in GRIT's layout.*not in range"):
+        run_select(tmp_path, [record(2**63)], schema)
+
+
 def test_other_number_and_text_types_are_read_alike(tmp_path):
     narrow = pa.schema(
         [
