@@ -11,7 +11,6 @@ from pathlib import Path
 
 from components.kernel.contracts import check_drafts, require_contract
 from components.kernel.drafts import finish_publishing, open_drafts, publish
-from components.kernel.drafts import remove as remove  # for those that import it from here
 from components.kernel.errors import InputError
 from components.kernel.places import only_run, require_safe_places
 from components.kernel.receipts import (

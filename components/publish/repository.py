@@ -17,8 +17,8 @@ from pathlib import Path
 
 import yaml
 
+from components.kernel.drafts import remove
 from components.kernel.errors import PipelineError
-from components.kernel.run import remove
 
 REMOTE = "storage"
 QUIET = {"DVC_NO_ANALYTICS": "true", "DVC_STUDIO_OFFLINE": "true", "DO_NOT_TRACK": "1"}
