@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from components.kernel.step import Metrics, Step, StepSettings
@@ -84,8 +84,14 @@ def input_digest(name: str, path: Path) -> str:
         files = [f"{n} {d}" for n, d in receipts[".."].files.items() if n.startswith(part)]
         return sha256_text("\n".join(sorted(files)))
     if receipts:
-        return sha256_text("\n".join(receipt.to_json() for receipt in receipts.values()))
+        return sha256_text("\n".join(_of_artifact(name, r).to_json() for r in receipts.values()))
     return _files_digest(path)
+
+
+def _of_artifact(name: str, receipt: Receipt) -> Receipt:
+    """The receipt without the files of the step's other outputs: a ledger, say, holds times."""
+    files = {file: digest for file, digest in receipt.files.items() if file.startswith(f"{name}/")}
+    return replace(receipt, files=files) if files else receipt
 
 
 def _files_digest(path: Path) -> str:

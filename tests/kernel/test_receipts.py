@@ -1,0 +1,32 @@
+"""What counts as a change of an input."""
+
+import pytest
+
+from components.kernel.receipts import RECEIPT_NAME, Receipt, input_digest
+
+FILES = {"captions/part-00000.parquet": "c", "ledger": "wall seconds of one run"}
+
+
+@pytest.fixture
+def digest_of(tmp_path):
+    """The digest of captions that were published with these files."""
+
+    def digest_of(name: str, files: dict[str, str]) -> str:
+        receipt = Receipt("describe", "f", {}, {}, {"regions_in": 1}, {}, files)
+        (tmp_path / RECEIPT_NAME).write_text(receipt.to_json())
+        return input_digest(name, tmp_path)
+
+    return digest_of
+
+
+def test_other_outputs_of_the_same_step_do_not_count(digest_of):
+    """A ledger holds times: captions that come again from the cache are still the same."""
+    before = digest_of("captions", FILES)
+    assert digest_of("captions", FILES | {"ledger": "of another run"}) == before
+    assert digest_of("captions", FILES | {"captions/part-00000.parquet": "d"}) != before
+    assert digest_of("captions", FILES | {"captions/part-00001.parquet": "d"}) != before
+
+
+def test_an_artifact_under_another_name_counts_whole(digest_of):
+    before = digest_of("checked", FILES)
+    assert digest_of("checked", FILES | {"captions/part-00000.parquet": "d"}) != before
