@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,18 +91,40 @@ def subprocess_runner(_: StepRun) -> Any:
 
 
 def docker_runner(run: StepRun) -> Any:
-    """A runner in the components' images, as this user, with the run's folder at its own path."""
+    """A runner in the components' images, as this user, with the run's folder at its own path.
+
+    The project's folder is there too, to be read: relative paths among the settings belong to it.
+    """
     from docker.types import Mount
     from kfp import local
 
-    folder = shared_folder(run)
+    home, folder = str(project_home()), str(shared_folder(run))
+    is_writable = {home: False, folder: True}
     return local.DockerRunner(
-        mounts=[Mount(target=str(folder), source=str(folder), type="bind")],
+        mounts=[Mount(path, path, "bind", read_only=not own) for path, own in is_writable.items()],
         user=f"{os.getuid()}:{os.getgid()}",
-        working_dir=str(project_home()),  # relative paths among the settings belong there
+        working_dir=home,
         network_mode=os.environ.get("PIXCLIP_DOCKER_NETWORK", "host"),
-        environment={"HOME": "/tmp"},  # noqa: S108  # the user has no home in the image
+        environment=container_environment(run.settings, os.environ),
     )
+
+
+def container_environment(
+    settings: Mapping[str, object], environment: Mapping[str, str]
+) -> dict[str, str]:
+    """What a container gets of the environment: the credentials of S3 and of the endpoints."""
+    own = {
+        "HOME": "/tmp",  # noqa: S108  # the user has no home in the image
+        "PYTHONSAFEPATH": "1",  # the code is the image's, not the checkout's it starts in
+    }
+    stages = [section for section in settings.values() if isinstance(section, Mapping)]
+    keys = {str(stage.get("api_key_env", "")) for stage in stages}
+    passed = {
+        name: value
+        for name, value in environment.items()
+        if name.startswith("AWS_") or name in keys
+    }
+    return {**passed, **own}
 
 
 def shared_folder(run: StepRun) -> Path:

@@ -141,6 +141,11 @@ def test_publishing_tells_the_asset_what_was_published(home, use):
     assert event.extra == facts
 
 
+def test_versions_are_kept_on_this_machine_wherever_the_steps_run():
+    task = operator(PublishOperator, step=None, outputs={}, backend="docker")
+    assert task.backend == "local"
+
+
 def test_a_page_becomes_a_link_at_the_task(home):
     task = operator(page="longgrit/report.html")
     (link,) = task.operator_extra_links

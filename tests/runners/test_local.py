@@ -9,7 +9,12 @@ import pytest
 from components.kernel.errors import InputError, SettingsError
 from components.kernel.receipts import RECEIPT_NAME, Receipt, read_receipt
 from components.runners.backends import StepCrashedError, StepRun, open_backend
-from components.runners.local import run_locally, shared_folder
+from components.runners.local import (
+    container_environment,
+    docker_runner,
+    run_locally,
+    shared_folder,
+)
 from data_contracts.contract import contract_digest
 
 RELATIVE_RUN = StepRun(
@@ -121,3 +126,34 @@ def test_artifacts_that_share_only_the_root_are_refused():
     run = StepRun("export", {"longgrit": Path("/a/longgrit")}, {"exports": Path("/b/exports")})
     with pytest.raises(InputError, match="no common folder"):
         shared_folder(run)
+
+
+def test_a_container_gets_the_credentials_that_the_settings_need_and_no_others():
+    environment = {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "MERGE_KEY": "c",
+        "OTHER_KEY": "d",
+        "HOME": "/home/ada",
+    }
+    settings = {"describer": "endpoints", "merge": {"api_key_env": "MERGE_KEY"}, "check": {}}
+    given = container_environment(settings, environment)
+    assert {name: given.get(name) for name in environment} == {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "MERGE_KEY": "c",
+        "OTHER_KEY": None,
+        "HOME": "/tmp",
+    }
+    assert given["PYTHONSAFEPATH"] == "1", "a checkout's code must not stand in for the image's"
+
+
+def test_a_container_may_write_the_run_s_folder_and_read_the_project_s(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIXCLIP_HOME", str(tmp_path))
+    for folder, modes in ((tmp_path / "run", [True, False]), (tmp_path, [False])):
+        run = StepRun("sample_grit", {}, {"grit": folder / "grit"})
+        mounts = docker_runner(run).container_run_args["mounts"]
+        assert [mount["ReadOnly"] for mount in mounts] == modes
+        assert [mount["Target"] for mount in mounts] == list(
+            dict.fromkeys([str(tmp_path), str(folder)])
+        )
