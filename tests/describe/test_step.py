@@ -186,6 +186,15 @@ def test_an_api_key_goes_to_the_server_and_nowhere_else(world, server, monkeypat
     assert result.captions
 
 
+def test_an_api_key_that_a_server_quotes_is_not_kept(world, server, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "s3cret-value")
+    quoting = Reply(status=400, body=b"bad request; Authorization: Bearer s3cret-value")
+    server.fault = lambda asked: quoting if asked.stage == "verify" else None
+    result = world.run(settings_for(server.url, verify={"api_key_env": "SOME_KEY"}))
+    assert "Bearer (the key)" in result.quarantine[0]["detail"]
+    assert "s3cret-value" not in str(result.quarantine)
+
+
 def test_a_missing_api_key_is_told_before_anything_is_asked(world, server):
     with pytest.raises(SettingsError, match=r"describe\.check\.api_key_env.*NO_SUCH_KEY"):
         world.run(settings_for(server.url, check={"api_key_env": "NO_SUCH_KEY"}))

@@ -175,7 +175,10 @@ class ChatClient:
 
 
 def _refusal(endpoint: Endpoint, reply: HttpReply) -> Exception:
-    said = one_line(reply.body[:600].decode("utf-8", "replace"))[:300]
+    # Some servers quote the request; what they say ends up in the quarantine and in the report.
+    key = endpoint.headers.get("Authorization", "").removeprefix("Bearer ").encode()
+    body = reply.body.replace(key, b"(the key)") if key else reply.body
+    said = one_line(body[:600].decode("utf-8", "replace"))[:300]
     if reply.status in MISCONFIGURED_STATUSES or reply.status < 400:
         return EndpointError(
             f"{endpoint.url} answers status {reply.status}: {said}. Check the stage's endpoints, "
