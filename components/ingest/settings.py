@@ -12,7 +12,8 @@ class IngestSettings(StepSettings):
         1000, description="URLs per tar shard; lost images leave their shard smaller", ge=1
     )
     max_bytes: int = Field(20_000_000, description="largest download, in bytes", ge=1)
-    max_pixels: int = Field(50_000_000, description="largest image, in pixels", ge=1)
+    # The later steps open no larger images: `pixclip.images.DEFAULT_MAX_PIXELS`.
+    max_pixels: int = Field(50_000_000, description="largest image, in pixels", ge=1, le=50_000_000)
     min_side_px: int = Field(200, description="smallest short side of an image, in pixels", ge=1)
     min_success_rate: float = Field(
         0.3, description="share of URLs that must give an image (old web lists rot)", ge=0, le=1

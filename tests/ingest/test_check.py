@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from components.ingest.check import check_image, is_upright_jpeg, perceptual_hash
+from components.ingest.settings import IngestSettings
 from components.kernel.shards import read_image_bytes
+from pixclip.images import DEFAULT_MAX_PIXELS
 
 ORIENTATION = 0x0112
 # How the stored pixels must be turned so that a viewer sees them upright (EXIF 2.3, 4.6.4 A).
@@ -116,3 +119,9 @@ def test_the_hash_survives_another_size_and_quality_but_not_another_picture(phot
     )
     assert near <= 4
     assert far >= 16
+
+
+def test_no_image_is_let_in_that_later_steps_would_refuse():
+    IngestSettings(max_pixels=DEFAULT_MAX_PIXELS)
+    with pytest.raises(ValidationError, match="max_pixels"):
+        IngestSettings(max_pixels=DEFAULT_MAX_PIXELS + 1)
