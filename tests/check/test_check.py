@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,25 +11,9 @@ from components.kernel.errors import ContractViolation, SettingsError
 from components.kernel.run import run_step
 from components.kernel.tables import Row, write_rows
 from data_contracts.records import SCHEMA
+from tests.rows import record_row
 
 ATTACK = 'ftp://"><img src=x onerror=alert(1)><script>alert(2)</script>$name'
-
-
-def row_of(number: int, **changes: Any) -> Row:
-    return {
-        "region_id": f"{number}-00",
-        "record_id": str(number),
-        "url": f"https://example.org/{number}.jpg",
-        "image_caption": "a cat on a mat",
-        "phrase": "a cat",
-        "box_norm": [0.1, 0.1, 0.5, 0.6],
-        "score": 0.9,
-        "clip_similarity": 0.3,
-        "mask_counts": None,
-        "mask_size": None,
-        "split": "",
-        "subset": "",
-    } | changes
 
 
 def write_groups(folder: Path, groups: list[list[Row]]) -> Path:
@@ -40,7 +23,9 @@ def write_groups(folder: Path, groups: list[list[Row]]) -> Path:
 
 
 def three_groups(folder: Path) -> Path:
-    return write_groups(folder, [[row_of(10 * group + n) for n in range(10)] for group in range(3)])
+    return write_groups(
+        folder, [[record_row(10 * group + n) for n in range(10)] for group in range(3)]
+    )
 
 
 def run_check(checked: Path, data_docs: Path, **settings: object) -> dict[str, int | float]:
@@ -85,7 +70,9 @@ def test_pages_fetch_and_run_nothing_and_are_the_same_every_time(tmp_path: Path)
 
 
 def test_a_key_in_two_groups_is_a_violation_though_each_group_is_good(tmp_path: Path) -> None:
-    checked = write_groups(tmp_path / "records", [[row_of(1)], [row_of(1)], [row_of(2)]])
+    checked = write_groups(
+        tmp_path / "records", [[record_row(1)], [record_row(1)], [record_row(2)]]
+    )
     with pytest.raises(ContractViolation) as error:
         run_check(checked, tmp_path / "docs")
     assert "region_id_unique: 2 row(s), e.g. 1-00 (occurrences_of_key=2)" in str(error.value)
@@ -97,14 +84,14 @@ def test_a_key_in_two_groups_is_a_violation_though_each_group_is_good(tmp_path: 
 
 
 def test_failing_rows_within_the_budget_pass_and_are_counted(tmp_path: Path) -> None:
-    rows = [row_of(n) for n in range(100)]
+    rows = [record_row(n) for n in range(100)]
     rows[7]["score"] = 2.0
     metrics = run_check(write_groups(tmp_path / "records", [rows]), tmp_path / "docs")
     assert metrics["num_rules_broken"] == metrics["num_rows_failing"] == 1
 
 
 def test_only_the_worst_groups_get_a_page_of_their_own(tmp_path: Path) -> None:
-    groups = [[row_of(100 * group + n) for n in range(100)] for group in range(4)]
+    groups = [[record_row(100 * group + n) for n in range(100)] for group in range(4)]
     groups[2][5]["score"] = 2.0
     checked = write_groups(tmp_path / "records", groups)
     run_check(checked, tmp_path / "docs", max_group_pages=1)
@@ -114,7 +101,7 @@ def test_only_the_worst_groups_get_a_page_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_value_from_outside_cannot_put_markup_into_a_page(tmp_path: Path) -> None:
-    rows = [row_of(n) for n in range(100)]
+    rows = [record_row(n) for n in range(100)]
     rows[7]["url"] = ATTACK
     run_check(write_groups(tmp_path / "records", [rows]), tmp_path / "docs")
     found = pages(tmp_path / "docs")

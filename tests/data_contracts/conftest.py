@@ -3,17 +3,17 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.kernel.tables import Row
 from data_contracts.contract import load_contract
 from pixclip.masks import box_mask, encode_mask
+from tests.rows import record_row
 
-Row = dict[str, Any]
 WIDTH, HEIGHT = 120, 100
 BOX = (10.0, 10.0, 50.0, 60.0)
 MASK = encode_mask(box_mask(BOX, HEIGHT, WIDTH))
@@ -32,25 +32,12 @@ def phash_of(number: int) -> str:
     return sha256_of(number)[:16]
 
 
-def record_row(number: int) -> Row:
-    return {
-        "region_id": f"{number}-00",
-        "record_id": str(number),
-        "url": f"https://example.org/{number}.jpg",
-        "image_caption": "a cat on a mat",
-        "phrase": "a cat",
-        "box_norm": [0.1, 0.1, 0.5, 0.6],
-        "score": 0.9,
-        "clip_similarity": 0.3,
-        "mask_counts": MASK.counts,
-        "mask_size": [HEIGHT, WIDTH],
-        "split": "",
-        "subset": "",
-    }
+def masked_record_row(number: int) -> Row:
+    return record_row(number, mask_counts=MASK.counts, mask_size=[HEIGHT, WIDTH])
 
 
 def candidate_row(number: int) -> Row:
-    row = record_row(number)
+    row = masked_record_row(number)
     del row["box_norm"], row["clip_similarity"]
     return row | {
         "image_sha256": sha256_of(number),
@@ -148,7 +135,7 @@ def grit_row(number: int) -> Row:
 
 MAKERS: dict[str, Callable[[int], Row]] = {
     "grit": grit_row,
-    "records": record_row,
+    "records": masked_record_row,
     "images": image_row,
     "candidates": candidate_row,
     "regions": region_row,

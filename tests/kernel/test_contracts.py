@@ -12,30 +12,14 @@ from components.kernel.errors import ContractViolation, InputError
 from components.kernel.tables import Row, read_rows, write_rows
 from components.kernel.tally import tally, write_quarantine
 from data_contracts import candidates, images, records
+from tests.rows import record_row
 
 NUM_ROWS = 100  # of which the contract lets two go
 SHA256 = "ab" * 32
 
 
-def record(number: int, **changes: Any) -> Row:
-    return {
-        "region_id": f"{number}-00",
-        "record_id": str(number),
-        "url": f"https://example.org/{number}.jpg",
-        "image_caption": "a cat on a mat",
-        "phrase": "a cat",
-        "box_norm": [0.1, 0.1, 0.5, 0.6],
-        "score": 0.9,
-        "clip_similarity": None,
-        "mask_counts": None,
-        "mask_size": None,
-        "split": "",
-        "subset": "",
-    } | changes
-
-
 def candidate(number: int, **changes: Any) -> Row:
-    row = record(number)
+    row = record_row(number)
     del row["box_norm"], row["clip_similarity"]
     return row | {
         "image_sha256": SHA256,
@@ -63,7 +47,7 @@ def ids(path: Path) -> list[str]:
 
 
 def test_good_drafts_are_published_as_they_are(tmp_path: Path) -> None:
-    drafts = write_drafts(tmp_path, [record(n) for n in range(NUM_ROWS)])
+    drafts = write_drafts(tmp_path, [record_row(n) for n in range(NUM_ROWS)])
     metrics = tally(NUM_ROWS, NUM_ROWS, Counter())
     ready, counted, met = check_drafts("select", {}, drafts, metrics)
     assert ready == drafts
@@ -72,7 +56,7 @@ def test_good_drafts_are_published_as_they_are(tmp_path: Path) -> None:
 
 
 def test_rows_within_the_budget_move_and_the_drafts_stay_whole(tmp_path: Path) -> None:
-    rows = [record(n) for n in range(NUM_ROWS)]
+    rows = [record_row(n) for n in range(NUM_ROWS)]
     rows[5]["split"], rows[5]["score"] = "test", 7.0
     rows[95]["url"] = "ftp://example.org/1.jpg"
     drafts = write_drafts(tmp_path, rows)
@@ -91,7 +75,7 @@ def test_rows_within_the_budget_move_and_the_drafts_stay_whole(tmp_path: Path) -
 
 
 def test_tables_without_failing_rows_are_linked_not_written_again(tmp_path: Path) -> None:
-    rows = [record(n) for n in range(NUM_ROWS)]
+    rows = [record_row(n) for n in range(NUM_ROWS)]
     rows[95]["score"] = -1.0
     drafts = write_drafts(tmp_path, rows)
     ready, *_ = check_drafts("select", {}, drafts, {})
@@ -104,8 +88,8 @@ def test_tables_without_failing_rows_are_linked_not_written_again(tmp_path: Path
 
 
 def test_a_region_that_comes_twice_is_counted_twice(tmp_path: Path) -> None:
-    rows = [record(n) for n in range(NUM_ROWS)]
-    rows[-1] = record(3)
+    rows = [record_row(n) for n in range(NUM_ROWS)]
+    rows[-1] = record_row(3)
     drafts = write_drafts(tmp_path, rows)
     ready, metrics, _ = check_drafts("select", {}, drafts, tally(NUM_ROWS, NUM_ROWS, Counter()))
     assert ids(ready["quarantine"]) == ["3-00", "3-00"]
@@ -114,7 +98,7 @@ def test_a_region_that_comes_twice_is_counted_twice(tmp_path: Path) -> None:
 
 
 def test_past_the_budget_the_step_fails_with_rules_counts_and_examples(tmp_path: Path) -> None:
-    rows = [record(n, score=9.0) if n < 3 else record(n) for n in range(NUM_ROWS)]
+    rows = [record_row(n, score=9.0) if n < 3 else record_row(n) for n in range(NUM_ROWS)]
     rows[7]["split"] = "test"
     drafts = write_drafts(tmp_path, rows)
     with pytest.raises(ContractViolation) as error:
@@ -129,7 +113,7 @@ def test_past_the_budget_the_step_fails_with_rules_counts_and_examples(tmp_path:
 
 
 def test_without_a_quarantine_beside_it_no_row_may_fail(tmp_path: Path) -> None:
-    rows = [record(n) for n in range(NUM_ROWS)]
+    rows = [record_row(n) for n in range(NUM_ROWS)]
     rows[0]["score"] = 9.0
     drafts = write_drafts(tmp_path, rows)
     del drafts["quarantine"]
@@ -138,7 +122,7 @@ def test_without_a_quarantine_beside_it_no_row_may_fail(tmp_path: Path) -> None:
 
 
 def test_a_bad_row_of_the_quarantine_itself_fails_the_step(tmp_path: Path) -> None:
-    drafts = write_drafts(tmp_path, [record(n) for n in range(NUM_ROWS)])
+    drafts = write_drafts(tmp_path, [record_row(n) for n in range(NUM_ROWS)])
     bad = {
         "region_id": "7-00",
         "record_id": "7",
@@ -159,7 +143,7 @@ def test_joins_to_the_steps_inputs_are_checked(tmp_path: Path) -> None:
     rows = [candidate(n) for n in range(NUM_ROWS)]
     rows[4]["image_sha256"] = "cd" * 32
     drafts = write_drafts(tmp_path, rows, "candidates")
-    write_rows(tmp_path / "records" / "part.parquet", map(record, range(99)), records.SCHEMA)
+    write_rows(tmp_path / "records" / "part.parquet", map(record_row, range(99)), records.SCHEMA)
     image = dict.fromkeys(images.SCHEMA.names) | {
         "url": "https://example.org/1.jpg",
         "status": "ok",

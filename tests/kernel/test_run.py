@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +18,7 @@ from components.kernel.tables import WORK_FOLDER, read_rows, write_rows
 from components.kernel.tally import quarantine_row, tally, write_quarantine
 from data_contracts.engine import ContractResult
 from data_contracts.records import SCHEMA
+from tests.rows import record_row
 
 Paths = dict[str, Path]
 CALLS: Counter[str] = Counter()
@@ -34,28 +34,11 @@ class MakeSettings(StepSettings):
     threads: int = runtime(1, "how it runs, not what it makes", ge=1)
 
 
-def row_of(number: int) -> dict[str, Any]:
-    return {
-        "region_id": f"{number}-00",
-        "record_id": str(number),
-        "url": f"https://example.org/{number}.jpg",
-        "image_caption": "a cat on a mat",
-        "phrase": "a cat",
-        "box_norm": [0.1, 0.1, 0.5, 0.6],
-        "score": 0.9,
-        "clip_similarity": 0.3,
-        "mask_counts": None,
-        "mask_size": None,
-        "split": "",
-        "subset": "",
-    }
-
-
 @step(image="data")
 def select(grit: In, records: Out, quarantine: Out, settings: MakeSettings) -> Metrics:
     """Write regions, with the fault that the settings name."""
     CALLS["select"] += 1
-    rows = [row_of(number) for number in range(settings.num_rows)]
+    rows = [record_row(number) for number in range(settings.num_rows)]
     if settings.fault == "one_bad_row":
         rows[3]["box_norm"] = [0.1, 0.1, 1.7, 0.6]
     if settings.fault == "many_bad_rows":
@@ -300,7 +283,7 @@ def test_an_input_that_met_its_contract_is_not_checked_again(
 
 
 def test_an_input_without_a_receipt_is_checked(inputs: Paths, tmp_path: Path) -> None:
-    bad = row_of(1) | {"split": "everything"}
+    bad = record_row(1) | {"split": "everything"}
     write_rows(tmp_path / "records" / PART, [bad], SCHEMA)
     with pytest.raises(ContractViolation, match="split_known"):
         run_step(export, {"records": tmp_path / "records"}, {"exports": tmp_path / "out"}, {})
