@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from components.kernel.receipts import read_receipt
+from components.kernel.errors import InputError
+from components.kernel.receipts import Receipt, file_sha256, read_receipt
 from components.kernel.step import In, Metrics, Out, StepSettings, runtime, step
 from components.publish.repository import DataRepository, Remote, Version
 
@@ -50,6 +51,8 @@ def publish(longgrit: In, publication: Out, settings: PublishSettings) -> Metric
     remote = settings.remote or os.path.join("..", "..", f"{folder.name}-storage")
     repository = DataRepository(folder, Remote(remote, settings.endpoint_url))
     receipt = read_receipt(longgrit)
+    if receipt:
+        _require_intact(longgrit, receipt)
     counts = dict(receipt.metrics) if receipt else {}
     version = repository.publish(
         longgrit, settings.name, settings.message or _message(settings.name, counts)
@@ -66,6 +69,24 @@ def publish(longgrit: In, publication: Out, settings: PublishSettings) -> Metric
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     (publication / PUBLICATION_NAME).write_text(text)
     return _metrics(version)
+
+
+def _require_intact(longgrit: Path, receipt: Receipt) -> None:
+    """Refuse files that changed since their receipt was written: it does not speak for those.
+
+    Raises:
+        InputError: names some of them.
+    """
+    changed = []
+    for name, digest in receipt.files.items():
+        path = longgrit / name.removeprefix("longgrit/")
+        if name.startswith("longgrit/") and not (path.is_file() and file_sha256(path) == digest):
+            changed.append(name)
+    if changed:
+        raise InputError(
+            f"{len(changed)} file(s) are missing or not as `pack` wrote them, e.g. "
+            f"{', '.join(changed[:3])}; remove {longgrit} and pack again"
+        )
 
 
 def _message(name: str, counts: Metrics) -> str:

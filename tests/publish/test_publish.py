@@ -9,7 +9,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from components.kernel.receipts import RECEIPT_NAME, Receipt
+from components.kernel.errors import InputError
+from components.kernel.receipts import RECEIPT_NAME, Receipt, file_sha256
 from components.publish.repository import DataRepository, PublishError, Remote
 from components.publish.step import PublishSettings, publish
 from tests.s3_server import s3_server
@@ -89,6 +90,19 @@ def test_versions_are_committed_pushed_and_stored_once(data, project, tmp_path):
     pulled = pull(project, tmp_path / "clone")
     assert (pulled / "train" / "00000.tar").read_bytes() == b"shard" * 1000
     assert not (pulled / "card.md").exists(), "the first version is still to be had"
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"other"), Path.unlink])
+def test_a_data_set_that_changed_since_it_was_packed_is_not_published(data, tmp_path, damage):
+    shard = data / "train" / "00000.tar"
+    files = {"longgrit/train/00000.tar": file_sha256(shard)}
+    receipt = Receipt("pack", "0", {}, {}, {}, {"longgrit": "digest"}, files)
+    (data / RECEIPT_NAME).write_text(receipt.to_json())
+    settings = PublishSettings(repository=str(tmp_path / "repository"))
+    publish.function(data, tmp_path / "publication", settings=settings)
+    damage(shard)
+    with pytest.raises(InputError, match=r"not as `pack` wrote them.*train/00000\.tar"):
+        publish.function(data, tmp_path / "publication", settings=settings)
 
 
 def test_files_of_the_repositorys_own_are_not_replaced(data, project):
