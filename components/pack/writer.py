@@ -22,7 +22,9 @@ def write_shards(
     plan: Sequence[ShardPlan], store: ImageStore, buckets: Path, longgrit: Path
 ) -> None:
     """Write every shard of the plan that is missing."""
-    with progress("pack: write shards", total=sum(len(shard.image_ids) for shard in plan)) as bar:
+    with progress(
+        "pack: write shards", total=sum(len(shard.image_ids) for shard in plan), unit="image"
+    ) as bar:
         for shard in plan:
             if not _part_path(longgrit, shard).exists():
                 rows = read_bucket(buckets, shard)
