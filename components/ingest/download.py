@@ -88,7 +88,7 @@ class Downloader:
 
     async def _finish(self, url: str, outcomes: Counter[str], bar: "tqdm[Any]") -> None:
         entry = self._journal.find(FETCHED, url)
-        if entry is None or entry.fields["is_transient"]:
+        if entry is None or entry.fields["is_transient"] or _is_here(entry):
             entry = await self._fetch(url)
         if not entry.fields["reason"] and self._journal.find(CHECKED, url) is None:
             loop = asyncio.get_running_loop()
@@ -132,6 +132,12 @@ class Downloader:
         data = self._journal.payload(entry)
         checked, jpeg = check_image(data, self._settings.max_pixels, self._settings.min_side_px)
         self._journal.append(CHECKED, entry.fields["url"], asdict(checked), jpeg)
+
+
+def _is_here(entry: Entry) -> bool:
+    """Whether a file of this machine was not read: asking again is free, and `file_root`, which
+    does not belong to the draft's fingerprint, may be another one by now."""
+    return bool(entry.fields["reason"]) and entry.fields["url"].startswith("file:")
 
 
 def failure_of(journal: Journal, url: str) -> tuple[str, str]:

@@ -83,8 +83,14 @@ def require_success(reasons: Sequence[str], min_success_rate: float) -> None:
             f"ingest: only {num_ok} of {len(reasons)} URLs gave an image, "
             f"ingest.min_success_rate asks for {min_success_rate:.0%}",
             failures,
-            "Start it again to retry the transient failures; lower the rate if the list is old.",
+            _advice(failures),
         )
+
+
+def _advice(failures: Mapping[str, int]) -> str:
+    if failures.get("file_not_allowed") or failures.get("file_missing"):
+        return "Set ingest.file_root to the folder that the images of file:/// URLs lie in."
+    return "Start it again to retry the transient failures; lower the rate if the list is old."
 
 
 def _write_lost_regions(

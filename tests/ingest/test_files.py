@@ -2,6 +2,8 @@ import os
 
 import pytest
 
+from components.kernel.errors import GateError
+
 SECRET = b"\xff\xd8\xff the bytes of a secret"
 
 
@@ -56,3 +58,11 @@ def test_without_a_root_every_file_url_is_refused(root, ingest_urls):
 def test_a_file_over_the_limit_is_refused(root, ingest_urls):
     url = "file:///images/a%20b.jpg"
     assert ingest_urls([url], file_root=str(root), max_bytes=100).reason(url) == "too_large"
+
+
+def test_a_corrected_root_is_used_on_the_draft_of_a_wrong_one(root, ingest_urls):
+    url = "file:///images/a%20b.jpg"
+    for wrong in ("", str(root / "images")):
+        with pytest.raises(GateError, match=r"Set ingest\.file_root"):
+            ingest_urls([url], file_root=wrong, min_success_rate=1)
+    assert ingest_urls([url], file_root=str(root), min_success_rate=1).reason(url) == ""
