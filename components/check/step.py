@@ -8,6 +8,7 @@ from pathlib import Path
 
 from components.check.pages import WHOLE, is_past_budget, num_failing, write_site
 from components.check.settings import CheckSettings
+from components.kernel.contracts import require_parquet
 from components.kernel.errors import ContractViolation
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import groups_of
@@ -26,6 +27,8 @@ def check(checked: In, data_docs: Out, settings: CheckSettings) -> Metrics:
     """
     contract = load_contract(settings.artifact)
     assert contract is not None, f"{settings.artifact} has no contract"
+    if checked.is_file() or any(checked.rglob("*.parquet")):
+        require_parquet("checked", checked)
     whole = check_table(settings.artifact, checked)
     groups = _groups_to_show(checked, whole, settings.max_group_pages)
     results = {group: check_table(settings.artifact, checked / group) for group in groups}

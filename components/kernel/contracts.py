@@ -42,15 +42,30 @@ def require_contract(name: str, path: Path) -> None:
     """Check an input, unless receipts say that it met this very contract when it was made.
 
     Raises:
+        InputError: it has no tables, or files that are none.
         ContractViolation: it does not meet its contract.
     """
     if load_contract(name) is None or _has_met(name, path):
         return
     if path.is_dir() and not any(path.rglob("*.parquet")):
         raise InputError(f"input {name} at {path} holds no Parquet file")
+    require_parquet(name, path)
     result = check_table(name, path)
     if result.failures:
         raise ContractViolation(name, [str(failure) for failure in result.failures])
+
+
+def require_parquet(name: str, path: Path) -> None:
+    """Refuse files that are called Parquet and are not.
+
+    Raises:
+        InputError: names the first such file.
+    """
+    for table in table_paths(path):
+        try:
+            pq.read_metadata(table)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"input {name}: {table} is no Parquet file: {error}") from None
 
 
 def _has_met(name: str, path: Path) -> bool:

@@ -25,7 +25,8 @@ class GateError(PipelineError):
     def __init__(self, what: str, reasons: Mapping[str, int], advice: str) -> None:
         ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         histogram = ", ".join(f"{reason} {count}" for reason, count in ranked)
-        super().__init__(f"{what} ({histogram}). {advice}")
+        shown = f" ({histogram})" if histogram else ""
+        super().__init__(f"{what}{shown}. {advice}")
         self.reasons = dict(reasons)
 
 

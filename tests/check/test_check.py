@@ -1,5 +1,6 @@
 """An artifact as a whole: rules over all groups, pages that need nothing from elsewhere."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from components.check.offline import offline_page
 from components.check.step import check
-from components.kernel.errors import ContractViolation, SettingsError
+from components.kernel.errors import ContractViolation, InputError, SettingsError
 from components.kernel.run import run_step
 from components.kernel.tables import Row, write_rows
 from data_contracts.records import SCHEMA
@@ -132,3 +133,18 @@ def test_the_text_of_a_page_stays() -> None:
     found = offline_page(page)
     assert "x.test" not in found
     assert "<b>kept</b><p id=a>not recorded</p>" in found
+
+
+def test_a_file_that_is_no_parquet_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "part-00000.parquet").write_text("no table at all")
+    with pytest.raises(InputError, match=r"part-00000.parquet is no Parquet file"):
+        run_check(tmp_path / "records", tmp_path / "docs")
+
+
+def test_great_expectations_says_nothing_of_its_own_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        run_check(three_groups(tmp_path / "records"), tmp_path / "docs")
+    assert not [line for line in caplog.messages if "temporary directory" in line]
