@@ -22,6 +22,7 @@ from components.kernel.run import run_step
 from components.kernel.settings import merge, parse_assignments, read_params
 from components.kernel.step import STEP_NAMES, Step, load_step
 
+log = logging.getLogger(__name__)
 Definitions = list[tuple[str, str]]
 
 
@@ -103,7 +104,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except PipelineError as error:
+    except (PipelineError, OSError) as error:
+        # An error of the system names its file: no permission, no space, no folder there.
+        log.debug("where it happened:", exc_info=True)
         click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
 

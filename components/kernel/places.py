@@ -53,10 +53,14 @@ def only_run(output: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another run writes there now.
+        InputError: nothing can be written there.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
     path = output.with_name(f".{output.name}.lock")
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"cannot write {output}: {error.filename}: {error.strerror}") from None
     try:
         _lock(file, path, output)
         try:

@@ -64,6 +64,12 @@ def test_empty_folders_and_the_same_artifact_are_replaced(places: Path) -> None:
     assert (places / "exports" / "copy").read_text() == "newer"
 
 
+def test_an_output_below_a_file_is_refused_by_name(places: Path) -> None:
+    (places / "longgrit-file").write_text("no folder")
+    with pytest.raises(InputError, match=r"cannot write .*longgrit-file/exports: .*File exists"):
+        run(places, "longgrit-file/exports")
+
+
 def test_two_runs_do_not_write_the_same_output_at_once(places: Path) -> None:
     with only_run(places / "exports"), pytest.raises(BusyError, match="another run is writing"):
         run(places)

@@ -1,0 +1,80 @@
+"""What the command line says when something is wrong: one line, no traceback."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components import cli
+
+PIXCLIP = [sys.executable, "-m", "components.cli"]
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+
+
+def failure(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setattr(sys, "argv", ["pixclip", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return stopped.value.code
+
+
+def select(folder: Path) -> list[str]:
+    (folder / "grit").mkdir(exist_ok=True)
+    quarantine = f"--quarantine={folder}/quarantine.parquet"
+    return ["select", f"--grit={folder}/grit", f"--records={folder}/file/records", quarantine]
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "message"),
+    [
+        (["--set=min_scor=1"], 2, "did you mean 'min_score'?"),
+        (["--set=min_score=[1"], 2, "not YAML"),
+        ([], 1, "InputError: cannot write"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    extra: list[str],
+    code: int,
+    message: str,
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert failure([*select(tmp_path), *extra], monkeypatch) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_ctrl_c_ends_a_step_with_advice_and_without_a_traceback(tmp_path: Path) -> None:
+    pipe = tmp_path / "annotations.json"
+    os.mkfifo(pipe)  # reading it blocks: the step is in the middle of its work
+    settings = [f"--set=images={tmp_path}", f"--set=annotations={pipe}"]
+    command = [*PIXCLIP, "import-coco", f"--grit={tmp_path}/grit", *settings]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with process, pipe.open("wb"):  # opens as soon as the step reads
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert told.strip() == "stopped; run the same command again to go on"
+
+
+def test_an_error_of_the_system_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "part-00000.parquet")
+
+    monkeypatch.setattr("components.cli.run_step", full)
+    assert failure(select(tmp_path), monkeypatch) == 1
+    told = "OSError: [Errno 28] No space left on device: 'part-00000.parquet'"
+    assert capsys.readouterr().err.strip() == told
