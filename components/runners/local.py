@@ -78,11 +78,6 @@ class LocalBackend:
         return metrics
 
 
-def run_locally(run: StepRun) -> Metrics:
-    """Run a step's component in a subprocess of this machine."""
-    return LocalBackend(subprocess_runner).run(run)
-
-
 def subprocess_runner(_: StepRun) -> Any:
     """A runner in this very environment: no virtual environment is made for a task."""
     from kfp import local

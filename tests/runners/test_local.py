@@ -12,7 +12,6 @@ from components.runners.backends import StepCrashedError, StepRun, open_backend
 from components.runners.local import (
     container_environment,
     docker_runner,
-    run_locally,
     shared_folder,
 )
 from data_contracts.contract import contract_digest
@@ -54,7 +53,7 @@ def home(tmp_path_factory) -> Path:
     packed(home / "longgrit")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIXCLIP_HOME", str(home))
-        metrics = run_locally(RELATIVE_RUN)
+        metrics = open_backend("local").run(RELATIVE_RUN)
     (home / "metrics.json").write_text(json.dumps(metrics))
     return home
 
@@ -79,13 +78,15 @@ def test_relative_paths_also_of_settings_belong_to_the_project(home):
 def test_a_finished_step_starts_no_process(home, monkeypatch):
     monkeypatch.setenv("PIXCLIP_HOME", str(home))
     monkeypatch.setattr("components.runners.local._pipeline", None)
-    assert run_locally(RELATIVE_RUN) == json.loads((home / "metrics.json").read_text())
+    assert open_backend("local").run(RELATIVE_RUN) == json.loads(
+        (home / "metrics.json").read_text()
+    )
 
 
 def test_the_step_s_own_error_comes_back_from_the_process(publish_run, capsys):
     missing = StepRun("publish", {"longgrit": Path("/nowhere/longgrit")}, publish_run.outputs)
     with pytest.raises(InputError, match="input longgrit is not at /nowhere/longgrit"):
-        run_locally(missing)
+        open_backend("local").run(missing)
     assert "Traceback" in capsys.readouterr().out, "the component's output is shown"
     assert not publish_run.outputs["publication"].exists()
 
@@ -94,7 +95,7 @@ def test_a_wrong_setting_is_refused_before_anything_starts(publish_run, monkeypa
     monkeypatch.setattr("components.runners.local._pipeline", None)
     wrong = StepRun("publish", publish_run.inputs, publish_run.outputs, {"nmae": "x"})
     with pytest.raises(SettingsError, match="did you mean 'name'"):
-        run_locally(wrong)
+        open_backend("local").run(wrong)
 
 
 def test_a_killed_component_is_a_crash_that_may_be_retried(publish_run, tmp_path, monkeypatch):
@@ -104,7 +105,7 @@ def test_a_killed_component_is_a_crash_that_may_be_retried(publish_run, tmp_path
     deadly.chmod(0o755)
     monkeypatch.setenv("PATH", f"{deadly.parent}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(StepCrashedError, match="step publish ended without an outcome"):
-        run_locally(publish_run)
+        open_backend("local").run(publish_run)
     assert not publish_run.outputs["publication"].exists()
 
 
