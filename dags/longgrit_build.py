@@ -102,7 +102,7 @@ def check_settings(params: Any = None, dag_run: Any = None) -> None:
     """Refuse wrong settings now, not hours later."""
     from components.operators.conf import refuse_wrong_conf
 
-    refuse_wrong_conf([params["source"], *STEPS], params, dag_run.conf or {})
+    refuse_wrong_conf([params["source"], *STEPS], PARAMS, params, dag_run.conf or {})
 
 
 @task

@@ -11,19 +11,21 @@ from components.runners.home import at_home
 
 
 def refuse_wrong_conf(
-    steps: Iterable[str], params: Mapping[str, Any], conf: Mapping[str, Any]
+    steps: Iterable[str], known: Iterable[str], params: Mapping[str, Any], conf: Mapping[str, Any]
 ) -> None:
     """Check the names of the parameters, which Airflow does not, and every step's settings.
+
+    `known` names the DAG's own parameters: Airflow adds to `params` whatever the conf holds.
 
     Raises:
         AirflowFailException: says what is wrong; there is no retry.
     """
     from components.runners.plan import check_settings
 
-    unknown = sorted(set(conf) - set(params))
+    unknown = sorted(set(conf) - set(known))
     if unknown:
         raise AirflowFailException(
-            f"--conf: no such parameter: {', '.join(unknown)}; known are {', '.join(params)}"
+            f"--conf: no such parameter: {', '.join(unknown)}; known are {', '.join(known)}"
         )
     try:
         check_settings(steps, at_home(params["params_file"]), params["overrides"])

@@ -169,12 +169,15 @@ PARAMS = {"params_file": "params.yaml", "overrides": {}, "source": "sample_grit"
 def test_a_conf_that_cannot_work_stops_the_run_before_it_starts(home, conf, params, message):
     from airflow.sdk.exceptions import AirflowFailException
 
+    merged = {**PARAMS, **params, **conf}  # as Airflow does
     with pytest.raises(AirflowFailException, match=message):
-        refuse_wrong_conf(["sample_grit", "select"], {**PARAMS, **params}, conf)
+        refuse_wrong_conf(["sample_grit", "select"], PARAMS, merged, conf)
 
 
 def test_a_good_conf_passes(home):
-    refuse_wrong_conf(["select"], PARAMS | {"overrides": ASKED_BY_THE_RUN}, {"overrides": {}})
+    refuse_wrong_conf(
+        ["select"], PARAMS, PARAMS | {"overrides": ASKED_BY_THE_RUN}, {"overrides": {}}
+    )
 
 
 def test_groups_are_listed_in_order_and_none_is_an_error(home):
