@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from components.kernel.artifacts import ARTIFACTS
 from components.kernel.errors import PipelineError, SettingsError
+from components.kernel.logs import quieten_libraries
 from components.kernel.receipts import Receipt
 from components.kernel.run import run_step
 from components.kernel.settings import merge, parse_assignments, read_params
@@ -77,8 +78,7 @@ def cli(verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    for noisy in ("httpx", "botocore", "PIL", "great_expectations"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    quieten_libraries()
 
 
 @cli.command()

@@ -5,7 +5,6 @@ so that the image of a step needs no more of it than its executor.
 """
 
 import json
-import logging
 import os
 import select
 import stat
@@ -17,13 +16,12 @@ from typing import Any, Protocol
 
 from components.kernel import errors
 from components.kernel.errors import PipelineError
+from components.kernel.logs import quieten_libraries
 from components.kernel.receipts import Receipt
 from components.kernel.run import run_step
 from components.kernel.step import Metrics, load_step
 
 METRICS = "metrics"
-# Loggers that say a line a request; the steps' own progress bars tell more in less.
-NOISY_LOGGERS = ("httpx", "botocore", "PIL", "great_expectations")
 
 
 class KfpArtifact(Protocol):
@@ -56,8 +54,7 @@ def run_component(
     written to the metrics artifact.
     """
     _stop_with_the_runner()
-    for logger in NOISY_LOGGERS:
-        logging.getLogger(logger).setLevel(logging.WARNING)
+    quieten_libraries()
     for output, path in json.loads(destinations).items():
         {**outputs, METRICS: metrics}[output].path = path
     try:
