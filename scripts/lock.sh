@@ -15,7 +15,7 @@ compile() { # $1: lock; the rest: options of uv
 }
 
 compile laptop --all-extras "$@"
-for image in data annotate; do
+for image in data annotate train; do
     compile "$image" --extra "$image" --constraint locks/laptop.txt "$@"
 done
 sh demo/vllm/lock.sh "$@"

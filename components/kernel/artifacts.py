@@ -26,4 +26,12 @@ ARTIFACTS = {
     "checked": Artifact("any artifact whose contract is checked as a whole"),
     "data_docs": Artifact("Great Expectations results as web pages"),
     "publication": Artifact("what was published: DVC revision, counts, contract result"),
+    "text_tower": Artifact("a language model made an encoder: Hugging Face folder"),
+    "text_embeddings": Artifact("one embedding a distinct caption, keyed by the caption's hash"),
+    "parent": Artifact("the checkpoint that training starts from"),
+    "checkpoint": Artifact("a model that pixclip.load opens: safetensors and configuration"),
+    "curves": Artifact("loss, rates and speed of every step as CSV", is_folder=False),
+    "evaluation": Artifact("metrics by protocol, every sample's ranks, pictures"),
+    "registration": Artifact("which version of the registry a checkpoint became"),
+    "promotion": Artifact("what the policy said of a candidate, check by check"),
 }

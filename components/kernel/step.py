@@ -25,7 +25,7 @@ In = Annotated[Path, IN]
 Out = Annotated[Path, OUT]
 Metrics = dict[str, int | float]
 
-# In the order in which `longgrit_build` runs them.
+# In the order in which `longgrit_build` and then `pixclip_train` run them.
 STEP_NAMES = (
     "sample_grit",
     "import_grit",
@@ -39,6 +39,15 @@ STEP_NAMES = (
     "export",
     "check",
     "publish",
+    "resolve_data",
+    "adapt_text",
+    "embed_text",
+    "init_model",
+    "train",
+    "evaluate",
+    "register",
+    "promote",
+    "rollback",
 )
 
 

@@ -1,0 +1,7 @@
+"""The settings of evaluate."""
+
+from components.kernel.step import StepSettings
+
+
+class EvaluateSettings(StepSettings):
+    """To be written."""

@@ -1,0 +1,7 @@
+"""The settings of init_model."""
+
+from components.kernel.step import StepSettings
+
+
+class InitModelSettings(StepSettings):
+    """To be written."""

@@ -1,0 +1,7 @@
+"""The settings of register."""
+
+from components.kernel.step import StepSettings
+
+
+class RegisterSettings(StepSettings):
+    """To be written."""
