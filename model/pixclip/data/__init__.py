@@ -1,0 +1,1 @@
+"""LongGRIT for training and evaluation."""
