@@ -1,0 +1,1 @@
+"""What is recorded of training and models, in MLflow: nothing else here imports it."""
