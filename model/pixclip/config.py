@@ -58,6 +58,8 @@ class TextConfig:
     max_tokens: int = 512
     prefix: str = ""  # text around every caption, e.g. the chat markers of Llama-3
     suffix: str = ""
+    # Tokens of one forward pass. Part of the model: rounding depends on the shape of a pass.
+    tokens_per_pass: int = 512
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,159 @@
+"""The text tower: a language model that gives every caption one vector.
+
+    encoder = TextEncoder.open("text_tower")
+    pooled_nE = encoder.encode(["a red car", "a very long description …"])
+
+A caption's vector is the mean of the last hidden states over the caption's own tokens: neither
+markers (prefix, suffix, start and end of text) nor padding count. It does not depend on the other
+captions of a call, their number or their order: see `TextEncoder.encode`.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixclip.config import TextConfig, from_dict, to_dict
+from pixclip.text.language_model import open_language_model, read_both_ways
+from pixclip.text.tokens import Caption, CaptionTokenizer
+
+# n = texts of a call, R = rows of a pass, N = padded length, E = width of the language model
+CONFIG_NAME = "text_tower.json"
+
+
+class TextEncoder:
+    """A language model that gives every caption one vector of width `config.embed_dim`."""
+
+    def __init__(self, body: Any, tokenizer: Any, config: TextConfig) -> None:
+        if body.config.hidden_size != config.embed_dim:
+            raise ValueError(
+                f"text.embed_dim must be the language model's width {body.config.hidden_size}, "
+                f"got {config.embed_dim}"
+            )
+        self.config = config
+        self.tokenize = CaptionTokenizer(tokenizer, config)
+        self._body = body
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def open(
+        cls, folder: str | os.PathLike[str], device: str = "cpu", dtype: torch.dtype | None = None
+    ) -> "TextEncoder":
+        """The text tower in a folder; `dtype` None means bfloat16 on a GPU and float32 on a CPU.
+
+        Raises:
+            ValueError: the folder is no text tower, or its weights are not complete.
+        """
+        from transformers import AutoTokenizer
+
+        config, _ = read_text_tower(Path(folder))
+        if dtype is None:
+            dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+        body = open_language_model(Path(folder), with_head=False, dtype=dtype).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        return cls(body, tokenizer, config)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """The vectors [n, E] of texts: bfloat16 values, as caches store them, in float32 on the CPU.
+
+        Rounding in a matrix product depends on the product's shape. So a caption is padded to a
+        length that it alone decides, and every pass over that length has the same number of rows.
+
+        Raises:
+            ValueError: a text is empty.
+        """
+        return self.encode_tokens(self.tokenize(texts))
+
+    @torch.inference_mode()
+    def encode_tokens(
+        self, captions: Sequence[Caption], on_pass: Callable[[int], object] | None = None
+    ) -> Tensor:
+        """The vectors [n, E] of tokenized captions; tells `on_pass` how many each pass finished."""
+        pooled_nE = torch.empty(len(captions), self.config.embed_dim)
+        was_training = self._body.training
+        self._body.eval()
+        for length, places in self._passes(captions):
+            rows = [captions[place] for place in places]
+            pooled_nE[torch.tensor(places)] = self._run_pass(rows, length)
+            if on_pass is not None:
+                on_pass(len(places))
+        self._body.train(was_training)
+        return pooled_nE
+
+    def _passes(self, captions: Sequence[Caption]) -> Iterator[tuple[int, list[int]]]:
+        """Places of captions that go through the model together, longest first."""
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for place, caption in enumerate(captions):
+            by_length[caption.padded_length].append(place)
+        for length in sorted(by_length, reverse=True):
+            places, num_rows = by_length[length], self._num_rows(length)
+            for start in range(0, len(places), num_rows):
+                yield length, places[start : start + num_rows]
+
+    def _num_rows(self, length: int) -> int:
+        return max(1, self.config.tokens_per_pass // length)
+
+    def _run_pass(self, captions: list[Caption], length: int) -> Tensor:
+        # Missing rows are filled with the first one: the shape must not depend on their number.
+        num_rows = self._num_rows(length)
+        filled = captions + captions[:1] * (num_rows - len(captions))
+        device = self._body.device
+        ids_RN = torch.zeros(num_rows, length, dtype=torch.long)
+        for row, caption in enumerate(filled):
+            ids_RN[row, : len(caption.ids)] = torch.tensor(caption.ids)
+        is_token_RN = _between(0, [len(caption.ids) for caption in filled], length)
+        is_pooled_RN = is_token_RN & _between(
+            [caption.start for caption in filled], [caption.stop for caption in filled], length
+        )
+        hidden_RNE = read_both_ways(self._body, ids_RN.to(device), is_token_RN.to(device))
+        pooled_RE = mean_over(hidden_RNE, is_pooled_RN.to(device))
+        return pooled_RE[: len(captions)].bfloat16().float().cpu()
+
+
+def mean_over(hidden_BNE: Tensor, is_pooled_BN: Tensor) -> Tensor:
+    """The mean [B, E] of hidden states over chosen tokens, in float32."""
+    weights_BN1 = is_pooled_BN.unsqueeze(-1).float()
+    total_BE = torch.where(is_pooled_BN.unsqueeze(-1), hidden_BNE.float(), 0.0).sum(dim=1)
+    return total_BE / weights_BN1.sum(dim=1)
+
+
+def _between(starts: int | list[int], stops: list[int], length: int) -> Tensor:
+    places_1N = torch.arange(length)[None]
+    return (places_1N >= torch.tensor(starts).reshape(-1, 1)) & (
+        places_1N < torch.tensor(stops).reshape(-1, 1)
+    )
+
+
+def save_text_tower(
+    folder: Path, body: Any, tokenizer: Any, config: TextConfig, provenance: Mapping[str, Any]
+) -> None:
+    """Write a self-contained text tower: weights (safetensors), tokenizer, `text_tower.json`."""
+    body.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    described = {"config": to_dict(config), "provenance": dict(provenance)}
+    (folder / CONFIG_NAME).write_text(
+        json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+def read_text_tower(folder: Path) -> tuple[TextConfig, dict[str, Any]]:
+    """Configuration and provenance of the text tower in a folder.
+
+    Raises:
+        ValueError: the folder is none.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{folder} is no text tower: {CONFIG_NAME} cannot be read ({error}); "
+            "`pixclip adapt-text` makes one of a causal language model"
+        ) from None
+    config: TextConfig = from_dict(TextConfig, content["config"], f"{path}: config")
+    return config, dict(content["provenance"])

@@ -1,0 +1,75 @@
+"""A causal language model of transformers that reads in both directions (LLM2Vec, step 1)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# B = texts, N = tokens, E = width of the language model
+
+
+def open_language_model(
+    source: str | Path, *, revision: str = "main", with_head: bool, dtype: torch.dtype | None = None
+) -> Any:
+    """The model at `source` (a folder or a name on the Hugging Face Hub), reading both ways.
+
+    Only safetensors are read and no code of the model's repository is run. `dtype` None keeps the
+    checkpoint's own.
+
+    Raises:
+        ValueError: weights are missing or do not fit, or the model still reads one way only.
+        OSError: there is no such model.
+    """
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    model, report = (AutoModelForCausalLM if with_head else AutoModel).from_pretrained(
+        str(source),
+        revision=revision,
+        dtype=dtype or "auto",
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+    )
+    _require_complete(source, report)
+    model.config.is_causal = False  # saved: transformers itself then builds masks for both ways
+    model.config.use_cache = False
+    _require_both_ways(model)
+    return model.eval()
+
+
+def read_both_ways(body: Any, ids_BN: Tensor, is_token_BN: Tensor) -> Tensor:
+    """The last hidden states [B, N, E] of a model body; every token sees every token.
+
+    The mask is always given in full: transformers leaves it out of a batch without padding, and
+    another attention kernel, with other rounding, would run.
+    """
+    length = ids_BN.shape[1]
+    sees_B1NN = is_token_BN[:, None, None, :].expand(-1, 1, length, -1)
+    output = body(input_ids=ids_BN, attention_mask=sees_B1NN, use_cache=False)
+    hidden_BNE: Tensor = output.last_hidden_state
+    return hidden_BNE
+
+
+@torch.no_grad()
+def _require_both_ways(model: Any) -> None:
+    """Change the last token and see the first position's state change."""
+    body = model.eval().base_model
+    ids_BN = torch.ones(2, 4, dtype=torch.long, device=body.device)
+    ids_BN[1, 3] = 0
+    hidden_BNE = read_both_ways(body, ids_BN, torch.ones_like(ids_BN, dtype=torch.bool))
+    if torch.equal(hidden_BNE[0, 0], hidden_BNE[1, 0]):
+        raise ValueError(
+            f"{type(model).__name__} does not take a full attention mask, so it cannot read in "
+            "both directions; take a model of another architecture (Llama, Mistral, Qwen …)"
+        )
+
+
+def _require_complete(source: str | Path, report: Any) -> None:
+    faults = [*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])]
+    if faults:
+        raise ValueError(
+            f"{source} lacks {len(faults)} weight(s) of its own architecture, or they have another "
+            f"shape: {', '.join(sorted(faults)[:5])}; the checkpoint is damaged or of another class"
+        )
