@@ -1,0 +1,1 @@
+"""How well a model tells regions apart: protocol, ranks, intervals, comparison, pictures."""

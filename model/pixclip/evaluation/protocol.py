@@ -1,0 +1,56 @@
+"""What is measured and how, by an id: two evaluations of one protocol and one data set compare.
+
+Published numbers of this field often differ because candidate pool, captions or normalisation
+do. Whatever changes a number is therefore written down here; a change makes another digest.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+TOPS = (1, 5, 10)
+ALL = "all"  # the name of the whole split among its subsets
+TIE_TOLERANCE = 1e-6  # of cosine similarities; float32 products differ by 1e-7 with their order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A definition of an evaluation; every field is part of its digest."""
+
+    id: str
+    split: str
+    tops: tuple[int, ...]
+    tie_tolerance: float
+    embeddings: str
+    preprocessing: str
+    pool: str
+    right_answers: str
+    ties: str
+    questions: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """sha256 hex of the definition."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+LONGGRIT_REGIONS = Protocol(
+    id="longgrit-regions/1",
+    split="benchmark",
+    tops=TOPS,
+    tie_tolerance=TIE_TOLERANCE,
+    embeddings="L2-normalised float32; similarity is the cosine",
+    preprocessing="the model's own: image squashed to its square, mask averaged over areas; "
+    "an image without a mask gets the mask that is 1 everywhere",
+    pool="all regions and distinct captions of the split, or of the subset for its own numbers",
+    right_answers="every candidate whose text is the very text of the question's region or image",
+    ties="a wrong candidate within tie_tolerance of the best right one counts as ahead of it",
+    questions=(
+        "mask_to_text: a region asks for its long caption among all long captions",
+        "text_to_mask: a region's long caption asks for the region among all regions",
+        "short_mask_to_text, short_text_to_mask: the same with short captions",
+        "scene: a region asks for its long caption among those of the regions of its image; "
+        "images with at least two different long captions only",
+        "image_to_text, text_to_image: whole images and the captions that came with them",
+    ),
+)
