@@ -1,0 +1,134 @@
+"""What callers have becomes what the model works with: an RGB image, and masks of its size."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pycocotools import mask as coco
+
+from pixclip.images import opaque, open_image
+from pixclip.masks import Mask, Rle, box_mask, decode_mask
+
+ImageLike = Image.Image | npt.NDArray[np.uint8] | str | Path | bytes
+# An array or picture [H, W], an RLE (ours or COCO's), a box, a polygon or several polygons.
+RegionLike = Rle | Mapping[str, Any] | Image.Image | npt.NDArray[Any] | Sequence[Any]
+
+
+def as_image(image: ImageLike) -> Image.Image:
+    """An RGB image from what callers have.
+
+    A path or encoded bytes are opened safely and turned upright; a PIL image is taken as it is
+    turned, so that masks made for it fit; an array is uint8 RGB [H, W, 3].
+
+    Raises:
+        ValueError: an array of another shape or type; `ImageError` if bytes cannot be decoded.
+    """
+    if isinstance(image, str | Path):
+        return open_image(Path(image).read_bytes())
+    if isinstance(image, bytes):
+        return open_image(image)
+    if isinstance(image, Image.Image):
+        return opaque(image)
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise ValueError(
+            f"an image array must be uint8 RGB of shape [height, width, 3], "
+            f"got {array.dtype} {list(array.shape)}; convert it first"
+        )
+    return Image.fromarray(array)
+
+
+def as_mask(region: RegionLike, height_px: int, width_px: int) -> Mask:
+    """The mask [H, W] of a region of an image.
+
+    A region is an array or picture [H, W] (true, 1 or 255 inside), an RLE, a box (x1, y1, x2, y2)
+    in pixels, a polygon [x, y, x, y, …] of three points or more, or a list of polygons.
+
+    Raises:
+        ValueError: the region is of an image of another size, holds nothing of the image, or is
+            in no such form; says which and what to do.
+    """
+    if isinstance(region, Rle):
+        mask = _of_rle(region, height_px, width_px)
+    elif isinstance(region, Mapping):
+        mask = _of_rle(_as_rle(region), height_px, width_px)
+    elif isinstance(region, Image.Image) or len(getattr(region, "shape", ())) > 1:
+        mask = _of_array(np.asarray(region), height_px, width_px)
+    else:
+        mask = _of_numbers(list(region), height_px, width_px)
+    if not mask.any():
+        raise ValueError(
+            f"the region covers no pixel of the image of {width_px} x {height_px}; "
+            "for the whole image pass no mask"
+        )
+    return mask
+
+
+def _as_rle(data: Mapping[str, Any]) -> Rle:
+    """A COCO dictionary; its counts are a string, bytes or a list of runs."""
+    try:
+        (height_px, width_px), counts = data["size"], data["counts"]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            "a run-length encoding needs `size` [height, width] and `counts`, "
+            f"got {sorted(map(str, data))}"
+        ) from None
+    if isinstance(counts, list):
+        if min(counts, default=0) < 0 or sum(counts) != height_px * width_px:
+            raise ValueError(f"the mask's runs do not add up to {height_px} x {width_px} pixels")
+        counts = coco.frPyObjects(dict(data), height_px, width_px)["counts"]
+    return Rle(height_px, width_px, counts if isinstance(counts, str) else counts.decode("ascii"))
+
+
+def _of_rle(rle: Rle, height_px: int, width_px: int) -> Mask:
+    _check_size((rle.height_px, rle.width_px), height_px, width_px)
+    return decode_mask(rle)
+
+
+def _of_array(array: npt.NDArray[Any], height_px: int, width_px: int) -> Mask:
+    _check_size(array.shape, height_px, width_px)
+    if array.dtype == np.bool_:
+        return array
+    values = np.unique(array)
+    if not np.isin(values, (0, 1)).all() and not np.isin(values, (0, 255)).all():
+        raise ValueError(
+            "a mask array must hold only 0 and 1, or 0 and 255, "
+            f"got values from {values[0]} to {values[-1]}; compare it with a threshold first"
+        )
+    return np.asarray(array != 0)
+
+
+def _check_size(shape: Sequence[int], height_px: int, width_px: int) -> None:
+    if tuple(shape) != (height_px, width_px):
+        raise ValueError(
+            f"the mask is {' x '.join(map(str, shape))} (height x width), but its image is "
+            f"{height_px} x {width_px}; a mask must be made for the image it goes with"
+        )
+
+
+def _of_numbers(numbers: list[Any], height_px: int, width_px: int) -> Mask:
+    is_flat = all(np.ndim(number) == 0 for number in numbers)
+    polygons = [np.asarray(p, dtype=float).ravel() for p in ([numbers] if is_flat else numbers)]
+    if not polygons or any(len(p) % 2 or not np.isfinite(p).all() for p in polygons):
+        raise ValueError(f"a box or polygon must be pairs of finite numbers, got {numbers}")
+    if is_flat and len(numbers) == 4:
+        return _of_box(polygons[0], height_px, width_px)
+    if any(len(polygon) < 6 for polygon in polygons):
+        raise ValueError(f"a polygon needs three points [x, y, x, y, x, y], got {numbers}")
+    outlines = coco.frPyObjects([p.tolist() for p in polygons], height_px, width_px)
+    return np.asarray(coco.decode(coco.merge(outlines)), dtype=bool)
+
+
+def _of_box(box: npt.NDArray[np.float64], height_px: int, width_px: int) -> Mask:
+    x1, y1, x2, y2 = map(float, box)
+    if x1 >= x2 or y1 >= y2:
+        raise ValueError(f"a box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {box}")
+    if min(x1, y1) >= 0 and max(x2, y2) <= 1 and any(side % 1 for side in box):
+        raise ValueError(
+            f"the box {box} looks like shares of the image; boxes are in pixels: multiply by "
+            f"width {width_px} and height {height_px}"
+        )
+    return box_mask((x1, y1, x2, y2), height_px, width_px)
