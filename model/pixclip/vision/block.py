@@ -3,31 +3,15 @@
 Legend: B samples, N tokens, Q queries (the first tokens), W width, P patches, h heads.
 """
 
-from typing import Protocol
-
 from torch import Tensor, nn
 
-from pixclip.vision.attention import attention_weights
-
-
-class Attention(Protocol):
-    """What a block asks of its attention."""
-
-    def queries_keys_values(
-        self, tokens_BNW: Tensor, num_queries: int | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Heads of the first `num_queries` queries and of all keys and values."""
-
-    def __call__(self, tokens_BNW: Tensor, num_queries: int | None = None) -> Tensor:
-        """[B, Q, W]: the outputs of the first `num_queries` tokens."""
+from pixclip.vision.attention import Attention
 
 
 class Block(nn.Module):
     """Pre-norm residual block: attention, then MLP."""
 
-    attention: Attention
-
-    def __init__(self, width: int, attention: nn.Module, mlp: nn.Module, eps: float) -> None:
+    def __init__(self, width: int, attention: Attention, mlp: nn.Module, eps: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attention = attention
@@ -35,7 +19,7 @@ class Block(nn.Module):
         self.mlp = mlp
 
     def forward(self, tokens_BNW: Tensor, num_queries: int | None = None) -> Tensor:
-        """[B, Q, W]: the first `num_queries` tokens (default: all), having looked at all.
+        """[B, Q, W]: the first `num_queries` tokens (`None`: all), having looked at all.
 
         With fewer queries all but the keys and values costs less; the result is the same.
         """
@@ -46,5 +30,4 @@ class Block(nn.Module):
 
     def cls_attention(self, tokens_BNW: Tensor) -> Tensor:
         """[B, h, P]: how much [CLS] looks at each patch; what is left to one is for itself."""
-        queries, keys, _ = self.attention.queries_keys_values(self.norm1(tokens_BNW), 1)
-        return attention_weights(queries, keys)[:, :, 0, 1:]
+        return self.attention.weights(self.norm1(tokens_BNW), num_queries=1)[:, :, 0, 1:]

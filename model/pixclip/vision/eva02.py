@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixclip.config import VisionConfig
-from pixclip.vision.attention import attend, split_heads
+from pixclip.vision.attention import Attention
 from pixclip.vision.block import Block
 
 ROPE_THETA = 10_000.0
@@ -56,42 +56,30 @@ def _angles(grid: int, pretrained_grid: int, head_width: int) -> Tensor:
 
 def _quarter_turn(heads_BhPd: Tensor) -> Tensor:
     """(x, y) of each pair of neighbouring channels becomes (-y, x)."""
-    x, y = heads_BhPd.unflatten(-1, (-1, 2)).unbind(-1)
+    x, y = heads_BhPd[..., 0::2], heads_BhPd[..., 1::2]
     return torch.stack([-y, x], dim=-1).flatten(-2)
 
 
-class RotaryAttention(nn.Module):
+class RotaryAttention(Attention):
     """Attention with rotary positions and a norm before the output projection."""
 
     def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
         width = config.width
-        self.num_heads = config.num_heads
+        norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        super().__init__(width, config.num_heads, norm)
         self.q = nn.Linear(width, width)
         self.k = nn.Linear(width, width, bias=False)
         self.v = nn.Linear(width, width)
         self.rotary = RotaryPositions(config.grid, config.rope_grid, width // config.num_heads)
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.out = nn.Linear(width, width)
 
     def queries_keys_values(
-        self, tokens_BNW: Tensor, num_queries: int | None = None
+        self, tokens_BNW: Tensor, num_queries: int | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Heads of the first `num_queries` queries (default all) and of all keys and values.
-
-        Queries are rotated by their own place; one query alone is [CLS], which has none.
-        """
+        """See `Attention`; one query alone is that of [CLS], which is not rotated."""
         assert num_queries in (None, 1), "only [CLS] is ever asked for alone"
-        queries = split_heads(self.q(tokens_BNW[:, :num_queries]), self.num_heads)
-        keys = split_heads(self.k(tokens_BNW), self.num_heads)
-        values = split_heads(self.v(tokens_BNW), self.num_heads)
+        queries = self.split_heads(self.q(tokens_BNW[:, :num_queries]))
+        keys, values = self.split_heads(self.k(tokens_BNW)), self.split_heads(self.v(tokens_BNW))
         return (queries if num_queries else self.rotary(queries)), self.rotary(keys), values
-
-    def forward(self, tokens_BNW: Tensor, num_queries: int | None = None) -> Tensor:
-        """[B, Q, W]: the outputs of the first `num_queries` tokens (default: all)."""
-        attended_BQW = attend(*self.queries_keys_values(tokens_BNW, num_queries))
-        output: Tensor = self.out(self.norm(attended_BQW))
-        return output
 
 
 class SwiGlu(nn.Module):

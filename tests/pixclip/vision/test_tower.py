@@ -98,13 +98,13 @@ def test_attention_of_cls_is_what_its_output_is_weighted_with(config):
     for block in tower.blocks[:-1]:
         tokens = block(tokens)
     last = tower.blocks[-1]
-    _, _, values = last.attention.queries_keys_values(last.norm1(tokens))
+    _, _, values = last.attention.queries_keys_values(last.norm1(tokens), None)
     own = 1 - attention.sum(-1, keepdim=True)
     weights = torch.cat([own, attention], dim=-1)
     heads = (weights.unsqueeze(2) @ values).flatten(1)
-    normed = getattr(last.attention, "norm", torch.nn.Identity())(heads)
     expected = last.attention(last.norm1(tokens))[:, 0]
-    torch.testing.assert_close(last.attention.out(normed), expected, atol=1e-5, rtol=1e-4)
+    shown = last.attention.out(last.attention.norm(heads))
+    torch.testing.assert_close(shown, expected, atol=1e-5, rtol=1e-4)
 
 
 @both_kinds
