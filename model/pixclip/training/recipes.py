@@ -10,7 +10,7 @@ from pixclip.training.config import LossConfig, OptimizerConfig, Recipe, Stage
 
 
 def pixclip_b16_paper() -> Recipe:
-    """The paper's model (Table 9): EVA02 ViT-B/16 of LLM2CLIP, adaptor and language model frozen."""
+    """The paper's model (Table 9): LLM2CLIP's EVA02 ViT-B/16; the text side stays frozen."""
     return Recipe(
         name="pixclip_b16_paper",
         architecture="eva02_b16",
