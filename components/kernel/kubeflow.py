@@ -18,7 +18,7 @@ from components.kernel import errors
 from components.kernel.errors import PipelineError
 from components.kernel.logs import quieten_libraries
 from components.kernel.receipts import Receipt
-from components.kernel.run import run_step
+from components.kernel.state import run_kept, state_folder
 from components.kernel.step import Metrics, load_step
 
 METRICS = "metrics"
@@ -50,19 +50,23 @@ def run_component(
 
     `settings` is JSON text, because kfp makes floats of the integers inside a dictionary.
     `destinations` is JSON too: output name -> the path where it is published. With it, drafts
-    are found again after a kill and nothing is copied. The outcome (metrics, or the error) is
-    written to the metrics artifact.
+    are found again after a kill and nothing is copied. Without it, `PIXCLIP_STATE_FOLDER` gives
+    that: a folder that outlives the task (see `state.py`). The outcome (metrics, or
+    the error) is written to the metrics artifact.
     """
     _stop_with_the_runner()
     quieten_libraries()
     for output, path in json.loads(destinations).items():
         {**outputs, METRICS: metrics}[output].path = path
+    places = {key: Path(artifact.path) for key, artifact in outputs.items()}
+    has_places = bool(json.loads(destinations))
     try:
-        receipt = run_step(
+        receipt = run_kept(
             load_step(name),
-            inputs={key: Path(artifact.path) for key, artifact in inputs.items()},
-            outputs={key: Path(artifact.path) for key, artifact in outputs.items()},
-            settings=json.loads(settings),
+            {key: Path(artifact.path) for key, artifact in inputs.items()},
+            places,
+            json.loads(settings),
+            None if has_places else state_folder(),
         )
     except PipelineError as error:
         write_outcome(Path(metrics.path), error)

@@ -60,9 +60,8 @@ def _run_alone(
     digests: Mapping[str, str],
 ) -> Receipt:
     digest = fingerprint(step, settings, digests)
-    published = published_receipt(step, outputs, digest) or finish_publishing(
-        outputs, step.outputs[0], digest
-    )
+    published = published_receipt(step, outputs, digest) if step.is_pure else None
+    published = published or finish_publishing(outputs, step.outputs[0], digest)
     if published:
         log.info("%s is up to date: %s", step.name, outputs[step.outputs[0]])
         return published
@@ -84,6 +83,15 @@ def _run_alone(
     return _publish(step, ready, outputs, receipt)
 
 
+def run_digest(step: Step, inputs: Mapping[str, Path], settings: Mapping[str, object]) -> str:
+    """A digest of a step's inputs and of the settings that decide its outputs.
+
+    Raises:
+        SettingsError, InputError: as `run_step`.
+    """
+    return fingerprint(step, parse_settings(step, settings), _input_digests(step, inputs))
+
+
 def is_published(
     step: Step,
     inputs: Mapping[str, Path],
@@ -91,7 +99,7 @@ def is_published(
     settings: Mapping[str, object],
 ) -> bool:
     """Whether the outputs are there and made from these inputs and settings."""
-    if not all(path.exists() for path in inputs.values()):
+    if not step.is_pure or not all(path.exists() for path in inputs.values()):
         return False
     checked = parse_settings(step, settings)
     digest = fingerprint(step, checked, _input_digests(step, inputs))

@@ -79,11 +79,16 @@ def _runtime_fields(model: type[BaseModel]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Step:
-    """A step as every runner sees it."""
+    """A step as every runner sees it.
+
+    `is_pure`: outputs depend on inputs and settings alone. A step that also looks at the world (the
+    model registry, a branch that moves) is run every time, and no runner may cache it.
+    """
 
     name: str
     image: str
     gpus: int
+    is_pure: bool
     function: Callable[..., Metrics]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -99,7 +104,9 @@ class Step:
         return settings.model_dump(mode="json", exclude=_runtime_fields(self.settings_type))
 
 
-def step(*, image: str, gpus: int = 0) -> Callable[[Callable[..., Metrics]], Step]:
+def step(
+    *, image: str, gpus: int = 0, is_pure: bool = True
+) -> Callable[[Callable[..., Metrics]], Step]:
     """Make a function a step that runs in the container image `image` (a folder of `images/`)."""
 
     def wrap(function: Callable[..., Metrics]) -> Step:
@@ -114,7 +121,8 @@ def step(*, image: str, gpus: int = 0) -> Callable[[Callable[..., Metrics]], Ste
         assert ARTIFACTS[outputs[0]].is_folder, "the first output holds the receipt: a folder"
         settings_type = hints["settings"]
         assert issubclass(settings_type, StepSettings), settings_type
-        return Step(function.__name__, image, gpus, function, inputs, outputs, settings_type)
+        name = function.__name__
+        return Step(name, image, gpus, is_pure, function, inputs, outputs, settings_type)
 
     return wrap
 

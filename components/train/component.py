@@ -15,10 +15,15 @@ def train(
     metrics: Output[Metrics],
     settings: str = "{}",
     destinations: str = "{}",
+    stage: str = "",
 ) -> None:
     """Train one stage of a recipe."""
+    import json
+
     from components.kernel.kubeflow import run_component
 
+    if stage:  # all stages of a pipeline share the other settings
+        settings = json.dumps({**json.loads(settings), "stage": stage})
     run_component(
         "train",
         inputs={"longgrit": longgrit, "text_embeddings": text_embeddings, "parent": parent},

@@ -1,0 +1,1 @@
+"""Kubeflow pipelines: their definition, what a cluster adds to them, and what starts them."""

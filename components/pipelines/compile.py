@@ -1,0 +1,65 @@
+"""Compile a pipeline to Kubeflow's YAML: the same settings, the same bytes."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.kernel.errors import SettingsError
+from components.pipelines.cluster import ClusterSettings
+from components.runners.plan import Overrides, check_settings, step_settings
+
+PIPELINES = ("pixclip-train",)
+
+
+def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict[str, object]]:
+    """The checked settings of every step of the pipeline.
+
+    Raises:
+        SettingsError: lists what is wrong at every step.
+    """
+    from components.pipelines.pixclip_train import STEPS
+
+    check_settings(STEPS, params_file, overrides)
+    return {name: step_settings(name, params_file, overrides) for name in STEPS}
+
+
+def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings) -> str:
+    """The pipeline as YAML text; the settings become the defaults of its parameters.
+
+    Raises:
+        SettingsError: the recipe of `train` is unknown, or a step of `cluster.gpus`.
+    """
+    from kfp import compiler
+
+    from components.pipelines.pixclip_train import STEPS, build_pipeline
+
+    strange = sorted(set(cluster.gpus) - set(STEPS))
+    if strange:
+        raise SettingsError(f"gpus: no such step in this pipeline: {', '.join(strange)}")
+    pipeline = build_pipeline(recipe_stages(str(settings["train"].get("recipe", ""))), cluster)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(
+            pipeline, str(path), pipeline_parameters=pipeline_arguments(settings)
+        )
+        return path.read_text()
+
+
+def pipeline_arguments(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The pipeline's parameters: each step's settings as JSON text."""
+    return {name: json.dumps(dict(section)) for name, section in settings.items()}
+
+
+def recipe_stages(recipe: str) -> tuple[str, ...]:
+    """The names of a recipe's stages, in order.
+
+    Raises:
+        SettingsError: there is no such recipe.
+    """
+    from pixclip.training.recipes import RECIPES
+
+    if recipe not in RECIPES:
+        raise SettingsError(f"train.recipe: no recipe '{recipe}'; known are {', '.join(RECIPES)}")
+    return tuple(stage.name for stage in RECIPES[recipe].stages)

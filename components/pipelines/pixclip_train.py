@@ -1,0 +1,99 @@
+"""The Kubeflow pipeline `pixclip-train`: from a version of LongGRIT to a promoted model.
+
+resolve_data → check → adapt_text → embed_text → init_model → train, a task for each stage of the
+recipe → evaluate → register → promote, which happens only if the policy is met. The exit handler
+says how it ended.
+
+Every parameter is the settings of a step as JSON, and its default the step's section of the params
+file with which the pipeline was compiled (`compile.py`).
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from kfp import dsl
+
+from components.kernel.step import load_step
+from components.pipelines.cluster import ClusterSettings, place, use_state
+from components.pipelines.outcome import record_outcome
+
+NAME = "pixclip-train"
+# The steps whose settings are the pipeline's parameters, in their order.
+STEPS = (
+    "resolve_data",
+    "check",
+    "adapt_text",
+    "embed_text",
+    "init_model",
+    "train",
+    "evaluate",
+    "register",
+    "promote",
+)
+
+
+def build_pipeline(stages: Sequence[str], cluster: ClusterSettings) -> Any:
+    """The pipeline for a recipe with these stages, placed on a cluster."""
+
+    def run(name: str, **arguments: Any) -> Any:
+        step = load_step(name)
+        component = getattr(importlib.import_module(f"components.{name}.component"), name)
+        task = place(component(**arguments), step, cluster)
+        # A step that looks at the world beyond its inputs must look again in every run.
+        return task.set_caching_options(enable_caching=step.is_pure)
+
+    @dsl.pipeline(name=NAME, description="Train, evaluate, register and promote PixCLIP.")
+    def pixclip_train(
+        resolve_data: str,
+        check: str,
+        adapt_text: str,
+        embed_text: str,
+        init_model: str,
+        train: str,
+        evaluate: str,
+        register: str,
+        promote: str,
+    ) -> None:
+        with dsl.ExitHandler(exit_task=_exit_task(cluster)):
+            data = run("resolve_data", settings=resolve_data)
+            longgrit = data.outputs["longgrit"]
+            checked = run("check", checked=longgrit, settings=check)
+            tower = run("adapt_text", longgrit=longgrit, settings=adapt_text).after(checked)
+            text_tower = tower.outputs["text_tower"]
+            embeddings = run(
+                "embed_text", longgrit=longgrit, text_tower=text_tower, settings=embed_text
+            ).outputs["text_embeddings"]
+            parent = run("init_model", text_tower=text_tower, settings=init_model)
+            parent = checkpoint = parent.outputs["parent"]
+            for stage in stages:
+                trained = run(
+                    "train",
+                    longgrit=longgrit,
+                    text_embeddings=embeddings,
+                    parent=checkpoint,
+                    settings=train,
+                    stage=stage,
+                ).set_display_name(f"train {stage}")
+                checkpoint = trained.outputs["checkpoint"]
+            evaluation = run(
+                "evaluate",
+                longgrit=longgrit,
+                text_embeddings=embeddings,
+                parent=parent,
+                checkpoint=checkpoint,
+                settings=evaluate,
+            ).outputs["evaluation"]
+            registration = run(
+                "register", checkpoint=checkpoint, evaluation=evaluation, settings=register
+            ).outputs["registration"]
+            run("promote", registration=registration, settings=promote)
+
+    return pixclip_train
+
+
+def _exit_task(cluster: ClusterSettings) -> Any:
+    task = place(record_outcome(), None, cluster)
+    if cluster.state_claim:
+        use_state(task, cluster)
+    return task.set_caching_options(enable_caching=False).set_display_name("record outcome")
