@@ -59,7 +59,7 @@ class TextEncoder:
         return cls(body, tokenizer, config)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """The vectors [n, E] of texts: bfloat16 values, as caches store them, in float32 on the CPU.
+        """The vectors [n, E] of texts in float32 on the CPU: bfloat16 values, as caches store them.
 
         Rounding in a matrix product depends on the product's shape. So a caption is padded to a
         length that it alone decides, and every pass over that length has the same number of rows.

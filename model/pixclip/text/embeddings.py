@@ -1,0 +1,169 @@
+"""Cached text embeddings: one vector a distinct caption, found by the caption's hash.
+
+A folder holds `00000.safetensors`, `00001.safetensors` … (tensor `embeddings` [n, E], bfloat16)
+and `index.parquet`, one row a caption in the order of the hashes: where its vector is. Vectors are
+mapped into memory, not read: millions of them cost the memory of their hashes, 40 bytes each.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pixclip.text.tokens import normalise
+
+# n = captions looked up, E = width of the language model
+TENSOR_NAME, INDEX_NAME = "embeddings", "index.parquet"
+HASH_BYTES = 32
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("caption_hash", pa.string(), nullable=False),  # sha256 of the NFC text, hex
+        pa.field("part", pa.int32(), nullable=False),  # number of the safetensors file
+        pa.field("row", pa.int32(), nullable=False),  # row of its tensor
+        pa.field("num_tokens", pa.int32(), nullable=False),  # of the caption, without markers
+        pa.field("is_truncated", pa.bool_(), nullable=False),
+        pa.field("norm", pa.float32(), nullable=False),  # length of the vector
+    ]
+)
+Bytes = npt.NDArray[np.bytes_]
+
+
+class MissingCaption(KeyError):
+    """A caption has no cached embedding."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def caption_hash(text: str) -> str:
+    """The key of a caption in caches: SHA-256 of its NFC form in UTF-8, as hex."""
+    return hashlib.sha256(normalise(text).encode()).hexdigest()
+
+
+def part_name(part: int) -> str:
+    """The file name of a part."""
+    return f"{part:05d}.safetensors"
+
+
+def write_part(folder: Path, part: int, embeddings_nE: Tensor) -> None:
+    """Write one part by rename, so that a part that is there is whole."""
+    partial = folder / f".{part_name(part)}.partial"
+    save_file({TENSOR_NAME: embeddings_nE.to(torch.bfloat16).contiguous()}, str(partial))
+    partial.replace(folder / part_name(part))
+
+
+class TextEmbeddings:
+    """The cached embeddings in a folder."""
+
+    def __init__(self, folder: Path, hashes: Bytes, parts: list[Tensor], places: Tensor) -> None:
+        self.folder = folder
+        self._hashes = hashes  # sorted
+        self._parts = parts
+        self._places_n2 = places  # part, row
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> "TextEmbeddings":
+        """The cache in a folder.
+
+        Raises:
+            ValueError: the folder is no cache, or its index and parts do not fit.
+        """
+        folder = Path(folder)
+        if not (folder / INDEX_NAME).is_file():
+            raise ValueError(
+                f"{folder} holds no text embeddings: {INDEX_NAME} is missing; "
+                "`pixclip embed-text` makes them"
+            )
+        hashes, places_n2 = _read_index(folder / INDEX_NAME)
+        num_parts = int(places_n2[:, 0].max()) + 1 if len(places_n2) else 0
+        parts = [_map_part(folder / part_name(part)) for part in range(num_parts)]
+        _require_fit(folder, parts, places_n2)
+        return cls(folder, hashes, parts, places_n2)
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Workers that are spawned map the files themselves.
+        return TextEmbeddings.open, (self.folder,)
+
+    @property
+    def dim(self) -> int:
+        """Width E of the vectors."""
+        return int(self._parts[0].shape[1])
+
+    def lookup(self, hashes: Sequence[str]) -> Tensor:
+        """The vectors [n, E], float32, of captions given by `caption_hash`.
+
+        Raises:
+            MissingCaption: names the first caption that is not there.
+        """
+        wanted = np.array([bytes.fromhex(text) for text in hashes], dtype=f"S{HASH_BYTES}")
+        found = np.searchsorted(self._hashes, wanted).clip(max=max(len(self) - 1, 0))
+        is_missing = self._hashes[found] != wanted if len(self) else np.ones(len(wanted), bool)
+        if is_missing.any():
+            raise MissingCaption(
+                f"{self.folder} has no embedding for {int(is_missing.sum())} of {len(hashes)} "
+                f"captions, the first with hash {hashes[int(is_missing.argmax())]}; they were made "
+                "for other captions: run `pixclip embed-text` again on this data set"
+            )
+        return self._gather(self._places_n2[torch.from_numpy(found)])
+
+    def _gather(self, places_n2: Tensor) -> Tensor:
+        vectors_nE = torch.empty(len(places_n2), self.dim)
+        for part in places_n2[:, 0].unique().tolist():
+            is_here_n = places_n2[:, 0] == part
+            rows = places_n2[is_here_n, 1]
+            vectors_nE[is_here_n] = self._parts[part][rows].float()
+        return vectors_nE
+
+
+def _read_index(path: Path) -> tuple[Bytes, Tensor]:
+    with pq.ParquetFile(path) as file:
+        num_rows = file.metadata.num_rows
+        hashes = np.empty(num_rows, dtype=f"S{HASH_BYTES}")
+        places_n2 = np.empty((num_rows, 2), dtype=np.int32)
+        start = 0
+        for batch in file.iter_batches(1 << 20, columns=["caption_hash", "part", "row"]):
+            stop = start + batch.num_rows
+            hashes[start:stop] = _as_bytes(batch["caption_hash"])
+            places_n2[start:stop, 0] = batch["part"]
+            places_n2[start:stop, 1] = batch["row"]
+            start = stop
+    if num_rows > 1 and not (hashes[:-1] < hashes[1:]).all():
+        raise ValueError(f"{path} is not in the order of distinct hashes; it was not made by us")
+    return hashes, torch.from_numpy(places_n2)
+
+
+def _as_bytes(column: pa.Array) -> Bytes:
+    joined = bytes.fromhex("".join(column.to_pylist()))
+    return np.frombuffer(joined, dtype=f"S{HASH_BYTES}")
+
+
+def _map_part(path: Path) -> Tensor:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensor: Tensor = file.get_tensor(TENSOR_NAME)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"text embeddings {path} cannot be read ({error}); run `pixclip embed-text` again"
+        ) from None
+    return tensor
+
+
+def _require_fit(folder: Path, parts: list[Tensor], places_n2: Tensor) -> None:
+    num_rows = torch.tensor([len(part) for part in parts])
+    if len(places_n2) and bool((places_n2[:, 1] >= num_rows[places_n2[:, 0].long()]).any()):
+        raise ValueError(
+            f"{folder}: {INDEX_NAME} points past the end of a part; the files are of different "
+            "runs: run `pixclip embed-text` again"
+        )
