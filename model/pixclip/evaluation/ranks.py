@@ -28,10 +28,13 @@ def retrieval_ranks(
         raise EvaluationError("embeddings hold NaN or infinity; the checkpoint is damaged")
     if not torch.isin(labels_Q, labels_I).all():
         raise EvaluationError("a question has no right candidate in its pool")
+    labels_Q, labels_I = labels_Q.to(questions_QD.device), labels_I.to(questions_QD.device)
     rows = max(1, MAX_SCORES // len(candidates_ID))
     parts = [
         _ranks(questions @ candidates_ID.T, labels[:, None] == labels_I)
-        for questions, labels in zip(questions_QD.split(rows), labels_Q.split(rows), strict=True)
+        for questions, labels in zip(
+            torch.split(questions_QD, rows), torch.split(labels_Q, rows), strict=True
+        )
     ]
     return torch.cat(parts).cpu() if parts else torch.empty(0, dtype=torch.int64)
 
