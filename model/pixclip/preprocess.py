@@ -14,10 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixclip.config import PreprocessConfig
-from pixclip.inputs import as_image, as_mask
 from pixclip.masks import Box, Mask, mask_box
-
-__all__ = ["Preprocess", "area_share", "as_image", "as_mask", "crop_window", "patch_coverage"]
 
 # Legend: B = masks or images, S = side of the model's square, P = patches; H, W = a mask's sides.
 Pixels = npt.NDArray[np.uint8]  # [H, W, 3]
