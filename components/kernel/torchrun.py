@@ -1,0 +1,61 @@
+"""Run a module on several ranks through torchrun, and end it in good order.
+
+The step's process only waits: SIGTERM goes on to the ranks, which save their state and stop.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from components.kernel.errors import PipelineError
+
+STOPPED = 128 + signal.SIGTERM  # exit code of a process that was asked to stop
+
+
+class RanksFailed(PipelineError):
+    """The processes of a training failed."""
+
+
+def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
+    """Run `python -m <module> --job <job>` on `num_ranks` processes of this machine.
+
+    Raises:
+        SystemExit: this process got SIGTERM; the ranks have ended.
+        RanksFailed: a rank failed; its traceback is above in the log.
+    """
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", str(num_ranks), "-m", module, "--job", str(job)),
+    ]
+    threads = str(max(1, (os.cpu_count() or 1) // num_ranks))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    with subprocess.Popen(command, env=environment) as process, _forwarding(process) as stopped:
+        code = process.wait()
+    if stopped:
+        raise SystemExit(STOPPED)
+    if code:
+        raise RanksFailed(
+            f"{module} ended with code {code}; the first traceback above tells why. What was saved "
+            "is kept: the same command goes on from there"
+        )
+
+
+@contextmanager
+def _forwarding(process: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
+    """Hand SIGTERM on to a process; the list is not empty once it came."""
+    stopped: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        process.send_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGTERM, before)
