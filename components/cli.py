@@ -22,6 +22,7 @@ from components.kernel.receipts import Receipt
 from components.kernel.run import run_step
 from components.kernel.settings import merge, parse_assignments, read_params
 from components.kernel.step import STEP_NAMES, Step, load_step
+from components.pipelines.cli import pipeline
 
 log = logging.getLogger(__name__)
 Definitions = list[tuple[str, str]]
@@ -79,6 +80,9 @@ def cli(verbose: bool) -> None:
         stream=sys.stderr,
     )
     quieten_libraries()
+
+
+cli.add_command(pipeline)
 
 
 @cli.command()

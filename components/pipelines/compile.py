@@ -11,6 +11,18 @@ from components.pipelines.cluster import ClusterSettings
 from components.runners.plan import Overrides, check_settings, step_settings
 
 PIPELINES = ("pixclip-train",)
+# The steps of `pixclip-train`, whose settings are its parameters.
+STEPS = (
+    "resolve_data",
+    "check",
+    "adapt_text",
+    "embed_text",
+    "init_model",
+    "train",
+    "evaluate",
+    "register",
+    "promote",
+)
 
 
 def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict[str, object]]:
@@ -19,8 +31,6 @@ def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict
     Raises:
         SettingsError: lists what is wrong at every step.
     """
-    from components.pipelines.pixclip_train import STEPS
-
     check_settings(STEPS, params_file, overrides)
     return {name: step_settings(name, params_file, overrides) for name in STEPS}
 
@@ -33,7 +43,7 @@ def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: Cluster
     """
     from kfp import compiler
 
-    from components.pipelines.pixclip_train import STEPS, build_pipeline
+    from components.pipelines.pixclip_train import build_pipeline
 
     strange = sorted(set(cluster.gpus) - set(STEPS))
     if strange:

@@ -13,7 +13,7 @@ def record_outcome(
     from components.kernel.state import forget_old, state_folder
 
     told = f" at task {status.pipeline_task_name}: {status.error_message}"
-    print(f"pipeline {status.state}{told if status.error_message else ''}")
+    print(f"pipeline {status.state}{told if status.error_message else ''}")  # noqa: T201  # kfp shows what a component prints
     state = state_folder()
     removed = forget_old(state, keep_days) if state else []
     outcome.log_metric("succeeded", float(status.state == "SUCCEEDED"))

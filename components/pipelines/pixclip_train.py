@@ -19,18 +19,6 @@ from components.pipelines.cluster import ClusterSettings, place, use_state
 from components.pipelines.outcome import record_outcome
 
 NAME = "pixclip-train"
-# The steps whose settings are the pipeline's parameters, in their order.
-STEPS = (
-    "resolve_data",
-    "check",
-    "adapt_text",
-    "embed_text",
-    "init_model",
-    "train",
-    "evaluate",
-    "register",
-    "promote",
-)
 
 
 def build_pipeline(stages: Sequence[str], cluster: ClusterSettings) -> Any:

@@ -1,10 +1,44 @@
-"""Bring a version of LongGRIT out of the DVC repository that keeps it: `pixclip resolve-data --longgrit …`."""
+"""Bring a version of LongGRIT out of the DVC repository that keeps it.
 
+pixclip resolve-data --longgrit runs/data/longgrit --set repository=runs/repository \
+    --set revision=main
+
+`version.json` inside the data set says what was brought: repository, commit, DVC's digest. The
+contract of `longgrit` is checked before the data set is published.
+"""
+
+import json
+from pathlib import Path
+
+from components.kernel.errors import InputError
+from components.kernel.receipts import RECEIPT_NAME
 from components.kernel.step import Metrics, Out, step
 from components.resolve_data.settings import ResolveDataSettings
 
+VERSION_NAME = "version.json"
 
-@step(image="train")
+
+# A branch moves: the step looks every time.
+@step(image="train", is_pure=False)
 def resolve_data(longgrit: Out, settings: ResolveDataSettings) -> Metrics:
     """Bring a version of LongGRIT out of the DVC repository that keeps it."""
-    raise NotImplementedError
+    from components.resolve_data.places import bring_uri
+    from components.resolve_data.versions import bring_version
+
+    longgrit.parent.mkdir(parents=True, exist_ok=True)
+    if settings.uri:
+        version = bring_uri(settings.uri, settings.endpoint_url, longgrit)
+    else:
+        version = bring_version(settings.repository, settings.revision, settings.name, longgrit)
+    # The receipt that came with the data is about another place; this step leaves its own.
+    (longgrit / RECEIPT_NAME).unlink(missing_ok=True)
+    if not (longgrit / "manifest.parquet").is_file():
+        raise InputError(f"{json.dumps(version)} holds no LongGRIT: manifest.parquet is missing")
+    (longgrit / VERSION_NAME).unlink(missing_ok=True)  # a hard link of the source's, perhaps
+    (longgrit / VERSION_NAME).write_text(json.dumps(version, indent=1, sort_keys=True) + "\n")
+    return _count(longgrit)
+
+
+def _count(longgrit: Path) -> Metrics:
+    sizes = [path.stat().st_size for path in longgrit.rglob("*") if path.is_file()]
+    return {"num_files": len(sizes), "size_bytes": sum(sizes)}

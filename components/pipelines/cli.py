@@ -1,0 +1,181 @@
+"""`pixclip pipeline`: compile a Kubeflow pipeline, bring it to a server, run it there or here."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from components.kernel.errors import SettingsError
+from components.kernel.settings import merge, parse_assignments
+from components.pipelines.compile import PIPELINES, compile_pipeline, pipeline_settings
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+PIPELINE = click.argument("name", type=click.Choice(PIPELINES))
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def params_option(default: Path | None) -> Decorator:
+    """The option `--params`."""
+    return click.option(
+        "--params", type=FILE, default=default, show_default=True, help="Settings of each step."
+    )
+
+
+def set_option() -> Decorator:
+    """The option `--set`."""
+    return click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="STEP.KEY=VALUE",
+        help="One setting; may be repeated; wins over the file.",
+    )
+
+
+def cluster_option() -> Decorator:
+    """The option `--cluster`."""
+    return click.option(
+        "--cluster",
+        type=FILE,
+        default=Path("cluster.yaml"),
+        show_default=True,
+        help="Pools, accelerators, volumes, secrets.",
+    )
+
+
+@click.group("pipeline")
+def pipeline() -> None:
+    """Compile a Kubeflow pipeline, bring it to a server, run it there or on this machine."""
+
+
+@pipeline.command("compile")
+@PIPELINE
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@params_option(Path("params.yaml"))
+@set_option()
+@cluster_option()
+def compile_command(
+    name: str, out: Path, params: Path, assignments: tuple[str, ...], cluster: Path
+) -> None:
+    """Write a pipeline as Kubeflow's YAML."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(_compile(params, assignments, cluster))
+    click.echo(f"{name}: {out}")
+
+
+@pipeline.command("upload")
+@PIPELINE
+@click.option("--host", required=True, help="Address of Kubeflow Pipelines.")
+@click.option("--namespace", default="kubeflow", show_default=True)
+@click.option("--version", default="", help="Name of the version; default: the time.")
+@params_option(Path("params.yaml"))
+@set_option()
+@cluster_option()
+def upload_command(
+    name: str,
+    host: str,
+    namespace: str,
+    version: str,
+    params: Path,
+    assignments: tuple[str, ...],
+    cluster: Path,
+) -> None:
+    """Compile a pipeline and bring it to a server as a new version."""
+    import tempfile
+
+    from components.pipelines.host import Host
+
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / f"{name}.yaml"
+        package.write_text(_compile(params, assignments, cluster))
+        version = version or time.strftime("%Y%m%d-%H%M%S")
+        version_id = Host(host, namespace).upload(package, name, version)
+    click.echo(f"{name}: version {version_id}")
+
+
+@pipeline.command("run")
+@PIPELINE
+@click.option("--local", "is_local", is_flag=True, help="On this machine, through kfp.local.")
+@click.option("--host", help="Address of Kubeflow Pipelines: its newest version is run.")
+@click.option("--namespace", default="kubeflow", show_default=True)
+@click.option("--experiment", default="pixclip", show_default=True)
+@click.option("--wait/--no-wait", default=True, help="Wait for the end of a run on a server.")
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/pipeline"),
+    show_default=True,
+    help="Where a local run keeps its artifacts.",
+)
+@params_option(None)
+@set_option()
+def run_command(
+    name: str,
+    is_local: bool,
+    host: str | None,
+    namespace: str,
+    experiment: str,
+    wait: bool,
+    root: Path,
+    params: Path | None,
+    assignments: tuple[str, ...],
+) -> None:
+    """Run a pipeline: --local compiles it and runs it here; --host runs what was uploaded.
+
+    Settings are those of params.yaml here, and those of the uploaded version there; --params and
+    --set change them for this run.
+    """
+    if is_local == bool(host):
+        raise SettingsError("pipeline run: choose --local or --host ADDRESS")
+    if is_local:
+        _run_here(params or Path("params.yaml"), assignments, root)
+    else:
+        assert host
+        _run_there(name, host, namespace, experiment, wait, params, assignments)
+
+
+def _run_here(params: Path, assignments: tuple[str, ...], root: Path) -> None:
+    from components.pipelines.local import run_local
+    from components.pipelines.results import tell_results
+
+    done = run_local(_compile(params, assignments, None), root.absolute(), click.echo)
+    tell_results(done, click.echo)
+
+
+def _run_there(
+    name: str,
+    host: str,
+    namespace: str,
+    experiment: str,
+    wait: bool,
+    params: Path | None,
+    assignments: tuple[str, ...],
+) -> None:
+    from components.pipelines.host import Host
+
+    overrides = _overrides(assignments)
+    if params:
+        overrides = pipeline_settings(params, overrides)
+    server = Host(host, namespace)
+    run = server.run(name, overrides, experiment)
+    click.echo(f"{name}, version {run.version}: {run.url}")
+    if wait:
+        server.wait(run.run_id, click.echo)
+
+
+def _compile(params: Path, assignments: tuple[str, ...], cluster: Path | None) -> str:
+    from components.pipelines.cluster import read_cluster
+
+    settings = pipeline_settings(params, _overrides(assignments))
+    return compile_pipeline(settings, read_cluster(cluster))
+
+
+def _overrides(assignments: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    overrides: dict[str, dict[str, object]] = {}
+    for step, value in parse_assignments(assignments).items():
+        if not isinstance(value, dict):
+            raise SettingsError(f"--set takes step.key=value, got '{step}={value}'")
+        overrides[step] = merge(overrides.get(step, {}), value)
+    return overrides

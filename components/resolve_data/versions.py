@@ -1,0 +1,94 @@
+"""A version of a data set under Git and DVC: `git` finds the commit, `dvc get` brings the files."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+
+from components.kernel.drafts import remove
+from components.kernel.errors import InputError
+
+QUIET = {
+    "DVC_NO_ANALYTICS": "true",
+    "DVC_STUDIO_OFFLINE": "true",
+    "DO_NOT_TRACK": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    # Not `ext`, which runs any program that the address names.
+    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+}
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def bring_version(repository: str, revision: str, name: str, target: Path) -> dict[str, str]:
+    """Bring `name` as of a revision to `target`, and say which version that was.
+
+    Raises:
+        InputError: no such repository, revision or data set, or its files cannot be fetched.
+    """
+    if not repository:
+        raise InputError("resolve_data: name a repository, or a uri of a data set outside of DVC")
+    commit = find_commit(repository, revision)
+    remove(target)  # `dvc get` begins anew
+    _dvc("get", "--quiet", "--rev", commit, "--out", str(target), repository, name)
+    return {
+        "repository": without_credentials(repository),
+        "revision": revision,
+        "git_commit": commit,
+        "name": name,
+        "dvc_md5": _digest(repository, commit, name),
+    }
+
+
+def find_commit(repository: str, revision: str) -> str:
+    """The full commit of a branch, a tag or a commit.
+
+    Raises:
+        InputError: the repository cannot be read, or has no such branch or tag.
+    """
+    if COMMIT.fullmatch(revision):
+        return revision
+    lines = _run("git", "ls-remote", "--", repository, revision, f"{revision}^{{}}").splitlines()
+    found = {ref: commit for commit, _, ref in (line.partition("\t") for line in lines)}
+    for ref in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}^{{}}"):
+        if ref in found:
+            return found[ref]
+    if f"refs/tags/{revision}" in found:
+        return found[f"refs/tags/{revision}"]
+    raise InputError(
+        f"{without_credentials(repository)} has no branch or tag '{revision}'; "
+        "a commit must be given with all its 40 digits"
+    )
+
+
+def without_credentials(repository: str) -> str:
+    """An address without the user and the password that may stand in it."""
+    parts = urlsplit(repository)
+    if "@" not in parts.netloc or parts.scheme == "ssh":
+        return repository
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _digest(repository: str, commit: str, name: str) -> str:
+    """DVC's digest of the data set, from its pointer file."""
+    import dvc.api
+
+    text = dvc.api.read(f"{name}.dvc", repo=repository, rev=commit)
+    return str(yaml.safe_load(text)["outs"][0]["md5"])
+
+
+def _dvc(*arguments: str) -> str:
+    return _run(sys.executable, "-m", "dvc", *arguments)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(
+        command, env={**os.environ, **QUIET}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        told = " ".join((done.stderr or done.stdout).split())
+        raise InputError(f"the version cannot be brought: {told}")
+    return done.stdout
