@@ -1,0 +1,84 @@
+"""Put a checkpoint folder into the registry as a new version."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.tracking.checksums import write_sums
+from components.tracking.model_folder import make_mlflow_model
+from components.tracking.names import CANDIDATE, Reference
+from components.tracking.registry import CONTENT_TAG, SUMS_TAG, Registry, Version
+from components.tracking.runs import tracked_run
+from components.tracking.store import experiment_id, told_plainly
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is registered: a folder that may be written to, and what is known of it."""
+
+    model: str
+    folder: Path
+    content: str  # digest; the same content becomes the same version
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    attachments: Sequence[Path] = field(default=())  # files kept with the run
+
+
+def register_candidate(registry: Registry, submission: Submission, experiment: str) -> Version:
+    """The version of this content, made if it is new; the alias `candidate` points to it.
+
+    A version appears whole: its files are there before it, its tags come with it.
+
+    Raises:
+        TrackingError: MLflow refused or cannot be reached.
+    """
+    version = registry.with_content(submission.model, submission.content)
+    if version is None:
+        version = _new_version(registry, submission, experiment)
+    registry.set_alias(version.reference, CANDIDATE)
+    return version
+
+
+def _new_version(registry: Registry, submission: Submission, experiment: str) -> Version:
+    client = registry.client
+    tags = {**submission.tags, CONTENT_TAG: submission.content}
+    with tracked_run(
+        f"register {submission.model}", tracking_uri=registry.uri, experiment=experiment, tags=tags
+    ) as run:
+        run.log(0, submission.metrics)
+        for path in submission.attachments:
+            run.artifact(path)
+        with told_plainly(f"cannot store the files of {submission.model}"):
+            logged = client.create_logged_model(
+                experiment_id(client, experiment),
+                name=submission.model,
+                source_run_id=run.run_id,
+                tags=tags,
+            )
+            make_mlflow_model(submission.folder, model_id=logged.model_id, run_id=run.run_id)
+            sums = write_sums(submission.folder)
+            client.log_model_artifacts(logged.model_id, str(submission.folder))
+            client.finalize_logged_model(logged.model_id, "READY")
+        number = _create_version(client, submission.model, logged, {**tags, SUMS_TAG: sums})
+    return registry.get(Reference(submission.model, number))
+
+
+def _create_version(client: Any, model: str, logged: Any, tags: Mapping[str, str]) -> str:
+    from mlflow.exceptions import MlflowException
+
+    with told_plainly(f"cannot make a version of {model}"):
+        try:
+            client.create_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        created = client.create_model_version(
+            model,
+            # Not `models:/<id>`, which MLflow would look up at its global address, not at ours.
+            source=logged.artifact_location,
+            run_id=logged.source_run_id,
+            model_id=logged.model_id,
+            tags=dict(tags),
+        )
+    return str(created.version)

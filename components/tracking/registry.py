@@ -1,0 +1,147 @@
+"""The model registry: versions with their lineage as tags, and aliases that point to them.
+
+Aliases: `candidate` is the newest registered version, `champion` the one in use, `previous` the
+champion before it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.kernel.errors import InputError
+from components.tracking.checksums import SUMS_NAME, require_sums
+from components.tracking.names import Reference
+from components.tracking.store import TrackingError, open_client, told_plainly
+
+CONTENT_TAG = "content_sha256"  # of what was registered: the same content is the same version
+SUMS_TAG = "files_sha256"  # of SHA256SUMS
+ROLLED_BACK_TAG = "rolled_back"  # why it was taken back; such a version is not promoted again
+MAX_TAG_CHARS = 5000
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model."""
+
+    model: str
+    number: str
+    tags: Mapping[str, str]
+    run_id: str
+
+    @property
+    def reference(self) -> Reference:
+        """Its address by number."""
+        return Reference(self.model, self.number)
+
+
+class Registry:
+    """The registry at a tracking address (see `store.py`)."""
+
+    def __init__(self, tracking_uri: str = "") -> None:
+        self.client: Any = open_client(tracking_uri)
+        self.uri: str = self.client.tracking_uri
+
+    def find(self, reference: Reference) -> Version | None:
+        """The version that is meant, or None."""
+        from mlflow.exceptions import MlflowException
+
+        by_number = reference.which.isdigit()
+        get = self.client.get_model_version if by_number else self.client.get_model_version_by_alias
+        with told_plainly(f"cannot look up {reference}"):
+            try:
+                found = get(reference.model, reference.which)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+        return _version(found)
+
+    def get(self, reference: Reference) -> Version:
+        """The version that is meant.
+
+        Raises:
+            InputError: there is none.
+        """
+        version = self.find(reference)
+        if version is None:
+            raise InputError(
+                f"the registry has no {reference}; register a checkpoint, or give another "
+                "tracking_uri"
+            )
+        return version
+
+    def with_content(self, model: str, content: str) -> Version | None:
+        """The newest version that holds this content, or None."""
+        query = f"name = '{model}' and tag.{CONTENT_TAG} = '{content}'"
+        with told_plainly(f"cannot search the versions of {model}"):
+            found = self.client.search_model_versions(query)
+        versions = sorted((_version(one) for one in found), key=lambda one: int(one.number))
+        return versions[-1] if versions else None
+
+    def set_alias(self, reference: Reference, alias: str) -> None:
+        """Point an alias to a version, wherever it pointed before."""
+        with told_plainly(f"cannot make {reference} the {alias}"):
+            self.client.set_registered_model_alias(reference.model, alias, reference.which)
+
+    def delete_alias(self, model: str, alias: str) -> None:
+        """Take an alias away, if it is there."""
+        with told_plainly(f"cannot remove the alias {alias} of {model}"):
+            self.client.delete_registered_model_alias(model, alias)
+
+    def set_tag(self, reference: Reference, name: str, value: str) -> None:
+        """Write a tag of a version."""
+        with told_plainly(f"cannot tag {reference}"):
+            self.client.set_model_version_tag(
+                reference.model, reference.which, name, value[:MAX_TAG_CHARS]
+            )
+
+    def download(self, version: Version, into: Path, path: str = "") -> Path:
+        """Bring the files of a version, or those below `path` alone, into an existing folder.
+
+        Raises:
+            TrackingError: the store lacks them or cannot be reached.
+        """
+        quiet = f"cannot download {version.reference}{f' ({path})' if path else ''}"
+        with told_plainly(quiet):
+            from mlflow.artifacts import download_artifacts
+
+            root = self.client.get_model_version_download_uri(version.model, version.number)
+            found = download_artifacts(
+                artifact_uri=f"{root.rstrip('/')}/{path}" if path else root,
+                dst_path=str(into),
+                tracking_uri=self.uri,
+                registry_uri=self.uri,
+            )
+        folder = Path(found)
+        _require_inside(into, folder)
+        return folder
+
+    def download_verified(self, version: Version, into: Path) -> Path:
+        """Bring all files of a version and check each against what was registered.
+
+        Raises:
+            InputError: a file is missing, changed or too much.
+            TrackingError: the store cannot be reached.
+        """
+        folder = self.download(version, into)
+        digest = version.tags.get(SUMS_TAG)
+        if digest is None:
+            raise InputError(
+                f"{version.reference} has no tag {SUMS_TAG}: it was not registered by "
+                f"`pixclip register`, and nothing vouches for its files ({SUMS_NAME})"
+            )
+        require_sums(folder, digest)
+        return folder
+
+
+def _version(found: Any) -> Version:
+    return Version(found.name, str(found.version), dict(found.tags), found.run_id or "")
+
+
+def _require_inside(folder: Path, found: Path) -> None:
+    """Refuse what a store may have led out of the folder."""
+    root = folder.resolve()
+    for path in (found, *found.rglob("*")):
+        if path.is_symlink() or not path.resolve().is_relative_to(root):
+            raise TrackingError(f"the store led to {path}, outside of {folder}; nothing is used")

@@ -1,0 +1,87 @@
+"""What `register` puts into the registry, and what it refuses."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import pixclip
+from components.kernel.errors import InputError
+from components.tracking.names import Reference
+from components.tracking.registry import Registry
+from tests.model_registry import World, write_checkpoint
+
+CANDIDATE = Reference("pixclip", "candidate")
+
+
+def test_a_version_is_a_plain_checkpoint_with_card_evaluation_and_lineage(
+    world: World, registry: Registry, tmp_path: Path
+) -> None:
+    world.checkpoint("a", num_right=30)
+    registration = world.register("a", recipe="tiny", data_revision="f00")
+    version = registry.get(CANDIDATE)
+    told = json.loads((registration / "registration.json").read_text())
+    assert (told["model"], told["version"]) == ("pixclip", "1") == (version.model, version.number)
+    (tmp_path / "got").mkdir()
+    folder = registry.download_verified(version, tmp_path / "got")
+    model = pixclip.load(folder)
+    original = pixclip.load(tmp_path / "a" / "checkpoint")
+    assert model.state_dict().keys() == original.state_dict().keys()
+    assert (model.logit_scale == original.logit_scale).all()
+    card = (folder / "README.md").read_text()
+    assert "| accuracy among the regions of a scene | 75.0 % | 33.3 % |" in card
+    assert "not natural photographs" in card
+    assert (folder / "evaluation" / "samples.parquet").is_file()
+    lineage = {"recipe": "tiny", "data_revision": "f00", "git_commit": "abc", "stage": "unknown"}
+    assert lineage.items() <= version.tags.items()
+    assert version.tags["all.scene_accuracy"] == "0.7500"
+    check = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+    subprocess.run(check, cwd=folder, check=True)
+
+
+def test_the_same_checkpoint_twice_is_the_same_version(world: World, registry: Registry) -> None:
+    registration = world.candidate("a", num_right=30)
+    world.candidate("b", num_right=20)
+    assert registry.get(CANDIDATE).number == "2"
+    registration.rename(registration.with_name("first"))
+    world.register("a")
+    assert registry.get(CANDIDATE).number == "1"
+    assert len(registry.client.search_model_versions("name = 'pixclip'")) == 2
+
+
+def test_an_evaluation_of_other_weights_is_refused(world: World, registry: Registry) -> None:
+    world.checkpoint("a", num_right=30)
+    write_checkpoint(world.folder / "a" / "checkpoint", seed=5)
+    with pytest.raises(InputError, match="was made with other weights"):
+        world.register("a")
+    assert registry.find(CANDIDATE) is None
+
+
+def test_registering_leaves_the_checkpoint_as_it_was(world: World) -> None:
+    world.checkpoint("a", num_right=30)
+    checkpoint = world.folder / "a" / "checkpoint"
+    (checkpoint / "README.md").write_text("mine")
+    before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
+    registration = world.register("a")
+    assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
+    assert not (registration / "_work").exists()
+
+
+def test_a_checkpoint_that_is_none_is_refused(world: World) -> None:
+    world.checkpoint("a", num_right=30)
+    (world.folder / "a" / "checkpoint" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"has no model\.safetensors"):
+        world.register("a")
+
+
+def test_texts_of_strangers_cannot_become_markup_in_the_card(
+    world: World, registry: Registry, tmp_path: Path
+) -> None:
+    world.checkpoint("a", num_right=30)
+    world.register("a", recipe="<script>|x\n# big", data_revision="[a](javascript:b)")
+    (tmp_path / "got").mkdir()
+    folder = registry.download_verified(registry.get(CANDIDATE), tmp_path / "got")
+    card = (folder / "README.md").read_text()
+    assert "| recipe | script x big, stage unknown |" in card
+    assert "[a]" not in card
