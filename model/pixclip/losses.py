@@ -110,9 +110,23 @@ def contrastive_loss(
         chunk_size: rows in memory at a time.
 
     Returns:
-        A scalar in float32.
+        A scalar, in float32 at least, also inside autocast.
     """
-    visual_bD, text_bD = (F.normalize(side.float(), dim=-1) for side in (visual_bD, text_bD))
+    with torch.autocast(visual_bD.device.type, enabled=False):  # bf16 cannot tell near cosines
+        return _contrastive_loss(
+            _unit(visual_bD), _unit(text_bD), scale, ids_b, is_valid_b, label_smoothing, chunk_size
+        )
+
+
+def _contrastive_loss(
+    visual_bD: Tensor,
+    text_bD: Tensor,
+    scale: Tensor,
+    ids_b: Tensor | None,
+    is_valid_b: Tensor | None,
+    label_smoothing: float,
+    chunk_size: int,
+) -> Tensor:
     ids_B = None if ids_b is None else gather_rows(ids_b)
     is_valid_b = is_valid_b if is_valid_b is not None else _all_true(visual_bD)
     is_valid_B = gather_rows(is_valid_b)
@@ -161,7 +175,7 @@ def _rows_loss(
 
 def positives_loss(visual_bD: Tensor, target_bD: Tensor, is_valid_b: Tensor) -> Tensor:
     """The mean of 1 - cosine of matching pairs; no other sample is looked at."""
-    distances_b = 1 - F.cosine_similarity(visual_bD.float(), target_bD.float(), dim=-1)
+    distances_b = 1 - F.cosine_similarity(_exact(visual_bD), _exact(target_bD), dim=-1)
     num_valid = sum_over_ranks(is_valid_b.sum()).clamp(min=1)
     return (distances_b * is_valid_b).sum() * num_ranks() / num_valid
 
@@ -193,6 +207,15 @@ def pool_regions(
     weights_URP = patches_UPW.new_zeros(len(patches_UPW), num_slots, patches_UPW.shape[1])
     weights_URP[image_index_b, slot_b] = weights_bP.to(patches_UPW.dtype)
     return (weights_URP @ patches_UPW)[image_index_b, slot_b]
+
+
+def _unit(side_bD: Tensor) -> Tensor:
+    return F.normalize(_exact(side_bD), dim=-1)
+
+
+def _exact(side_bD: Tensor) -> Tensor:
+    """In float32 at least."""
+    return side_bD.to(torch.promote_types(side_bD.dtype, torch.float32))
 
 
 def _all_true(like_bD: Tensor) -> Tensor:

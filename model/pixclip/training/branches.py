@@ -1,0 +1,110 @@
+"""The three branches of PixCLIP in one forward pass (paper, Fig. 2).
+
+Shapes: b = samples of this rank, U = their distinct images, P = patches, D = embedding width.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pixclip.data.batch import Batch
+from pixclip.losses import Embeddings, Losses, pool_regions, total_loss
+from pixclip.model import PixClip
+from pixclip.preprocess import Preprocess
+from pixclip.training.config import LN_100, LossConfig
+
+Branches = tuple[Tensor, Tensor | None, Tensor | None]  # regions, crops, pooled: each [b, D]
+
+
+class ThreeBranches(nn.Module):
+    """From a batch to its losses.
+
+    The images with their masks, the crops and the whole images go through the tower as one batch;
+    an image's patches are embedded once for all its regions, and its dense features are made once.
+
+    With `micro_batch_size`, the tower sees at most so many regions at a time and keeps nothing
+    of them but embeddings; the backward pass runs each part anew (GradCache, arXiv:2101.06983).
+    Loss and gradients are those of the whole batch. 0: the whole batch at once.
+    """
+
+    def __init__(self, model: PixClip, config: LossConfig, micro_batch_size: int = 0) -> None:
+        super().__init__()
+        self.model, self.config, self.micro_batch_size = model, config, micro_batch_size
+        vision = model.config.vision
+        full_mask = Preprocess(vision.image_size_px, model.config.preprocess).full_mask()
+        self.register_buffer("full_mask_1HW", full_mask, persistent=False)
+
+    def forward(self, batch: Batch) -> Losses:
+        """The losses of eq. 7 as this rank's share of them (see `pixclip.losses`)."""
+        regions_bD, crops_bD, pooled_bD = self._visual(batch)
+        return total_loss(
+            Embeddings(regions_bD, self.model.adaptor(batch.texts_BE), crops_bD, pooled_bD),
+            self._scale(),
+            text_ids_b=batch.text_ids_B,
+            is_full_image_b=batch.is_full_image_B,
+            config=self.config,
+        )
+
+    def _scale(self) -> Tensor:
+        log_scale = self.model.logit_scale
+        # A scale that learns is bounded as in CLIP; one that is frozen is what it is.
+        return (log_scale.clamp(max=LN_100) if log_scale.requires_grad else log_scale).exp()
+
+    def _visual(self, batch: Batch) -> Branches:
+        size = self.micro_batch_size
+        if not size or len(batch.image_index_B) <= size:
+            return self._embed(batch, torch.arange(len(batch.image_index_B)))
+        parts = list(_split(batch.image_index_B, size))
+        made = [checkpoint(self._embed, batch, rows_m, use_reentrant=False) for rows_m in parts]
+        order_b = torch.cat(parts).argsort()
+        regions, crops, pooled = (
+            None if column[0] is None else torch.cat(column)[order_b.to(column[0].device)]
+            for column in zip(*made, strict=True)
+        )
+        assert regions is not None
+        return regions, crops, pooled
+
+    def _embed(self, batch: Batch, rows_m: Tensor) -> Branches:
+        """The visual embeddings of some of a batch's regions."""
+        tower = self.model.vision
+        device = batch.images_UCHW.device
+        rows_m = rows_m.to(device)
+        images_u, image_index_m = batch.image_index_B[rows_m].unique(return_inverse=True)
+        has_crop_m = ~batch.is_full_image_B[rows_m]
+        masks_n1HW, image_index_n = batch.masks_B1HW[rows_m], image_index_m
+        num_dense = len(images_u) if self.config.beta else 0
+        if num_dense:
+            full_u1HW = self.full_mask_1HW.expand(num_dense, -1, -1, -1)
+            masks_n1HW = torch.cat([masks_n1HW, full_u1HW])
+            image_index_n = torch.cat([image_index_n, torch.arange(num_dense, device=device)])
+        tokens = tower.tokens_of_regions(batch.images_UCHW[images_u], masks_n1HW, image_index_n)
+        if self.config.alpha:
+            tokens = torch.cat([self._crop_tokens(batch, rows_m[has_crop_m]), tokens])
+        embeddings_nD, patches_uPW = tower.encode(tokens, num_dense)
+        regions_mD = embeddings_nD[-len(rows_m) :]
+        crops_mD = pooled_mD = None
+        if self.config.alpha:
+            # Rows of full-image samples stay 0; no loss looks at them.
+            crops_mD = torch.zeros_like(regions_mD)
+            crops_mD[has_crop_m] = embeddings_nD[: -len(rows_m)]
+        if num_dense:
+            pooled_mW = pool_regions(
+                patches_uPW,
+                image_index_m,
+                batch.coverage_BP[rows_m],
+                self.config.coverage_threshold,
+            )
+            pooled_mD = tower.project(pooled_mW)
+        return regions_mD, crops_mD, pooled_mD
+
+    def _crop_tokens(self, batch: Batch, rows_m: Tensor) -> Tensor:
+        assert batch.crops_BCHW is not None, "the loader was not asked for crops"
+        assert batch.crop_masks_B1HW is not None
+        return self.model.vision.tokens(batch.crops_BCHW[rows_m], batch.crop_masks_B1HW[rows_m])
+
+
+def _split(image_index_b: Tensor, size: int) -> Iterator[Tensor]:
+    """Rows of a batch in parts of at most `size`, the regions of an image side by side."""
+    yield from image_index_b.argsort(stable=True).split(size)

@@ -1,0 +1,145 @@
+"""States of a running training: atomic, with checksums; the newest whole one is found again.
+
+    states/step-00000200/rank-00000.pt   a rank's state, loaded with `weights_only=True`
+    states/step-00000200/checksums.json  SHA-256 of each file
+    states/latest                        the name of the newest, written last
+
+The ranks of several machines need one file system for it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pixclip.distributed import num_ranks, rank
+
+log = logging.getLogger(__name__)
+
+LATEST, CHECKSUMS = "latest", "checksums.json"
+NUM_KEPT = 2
+
+
+def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Save all ranks' states after `step` steps; older ones than the last two are removed."""
+    name = f"step-{step:08d}"
+    draft = folder / f".{name}.draft"
+    if rank() == 0:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+    _wait_for_ranks()
+    torch.save(state, draft / _rank_file(rank()))
+    _flush(draft / _rank_file(rank()))
+    _wait_for_ranks()
+    if rank() == 0:
+        digests = {path.name: _digest(path) for path in sorted(draft.iterdir())}
+        _write(draft / CHECKSUMS, json.dumps(digests, indent=1))
+        shutil.rmtree(folder / name, ignore_errors=True)  # damaged, or of a run that was set back
+        draft.rename(folder / name)
+        _flush(folder)
+        _write(folder / LATEST, name)
+        for old in _saved(folder)[NUM_KEPT:]:
+            shutil.rmtree(old)
+    _wait_for_ranks()
+
+
+def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """This rank's part of the newest whole state, or `None` if there is no state at all.
+
+    A damaged state is passed over with a warning.
+
+    Raises:
+        ValueError: states are there, but none is whole, or they are of another number of ranks.
+    """
+    choice = [_newest_whole(folder) if rank() == 0 else None]
+    if num_ranks() > 1:
+        dist.broadcast_object_list(choice)
+    if choice[0] is None:
+        return None
+    if choice[0] == "":
+        raise ValueError(
+            f"no state in {folder} is whole; remove the folder to train from the start"
+        )
+    saved = folder / choice[0]
+    num_saved = len(list(saved.glob("rank-*.pt")))
+    if num_saved != num_ranks():
+        raise ValueError(
+            f"{saved} is of {num_saved} ranks and this run has {num_ranks()}; go on with "
+            f"{num_saved}, or remove {folder} to train from the start"
+        )
+    state = torch.load(saved / _rank_file(rank()), map_location=device, weights_only=True)
+    assert isinstance(state, dict)
+    return state
+
+
+def _newest_whole(folder: Path) -> str | None:
+    """The name of the newest whole state, "" if all are damaged, `None` if there is none."""
+    saved = _saved(folder)
+    for path in saved:
+        damage = _damage(path)
+        if not damage:
+            return path.name
+        log.warning("%s is damaged (%s); going back to the state before it", path, damage)
+    return "" if saved else None
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The saved states, newest first, beginning with the one that `latest` names."""
+    paths = sorted(folder.glob("step-*"), reverse=True)
+    try:
+        latest = folder / (folder / LATEST).read_text().strip()
+    except FileNotFoundError:
+        return paths
+    return [*(path for path in paths if path == latest), *(p for p in paths if p != latest)]
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a saved state, or "" if it is whole."""
+    try:
+        digests = json.loads((path / CHECKSUMS).read_text())
+    except (OSError, ValueError) as error:
+        return f"{CHECKSUMS} cannot be read: {error}"
+    for name, digest in digests.items():
+        file = path / Path(name).name
+        if not file.is_file():
+            return f"{name} is missing"
+        if _digest(file) != digest:
+            return f"{name} is not what was saved"
+    return ""
+
+
+def _rank_file(number: int) -> str:
+    return f"rank-{number:05d}.pt"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    _flush(partial)
+    partial.replace(path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Bring a file or a folder to the disk: a rename is worth nothing if its content is not."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_ranks() -> None:
+    if num_ranks() > 1:
+        dist.barrier()

@@ -1,0 +1,119 @@
+"""The training loop. It knows neither DeepSpeed nor MLflow, no file and no signal."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pixclip.data.batch import Batch
+from pixclip.distributed import num_ranks, sum_over_ranks
+from pixclip.losses import Losses
+from pixclip.training.optimizer import rate_share
+
+
+class LoopEngine(Protocol):
+    """What the loop needs; `pixclip.training.engine.Engine` has it."""
+
+    device: torch.device
+
+    def __call__(self, *arguments: Any) -> Any: ...
+    def set_rate_share(self, share: float) -> None: ...
+    def rates(self) -> dict[str, float]: ...
+    def backward(self, loss: Tensor) -> None: ...
+    def step(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a run begins and ends."""
+
+    start_step: int
+    num_steps: int
+    warmup_steps: int
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step gave, the same on all ranks but for the seconds."""
+
+    step: int  # steps made so far, this one included
+    epoch: int
+    losses: dict[str, float]  # total, cl, fc, lg over all ranks
+    rates: dict[str, float]
+    grad_norm: float
+    num_samples: int  # over all ranks
+    seconds: float
+    wait_seconds: float  # of them, for the loader
+
+
+Signals = tuple[bool, bool]  # save now, stop now
+
+
+def fit(
+    engine: LoopEngine,
+    batches: Iterator[tuple[int, Batch]],
+    plan: Plan,
+    *,
+    read_signals: Callable[[], Signals],
+    on_step: Callable[[StepReport], None],
+    save: Callable[[int], None],
+) -> int:
+    """Train from `plan.start_step` on; gives the number of steps made in the end.
+
+    Args:
+        engine: makes `Losses` of a batch and learns from them.
+        batches: this rank's batches with their epoch.
+        plan: first and last step, warm-up.
+        read_signals: what this rank wants; one rank's wish counts for all.
+        on_step: told of every step.
+        save: keeps the state after so many steps; called on all ranks together.
+
+    Raises:
+        FloatingPointError: the loss or a gradient is not finite.
+    """
+    for step in range(plan.start_step, plan.num_steps):
+        started = time.perf_counter()
+        epoch, batch = next(batches)
+        batch = batch.to(engine.device)
+        wait_seconds = time.perf_counter() - started
+        engine.set_rate_share(rate_share(step, plan.warmup_steps, plan.num_steps))
+        rates = engine.rates()
+        values, (save_now, stop_now), grad_norm = _learn(engine, batch, step, read_signals())
+        seconds = time.perf_counter() - started
+        num_samples = len(batch.image_index_B) * num_ranks()
+        on_step(
+            StepReport(
+                step + 1, epoch, values, rates, grad_norm, num_samples, seconds, wait_seconds
+            )
+        )
+        if save_now or stop_now:
+            save(step + 1)
+        if stop_now:
+            return step + 1
+    return plan.num_steps
+
+
+def _learn(
+    engine: LoopEngine, batch: Batch, step: int, signals: Signals
+) -> tuple[dict[str, float], Signals, float]:
+    losses: Losses = engine(batch)
+    # One exchange a step: the losses for the report, and who wants to save or stop.
+    mine = torch.stack([losses.total, losses.cl, losses.fc, losses.lg]).detach()
+    wishes = torch.tensor(signals, dtype=mine.dtype, device=mine.device)
+    total, cl, fc, lg, save, stop = sum_over_ranks(torch.cat([mine, wishes])).tolist()
+    values = {
+        name: value / num_ranks()
+        for name, value in {"total": total, "cl": cl, "fc": fc, "lg": lg}.items()
+    }
+    if not math.isfinite(total):
+        raise FloatingPointError(
+            f"the loss of step {step + 1} is not finite: {values}; the weights were not changed. "
+            "Lower the learning rate, clip gradients (optimizer.max_grad_norm) or use "
+            "precision=fp32; the last saved state is from before this step"
+        )
+    engine.backward(losses.total)
+    return values, (save > 0, stop > 0), engine.step()

@@ -1,0 +1,187 @@
+"""One rank of a training run.
+
+torchrun --nproc-per-node 2 -m pixclip.training.run --job job.json
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import pixclip
+from pixclip.checkpoint import save_checkpoint
+from pixclip.data.batch import Batch
+from pixclip.data.loader import LongGrit
+from pixclip.distributed import num_ranks, rank
+from pixclip.model import PixClip
+from pixclip.preprocess import Preprocess
+from pixclip.text.embeddings import TextEmbeddings
+from pixclip.training.branches import ThreeBranches
+from pixclip.training.checkpoints import load_state, save_state
+from pixclip.training.engine import Engine, open_engine, ranks_leave_together
+from pixclip.training.job import ERROR, FINAL, STATES, Job, read_job
+from pixclip.training.loop import Plan, fit
+from pixclip.training.optimizer import freeze_other_parts, parameter_groups
+from pixclip.training.randomness import random_state, seed_all, set_random_state
+from pixclip.training.steps_file import StepsFile
+
+STOPPED = 128 + signal.SIGTERM  # exit code of a run that saved its state and stopped
+
+
+def train(job: Job) -> bool:
+    """Train a stage; `False` if it was stopped by SIGTERM before its end, its state saved."""
+    seed_all(job.stage.data.seed)
+    model = pixclip.load(job.parent)
+    model.train()
+    freeze_other_parts(model, job.stage)
+    model.vision.gradient_checkpointing = job.stage.gradient_checkpointing
+    module = ThreeBranches(model, job.stage.losses, job.micro_batch_size)
+    optimizer = job.stage.optimizer
+    engine = open_engine(
+        module,
+        parameter_groups(model, optimizer),
+        precision=job.stage.precision,
+        betas=optimizer.betas,
+        max_grad_norm=optimizer.max_grad_norm,
+    )
+    data = _open_data(job, model)
+    num_steps = job.stage.num_steps or sum(map(data.num_steps, range(job.stage.num_epochs)))
+    if not num_steps:
+        raise ValueError(
+            f"the data set has no batch of {job.stage.data.batch_size} regions to train on; "
+            "set data.batch_size lower"
+        )
+    start_step = _resume(job, engine)
+    plan = Plan(start_step, num_steps, optimizer.warmup_steps)
+    if _fit(job, engine, data, plan) < num_steps:
+        return False
+    if rank() == 0:
+        model.eval()
+        parent_tower = Path(job.parent) / "text_tower"
+        text_tower = parent_tower if parent_tower.is_dir() else None
+        save_checkpoint(Path(job.work) / FINAL, model, text_tower=text_tower, notes=job.notes)
+    return True
+
+
+def _fit(job: Job, engine: Engine, data: LongGrit, plan: Plan) -> int:
+    def save(step: int) -> None:
+        state = {"step": step, "engine": engine.state(), "random": random_state()}
+        save_state(Path(job.work) / STATES, step, state)
+
+    signals = SignalReader(job, plan.start_step)
+    with _bar(job, plan) as bar, StepsFile(Path(job.work), plan.start_step, bar) as steps:
+        batches = batches_from(data, plan.start_step, job.num_workers)
+        return fit(engine, batches, plan, read_signals=signals.read, on_step=steps.write, save=save)
+
+
+def _open_data(job: Job, model: PixClip) -> LongGrit:
+    vision = model.config.vision
+    return LongGrit(
+        job.longgrit,
+        "train",
+        Preprocess(vision.image_size_px, model.config.preprocess),
+        vision.patch_size_px,
+        TextEmbeddings.open(Path(job.text_embeddings)),
+        job.stage.data,
+    )
+
+
+def _resume(job: Job, engine: Engine) -> int:
+    state = load_state(Path(job.work) / STATES, engine.device)
+    if state is None:
+        return 0
+    engine.load_state(state["engine"])
+    set_random_state(state["random"])
+    return int(state["step"])
+
+
+def batches_from(data: LongGrit, start_step: int, num_workers: int) -> Iterator[tuple[int, Batch]]:
+    """This rank's batches with their epoch, epoch after epoch without end, from a step on."""
+    epoch = 0
+    while start_step >= data.num_steps(epoch):
+        start_step -= data.num_steps(epoch)
+        epoch += 1
+    while True:
+        for batch in data.batches(
+            epoch=epoch,
+            start_step=start_step,
+            rank=rank(),
+            num_ranks=num_ranks(),
+            num_workers=num_workers,
+        ):
+            yield epoch, batch
+        start_step, epoch = 0, epoch + 1
+
+
+class SignalReader:
+    """Whether it is time to save, and whether somebody asked this process to stop."""
+
+    def __init__(self, job: Job, step: int) -> None:
+        self._job, self._step = job, step
+        self._saved_at = time.monotonic()
+        self._is_stopped = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        self._is_stopped = True
+
+    def read(self) -> tuple[bool, bool]:
+        """Save and stop after the step that runs now; only rank 0 looks at the clock."""
+        self._step += 1
+        is_due = time.monotonic() - self._saved_at >= self._job.save_every_s
+        save = rank() == 0 and (is_due or self._step % self._job.save_every_steps == 0)
+        if save:
+            self._saved_at = time.monotonic()
+        return save, self._is_stopped
+
+
+def _bar(job: Job, plan: Plan) -> "tqdm[Any]":
+    is_live = sys.stderr.isatty()
+    return tqdm(
+        desc=f"train {job.stage.name}",
+        initial=plan.start_step,
+        total=plan.num_steps,
+        unit=" step",
+        mininterval=0.2 if is_live else 30,
+        disable=rank() > 0,
+    )
+
+
+def main() -> None:
+    """Read the job, train, and tell how it ended by the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--job", type=Path, required=True, help="JSON of pixclip.training.job")
+    job = read_job(parser.parse_args().job)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    with _told(Path(job.work) / ERROR), ranks_leave_together():
+        is_done = train(job)
+    if not is_done:
+        sys.exit(STOPPED)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Leave the message of an error for the process that started this one."""
+    try:
+        yield
+    except Exception as error:
+        rank_name = os.environ.get("RANK", "0")
+        path.write_text(
+            json.dumps({"rank": rank_name, "error": f"{type(error).__name__}: {error}"})
+        )
+        raise
+
+
+if __name__ == "__main__":
+    torch.backends.cudnn.benchmark = False  # it may choose other kernels after a resume
+    main()
