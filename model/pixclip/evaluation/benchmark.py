@@ -5,14 +5,14 @@ Legend: U images, R regions.
 
 import hashlib
 import json
-import unicodedata
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from pixclip.data.shards import Sample
+from pixclip.data.samples import Sample
 from pixclip.evaluation.protocol import ALL
+from pixclip.text.tokens import normalise
 
 Indices = npt.NDArray[np.int64]
 Strings = npt.NDArray[np.str_]
@@ -85,7 +85,7 @@ class BenchmarkBuilder:
 
     def _text(self, text: str) -> int:
         # As caches of embeddings tell texts apart.
-        return self._texts.setdefault(unicodedata.normalize("NFC", text), len(self._texts))
+        return self._texts.setdefault(normalise(text), len(self._texts))
 
 
 def _digest_of_sample(sample: Sample) -> str:

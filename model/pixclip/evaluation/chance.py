@@ -30,8 +30,8 @@ def chance(benchmark: Benchmark, subset: str) -> dict[str, float]:
 
 
 def _captions(benchmark: Benchmark, subset: str) -> Indices:
-    caption_U = benchmark.caption_U[rows_of(benchmark.subset_U, subset)]
-    return caption_U[caption_U != NO_TEXT]
+    asks_U = rows_of(benchmark.subset_U, subset) & (benchmark.caption_U != NO_TEXT)
+    return np.asarray(benchmark.caption_U[asks_U])
 
 
 def _recalls(forth: str, back: str, text_N: Indices) -> dict[str, float]:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixclip.data.shards import Sample
+from pixclip.data.samples import Sample
 from pixclip.evaluation.answers import Embedded
 from pixclip.evaluation.benchmark import Benchmark, BenchmarkBuilder
 from pixclip.evaluation.errors import EvaluationError
@@ -55,7 +55,7 @@ class Variants:
         """
         self._tower = model.vision
         self._parent_tower = parent_with_mask_conv(model.vision, parent.vision)
-        self._preprocess = Preprocess(model.config.vision.image_size_px, model.config.preprocess)
+        self._preprocess = model.preprocess
         self._device = next(model.vision.parameters()).device
 
     def prepare(self, samples: Sequence[Sample]) -> Pictures:
@@ -69,8 +69,12 @@ class Variants:
                 masks.append(self._preprocess.mask(mask))
                 crops.append(self._preprocess.image(masked_crop(self._preprocess, image, mask)))
                 index.append(place)
-        stacked = (torch.stack(tensors).to(self._device) for tensors in (images, masks, crops))
-        return Pictures(*stacked, torch.tensor(index, device=self._device))
+        return Pictures(
+            torch.stack(images).to(self._device),
+            torch.stack(masks).to(self._device),
+            torch.stack(crops).to(self._device),
+            torch.tensor(index, device=self._device),
+        )
 
     @torch.inference_mode()
     def embed(self, pictures: Pictures) -> dict[str, Embedded]:
