@@ -1,0 +1,192 @@
+"""Checkpoints: a folder that says all about a model and holds nothing that can run.
+
+config.json        the configuration, preprocessing included
+model.safetensors  vision tower, adaptor and temperature
+notes.json         where the weights come from
+text_tower/        the language model (may be absent)
+checksums.json     SHA-256 of all of these, written last
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pixclip.checksums import (
+    CHECKSUMS_NAME,
+    CheckpointError,
+    read_checksums,
+    verify,
+    write_checksums,
+)
+from pixclip.config import ModelConfig, from_dict, to_dict
+from pixclip.model import PixClip
+from pixclip.places import local_folder
+
+if TYPE_CHECKING:
+    from pixclip.text.encoder import TextEncoder
+
+CONFIG_NAME, WEIGHTS_NAME, NOTES_NAME = "config.json", "model.safetensors", "notes.json"
+TEXT_TOWER_NAME = "text_tower"
+MAX_LISTED = 20  # keys named in a message
+
+__all__ = ["CheckpointError", "load", "save_checkpoint", "weights_digest"]
+
+
+def save_checkpoint(
+    folder: Path,
+    model: PixClip,
+    *,
+    text_tower: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint; the files of the text tower are linked where the file system can.
+
+    A checkpoint that was in the folder is replaced. A folder counts as a checkpoint only with its
+    checksums: they go first and come last, so a killed run leaves none, never a mixed one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CHECKSUMS_NAME).unlink(missing_ok=True)
+    shutil.rmtree(folder / TEXT_TOWER_NAME, ignore_errors=True)
+    _write_json(folder / CONFIG_NAME, to_dict(model.config))
+    _write_json(folder / NOTES_NAME, dict(notes or {}))
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_NAME)
+    if text_tower is not None:
+        # What begins so is a pipeline's, not the tower's.
+        ignore = shutil.ignore_patterns("_*", ".*")
+        shutil.copytree(
+            text_tower, folder / TEXT_TOWER_NAME, ignore=ignore, copy_function=_link_or_copy
+        )
+    names = (CONFIG_NAME, NOTES_NAME, WEIGHTS_NAME, *_text_tower_files(folder))
+    write_checksums(folder, names)
+
+
+def load(
+    path_or_uri: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> PixClip:
+    """The model of a checkpoint folder or of its URI (file://, s3://, …), ready to embed.
+
+        model = pixclip.load("checkpoint")
+        model.encode_image("street.jpg", [(10, 20, 200, 180)])
+
+    Weights become float32 unless `dtype` says otherwise. Nothing in the folder is executed. The
+    text tower is checked and opened when the first text comes.
+
+    Raises:
+        CheckpointError: the folder is no checkpoint, a file is damaged, or its weights are not
+            exactly those of its configuration; lists every difference.
+    """
+    folder = local_folder(path_or_uri)
+    if folder.is_file():
+        raise CheckpointError(
+            f"{folder} is a file; a checkpoint is a folder. Weights of other projects are "
+            "imported (pixclip.importers), and pickles are never read"
+        )
+    sums = read_checksums(folder)
+    is_text = {name: name.startswith(f"{TEXT_TOWER_NAME}/") for name in sums}
+    _require_files(folder, sums)
+    verify(folder, {name: sums[name] for name in sums if not is_text[name]})
+    text_sums = {name: sums[name] for name in sums if is_text[name]}
+    open_text = partial(_open_text_tower, folder, text_sums) if text_sums else None
+    with torch.device("meta"):  # no memory, no random numbers: every weight is replaced
+        model = PixClip(_read_config(folder), open_text)
+    weights = _read_weights(folder / WEIGHTS_NAME)
+    _require_same_tensors(folder / WEIGHTS_NAME, model.state_dict(), weights)
+    wanted = dtype or torch.float32
+    model.load_state_dict({n: w.to(wanted) for n, w in weights.items()}, strict=True, assign=True)
+    return model.to(device).eval()
+
+
+def weights_digest(folder: Path) -> str:
+    """The SHA-256 of a checkpoint's weights, by which reports name the checkpoint."""
+    return read_checksums(folder)[WEIGHTS_NAME]
+
+
+def _require_files(folder: Path, sums: Mapping[str, str]) -> None:
+    missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if name not in sums]
+    if missing:
+        raise CheckpointError(f"{folder}: {CHECKSUMS_NAME} does not list {', '.join(missing)}")
+
+
+def _read_config(folder: Path) -> ModelConfig:
+    try:
+        data = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        config: ModelConfig = from_dict(ModelConfig, data)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from None
+    return config
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is no safetensors file ({error}); pickles and other formats are never read"
+        ) from None
+
+
+def _require_same_tensors(
+    path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> None:
+    problems = [f"missing {name}" for name in wanted if name not in found]
+    problems += [f"unexpected {name}" for name in found if name not in wanted]
+    for name in wanted.keys() & found.keys():
+        if wanted[name].shape != found[name].shape or not found[name].is_floating_point():
+            problems.append(
+                f"{name} is {found[name].dtype} {list(found[name].shape)}, "
+                f"not floating point {list(wanted[name].shape)}"
+            )
+    if problems:
+        shown = "; ".join(sorted(problems)[:MAX_LISTED])
+        raise CheckpointError(
+            f"{path} does not hold the weights of {CONFIG_NAME}, {len(problems)} differences: "
+            f"{shown}{'; …' if len(problems) > MAX_LISTED else ''}"
+        )
+
+
+def _open_text_tower(folder: Path, sums: Mapping[str, str], device: str) -> "TextEncoder":
+    from pixclip.text.encoder import TextEncoder
+
+    verify(folder, sums)
+    unlisted = sorted(set(_text_tower_files(folder)) - set(sums))
+    if unlisted:
+        raise CheckpointError(
+            f"{folder}: {CHECKSUMS_NAME} does not list {', '.join(unlisted)}, which the text tower "
+            "would read; remove what was added"
+        )
+    encoder = TextEncoder.open(folder / TEXT_TOWER_NAME, device=device)
+    if encoder.config != _read_config(folder).text:
+        raise CheckpointError(
+            f"{folder}: the text tower's own settings {encoder.config} are not those of "
+            f"{CONFIG_NAME}; the adaptor was trained on another text tower"
+        )
+    return encoder
+
+
+def _text_tower_files(folder: Path) -> list[str]:
+    files = (folder / TEXT_TOWER_NAME).rglob("*")
+    return [path.relative_to(folder).as_posix() for path in files if path.is_file()]
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(os.path.realpath(source), target)  # else a link to a link would be made
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,95 @@
+"""The checksums of a checkpoint folder: written last, checked before anything is used."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+CHECKSUMS_NAME = "checksums.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says which file, why and what to do."""
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Write the SHA-256 of files of a folder; from then on it counts as a checkpoint."""
+    sums = {name: sha256_of(folder / name) for name in sorted(names)}
+    partial = folder / f"{CHECKSUMS_NAME}.partial"
+    partial.write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / CHECKSUMS_NAME)
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 by relative path; every path is inside the folder, links followed.
+
+    Raises:
+        CheckpointError: there are none, or one names a file outside the folder.
+    """
+    try:
+        content = (folder / CHECKSUMS_NAME).read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} is no checkpoint: {CHECKSUMS_NAME} cannot be read ({error}); a folder "
+            "without it is incomplete, and weights of other projects are imported, not loaded"
+        ) from None
+    sums = parse_checksums(content, str(folder))
+    root = folder.resolve()
+    outside = [name for name in sums if not (folder / name).resolve().is_relative_to(root)]
+    if outside:
+        raise CheckpointError(
+            f"{folder}: {', '.join(outside)} leads out of the folder through a link; "
+            "copy the checkpoint with its links followed"
+        )
+    return sums
+
+
+def parse_checksums(content: bytes, where: str) -> dict[str, str]:
+    """The content of a checksum file.
+
+    Raises:
+        CheckpointError: it is none, or a path is not plainly relative.
+    """
+    try:
+        sums = json.loads(content)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {CHECKSUMS_NAME} is no JSON: {error}") from None
+    if not isinstance(sums, dict):
+        raise CheckpointError(f"{where}: {CHECKSUMS_NAME} must map paths to checksums")
+    for name, digest in sums.items():
+        is_digest = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest)
+        if not is_digest or not _is_plain(name):
+            raise CheckpointError(
+                f"{where}: {CHECKSUMS_NAME} holds {name!r}: {digest!r}, which is no SHA-256 of a "
+                "file inside the checkpoint; do not use a checkpoint that was tampered with"
+            )
+    return sums
+
+
+def verify(folder: Path, sums: Mapping[str, str]) -> None:
+    """Compare files with their checksums.
+
+    Raises:
+        CheckpointError: lists the files that are missing or altered.
+    """
+    problems = []
+    for name, digest in sums.items():
+        if not (folder / name).is_file():
+            problems.append(f"{name} is missing")
+        elif sha256_of(folder / name) != digest:
+            problems.append(f"{name} is damaged or was altered")
+    if problems:
+        raise CheckpointError(f"{folder}: {'; '.join(problems)}; fetch the checkpoint again")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_plain(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    is_normal = name == "/".join(parts) and "\\" not in name and "\0" not in name
+    return is_normal and bool(parts) and parts[0] != "/" and ".." not in parts

@@ -1,0 +1,151 @@
+"""The model: a vision tower that reads masks, an adaptor for texts, and a common temperature.
+
+Legend: n, B images or regions, m texts, U distinct images, D embedding width, E width of the
+language model, H = W = the side of the tower's square.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixclip.config import ModelConfig
+from pixclip.inputs import ImageLike, RegionLike, as_image, as_mask
+from pixclip.preprocess import Preprocess
+from pixclip.region_pairs import pair_regions
+from pixclip.text.adaptor import TextAdaptor
+from pixclip.vision import build_vision_tower
+
+if TYPE_CHECKING:
+    from pixclip.text.encoder import TextEncoder
+
+INITIAL_LOGIT_SCALE = math.log(100)  # CLIP's upper bound, at which its public weights ended
+Prepared = tuple[Tensor, Tensor]  # image [3, H, W] and mask [1, H, W]
+
+
+class PixClip(nn.Module):
+    """Embeds regions of images and texts in one space.
+
+    `open_text` opens the language model of `encode_text` on a device, when it is first needed.
+    """
+
+    def __init__(
+        self, config: ModelConfig, open_text: "Callable[[str], TextEncoder] | None" = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.preprocess = Preprocess(config.vision.image_size_px, config.preprocess)
+        self.vision = build_vision_tower(config.vision)
+        self.adaptor = TextAdaptor(config.text.embed_dim, config.vision.embed_dim, config.adaptor)
+        self.logit_scale = nn.Parameter(torch.full((1,), INITIAL_LOGIT_SCALE))  # logarithm
+        self._open_text = open_text
+        self._text_encoder: TextEncoder | None = None
+
+    def encode_image(self, images: Any, masks: Any = None, *, batch_size: int = 32) -> Tensor:
+        """L2-normalised embeddings [n, D] of regions, float32 on the CPU.
+
+        Args:
+            images: an image or a list of images: PIL, uint8 arrays [height, width, 3], paths.
+            masks: `None` for whole images. For one image a mask or a list of masks; for a list
+                of images one entry for each: `None`, a mask or a list of masks. A mask is an
+                array [height, width], an RLE, a box (x1, y1, x2, y2) in pixels, or a polygon.
+                The result follows the order of the images, then of their masks.
+            batch_size: regions that go through the tower together; it changes no result.
+
+        Raises:
+            ValueError: a mask does not fit its image, is empty or in no known form; an image
+                cannot be read. The message says which.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        with self._inference():
+            batches = _batched(self._prepare(images, masks), batch_size)
+            embeddings = [self._embed_regions(batch) for batch in batches]
+        return torch.cat(embeddings) if embeddings else torch.empty(0, self.vision.config.embed_dim)
+
+    def encode_text(self, texts: str | Sequence[str]) -> Tensor:
+        """L2-normalised embeddings [m, D] of texts, float32 on the CPU.
+
+        Raises:
+            ValueError: the checkpoint has no text tower, or a text is empty.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts:
+            return torch.empty(0, self.vision.config.embed_dim)
+        pooled_mE = self._text().encode(texts)
+        with self._inference():
+            return self.embed_pooled(pooled_mE.to(self.logit_scale.device)).float().cpu()
+
+    def embed_pooled(self, pooled_BE: Tensor) -> Tensor:
+        """L2-normalised embeddings [B, D] of what the language model made of texts, [B, E]."""
+        return F.normalize(self.adaptor(pooled_BE), dim=-1)
+
+    def similarity(self, images_nD: Tensor, texts_mD: Tensor) -> Tensor:
+        """Cosine of every region with every text, [n, m] (paper, eq. 2)."""
+        return F.normalize(images_nD, dim=-1) @ F.normalize(texts_mD, dim=-1).T
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(was_training)
+
+    def _prepare(self, images: Any, masks: Any) -> Iterator[Prepared]:
+        """Image and mask of every region; regions of one image share the image's tensor."""
+        for number, (image_like, regions) in enumerate(pair_regions(images, masks)):
+            if regions:
+                yield from self._prepare_image(number, image_like, regions)
+
+    def _prepare_image(
+        self, number: int, image_like: ImageLike, regions: list[RegionLike | None]
+    ) -> Iterator[Prepared]:
+        image = as_image(image_like)
+        pixels_CHW = self.preprocess.image(image)
+        for place, region in enumerate(regions):
+            if region is None:
+                yield pixels_CHW, self.preprocess.full_mask()
+                continue
+            try:
+                mask = as_mask(region, image.height, image.width)
+            except ValueError as error:
+                raise ValueError(f"image {number}, mask {place}: {error}") from None
+            yield pixels_CHW, self.preprocess.mask(mask)
+
+    def _embed_regions(self, batch: list[Prepared]) -> Tensor:
+        device = self.logit_scale.device
+        distinct = {id(image): image for image, _ in batch}
+        place = {key: index for index, key in enumerate(distinct)}
+        images_UCHW = torch.stack(list(distinct.values())).to(device)
+        masks_B1HW = torch.stack([mask for _, mask in batch]).to(device)
+        index_B = torch.tensor([place[id(image)] for image, _ in batch], device=device)
+        tokens_BNW = self.vision.tokens_of_regions(images_UCHW, masks_B1HW, index_B)
+        return F.normalize(self.vision.encode(tokens_BNW)[0].float(), dim=-1).cpu()
+
+    def _text(self) -> "TextEncoder":
+        if self._text_encoder is None:
+            if self._open_text is None:
+                raise ValueError(
+                    "this model has no text tower, so it cannot read texts; load a checkpoint "
+                    "folder with `text_tower/`, or give cached text embeddings to `embed_pooled`"
+                )
+            self._text_encoder = self._open_text(str(self.logit_scale.device))
+        return self._text_encoder
+
+
+def _batched(regions: Iterator[Prepared], batch_size: int) -> Iterator[list[Prepared]]:
+    batch: list[Prepared] = []
+    for region in regions:
+        batch.append(region)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
