@@ -1,0 +1,11 @@
+"""Public weights become a PixCLIP model, strictly: every key is accounted for.
+
+report = import_weights(model, Path("ViT-B-16.pt"), "openai")
+"""
+
+from pixclip.importers.formats import FORMATS, find_format
+from pixclip.importers.load import import_weights
+from pixclip.importers.report import ImportReport
+from pixclip.importers.source import WeightsRefused
+
+__all__ = ["FORMATS", "ImportReport", "WeightsRefused", "find_format", "import_weights"]

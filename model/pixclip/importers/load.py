@@ -1,0 +1,113 @@
+"""Bring public weights into a model: every key accounted for, or nothing is changed."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from pixclip.config import VisionConfig
+from pixclip.importers.formats import find_format
+from pixclip.importers.report import DroppedKey, ImportReport, NewTensor, UsedKey
+from pixclip.importers.rules import Format
+from pixclip.importers.source import Source, WeightsRefused, read_settings, read_source
+from pixclip.importers.translate import (
+    MASK,
+    Translation,
+    compare_depth,
+    fit,
+    new_tensors,
+    translate,
+)
+
+if TYPE_CHECKING:
+    from pixclip.model import PixClip
+
+
+def import_weights(
+    model: "PixClip", path: Path, format_name: str, *, new_projection: bool = False
+) -> ImportReport:
+    """Fill a model with public weights; tells what became of every key.
+
+    What the source lacks stays as it is: the mask convolution is zero, so that the model equals
+    its parent, the text adaptor as it was initialised. `new_projection` leaves the source's
+    projection into the shared space out, e.g. where the width of that space is another.
+
+    Raises:
+        FileNotFoundError: no weights there.
+        ValueError: no such format.
+        WeightsRefused: a key is unknown, missing or of another shape, or the source is of
+            another architecture; the model is unchanged.
+    """
+    format_ = find_format(format_name)
+    source = read_source(path)
+    problems, assumed = _compare_facts(format_, path, model.config.vision)
+    translation = translate(source.tensors, format_, new_projection)
+    state = model.state_dict()
+    values, misfits = fit(translation, state)
+    unfilled = set(state) - set(translation.parts)
+    new = new_tensors(unfilled, format_, new_projection)
+    missing = sorted(unfilled - {tensor.target for tensor in new})
+    problems += [*compare_depth(translation.parts, state), *translation.problems, *misfits]
+    problems += [f"missing: nothing in the source becomes {name}" for name in missing]
+    if problems:
+        raise WeightsRefused(
+            f"{source.file} does not fit as '{format_.name}';",
+            problems,
+            "give weights, format and architecture that belong together:",
+        )
+    model.load_state_dict(values, strict=False)
+    _zero_mask(model, new)
+    return _report(source, format_, translation, new, assumed)
+
+
+def _compare_facts(
+    format_: Format, path: Path, config: VisionConfig
+) -> tuple[list[str], list[str]]:
+    """What shapes cannot show: contradictions, and what has to be taken on trust."""
+    problems, assumed = [], []
+    if format_.kind != config.kind:
+        problems.append(f"architecture: '{format_.name}' is for {format_.kind}, not {config.kind}")
+    facts = format_.facts(read_settings(path, format_.settings_file), config)
+    for name, value in asdict(facts).items():
+        ours = getattr(config, name)
+        if value is None and not (name == "rope_grid" and config.kind == "clip"):
+            assumed.append(f"vision.{name}={ours}: the source does not tell")
+        elif value is not None and value != ours:
+            problems.append(f"setting: the source has {name}={value}, vision.{name} is {ours}")
+    return problems, assumed
+
+
+def _zero_mask(model: "PixClip", new: Sequence[NewTensor]) -> None:
+    with torch.no_grad():
+        for tensor in new:
+            if tensor.target.startswith(MASK):
+                model.get_parameter(tensor.target).zero_()
+
+
+def _report(
+    source: Source,
+    format_: Format,
+    translation: Translation,
+    new: Sequence[NewTensor],
+    assumed: Sequence[str],
+) -> ImportReport:
+    used = [
+        UsedKey(key, target, tuple(source.tensors[key].shape), str(source.tensors[key].dtype))
+        for target, parts in translation.parts.items()
+        for key, _ in parts.values()
+    ]
+    ignored = [DroppedKey(name, reason) for name, reason in source.ignored.items()]
+    with source.file.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ImportReport(
+        format=format_.name,
+        file=source.file.name,
+        sha256=digest,
+        used=tuple(used),
+        dropped=(*translation.dropped, *ignored),
+        new=tuple(new),
+        assumed=tuple(assumed),
+    )

@@ -1,0 +1,87 @@
+"""What a format of weights is: which key becomes which of ours, which are known and unneeded.
+
+Names are patterns: `#` is a number, `&` is `weight` or `bias`, `*` is anything.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from pixclip.config import VisionConfig
+
+WILDCARDS = {"#": r"(\d+)", "&": r"(weight|bias)", "*": r".+"}
+
+
+@dataclass(frozen=True)
+class Use:
+    """A key of the source that becomes a tensor of ours, or one of its equal parts by rows."""
+
+    source: str
+    target: str
+    change: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    part: int = 0
+    num_parts: int = 1
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Keys of the source that are known and not needed."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a source says of its model beyond the shapes of its tensors; None is not said."""
+
+    activation: str | None = None
+    num_heads: int | None = None
+    layer_norm_eps: float | None = None
+    rope_grid: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One public form of weights."""
+
+    name: str
+    description: str
+    kind: Literal["clip", "eva02"]
+    uses: tuple[Use, ...]
+    drops: tuple[Drop, ...]
+    # The facts, by the content of `settings_file` (empty if there is none) and our tower.
+    facts: Callable[[Mapping[str, Any], VisionConfig], Facts]
+    settings_file: str = ""  # JSON beside the weights that describes the model
+    has_mask: bool = False  # the mask convolution must be there
+    has_adaptor: bool = False  # the text adaptor must be there
+    mask_bias: bool = False  # its mask convolution has a bias: build the tower with one
+
+
+def matcher(pattern: str) -> re.Pattern[str]:
+    """The regular expression of a name with wildcards."""
+    pieces = re.split(r"([#&*])", pattern)
+    return re.compile("".join(WILDCARDS.get(piece, re.escape(piece)) for piece in pieces))
+
+
+def target_name(use: Use, match: re.Match[str]) -> str:
+    """Our name for a key that matched: its wildcards filled in their order."""
+    name = use.target
+    for group in match.groups():
+        name = re.sub("[#&]", group, name, count=1)
+    return name
+
+
+def transposed(matrix: Tensor) -> Tensor:
+    """[in, out] to PyTorch's [out, in]; anything but a matrix stays, and its shape is refused."""
+    return matrix.mT if matrix.ndim == 2 else matrix
+
+
+def without_batch(tensor: Tensor) -> Tensor:
+    """[1, …, W] without its leading ones."""
+    while tensor.ndim > 1 and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    return tensor

@@ -1,0 +1,136 @@
+"""Open a file of public weights: tensors by name, and nothing that runs code."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pixclip.importers.torchscript import is_torchscript, read_torchscript
+
+SAFETENSORS, ARCHIVES = (".safetensors",), (".pt", ".pth", ".bin")
+WEIGHT_FILES = (*SAFETENSORS, *ARCHIVES)
+CONTAINERS = ("state_dict", "model", "module", "model_state_dict")  # weights among other things
+BROKEN = (RuntimeError, ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile)
+WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile prepend
+
+
+class WeightsRefused(ValueError):
+    """Weights that cannot become the asked model; `problems` has every reason."""
+
+    SHOWN = 30
+
+    def __init__(self, what: str, problems: list[str], advice: str) -> None:
+        more = len(problems) - self.SHOWN
+        listed = [*problems[: self.SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        super().__init__("\n  - ".join([f"{what} {advice}", *listed]))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Source:
+    """The content of a weight file."""
+
+    file: Path
+    tensors: Mapping[str, Tensor]
+    ignored: Mapping[str, str] = field(default_factory=dict)  # what is no weight, and why
+
+
+def read_source(path: Path) -> Source:
+    """The tensors of a file, or of the only weight file of a folder.
+
+    `.safetensors` holds nothing but tensors. Torch archives are opened with `weights_only`, and
+    TorchScript archives by a reader of their tensors, so no code of the file ever runs.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        WeightsRefused: no or several weight files, or a file that is more than weights.
+    """
+    file = _weight_file(path)
+    content = _read(file)
+    ignored: dict[str, str] = {}
+    for name in CONTAINERS:
+        if isinstance(content.get(name), Mapping):
+            ignored |= {other: f"beside the weights '{name}'" for other in content if other != name}
+            content = content[name]
+            break
+    strays = [
+        f"{name}: {type(value).__name__}"
+        for name, value in content.items()
+        if not isinstance(value, Tensor)
+    ]
+    if strays:
+        raise WeightsRefused(
+            f"{file} holds values that are no tensors:", strays, "save its state dict alone."
+        )
+    return Source(file, _unwrapped(content), ignored)
+
+
+def read_settings(path: Path, name: str) -> dict[str, Any]:
+    """The JSON file `name` beside the weights; empty where there is none."""
+    file = (path if path.is_dir() else path.parent) / name
+    if not name or not file.is_file():
+        return {}
+    settings = json.loads(file.read_text())
+    if not isinstance(settings, dict):
+        raise WeightsRefused(f"{file} is not the description of a model:", [], "restore it.")
+    return settings
+
+
+def _weight_file(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"no weights at {path}; give a file or a folder with one")
+    if path.is_file():
+        return path
+    found = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_FILES)
+    tensors_only = [file for file in found if file.suffix in SAFETENSORS]
+    if len(tensors_only or found) != 1:
+        raise WeightsRefused(
+            f"{path} must hold one weight file ({', '.join(WEIGHT_FILES)}), not {len(found)}:",
+            [file.name for file in found],
+            "name the file itself.",
+        )
+    return (tensors_only or found)[0]
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        content = load_file(file) if file.suffix in SAFETENSORS else _read_archive(file)
+    except (pickle.UnpicklingError, SafetensorError, *BROKEN) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsRefused(
+            f"{file} is not a file of weights alone, and code in it is never run:",
+            [reason],
+            "save its state dict as safetensors where you trust it.",
+        ) from error
+    if not isinstance(content, Mapping):
+        raise WeightsRefused(
+            f"{file} holds a {type(content).__name__}, not weights by name:",
+            [],
+            "save its state dict.",
+        )
+    return content
+
+
+def _read_archive(file: Path) -> Any:
+    is_zip = zipfile.is_zipfile(file)
+    if is_zip:
+        with zipfile.ZipFile(file) as archive:
+            is_script = is_torchscript(archive)
+        if is_script:
+            return read_torchscript(file)
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for wrapper in WRAPPERS:
+        if tensors and all(name.startswith(wrapper) for name in tensors):
+            tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
+    return dict(tensors)

@@ -1,0 +1,48 @@
+"""Small models of both kinds of tower, filled with random numbers everywhere."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pixclip.config import AdaptorConfig, ModelConfig, TextConfig, VisionConfig
+from pixclip.model import PixClip
+
+CLIP = VisionConfig(
+    kind="clip",
+    image_size_px=32,
+    patch_size_px=8,
+    width=64,
+    num_layers=2,
+    num_heads=1,
+    mlp_width=96,
+    embed_dim=16,
+    activation="quick_gelu",
+)
+EVA02 = replace(CLIP, kind="eva02", activation="swiglu", layer_norm_eps=1e-6, mlp_width=40)
+
+
+def build(vision: VisionConfig, seed: int = 0) -> PixClip:
+    """A model in which every tensor is random, the mask convolution too."""
+    torch.manual_seed(seed)
+    adaptor = AdaptorConfig(num_layers=4, expansion=2)
+    model = PixClip(ModelConfig(vision=vision, text=TextConfig(embed_dim=12), adaptor=adaptor))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def masks() -> torch.Tensor:
+    return torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(2))

@@ -1,0 +1,192 @@
+"""Weights of every public format become the same model again, or are refused with every reason."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pixclip.importers import FORMATS, WeightsRefused, import_weights
+from tests.pixclip.importers import public_formats as public
+from tests.pixclip.importers.conftest import CLIP, EVA02, build
+
+BIASED = replace(EVA02, mask_bias=True)
+WRITERS = {
+    "openai": (CLIP, lambda ours: public.openai(ours) | public.clip_text_tower()),
+    "open_clip": (CLIP, lambda ours: public.openai(ours) | public.clip_text_tower("text.")),
+    "huggingface": (CLIP, public.huggingface),
+    "eva_clip": (EVA02, public.eva_clip),
+    "timm": (EVA02, public.timm),
+    "llm2clip": (EVA02, public.llm2clip),
+    "alphaclip": (CLIP, public.alphaclip),
+    "pixclip": (BIASED, public.released),
+}
+
+
+def write(path, name, vision=None):
+    """A file of the format made of a random model; gives that model."""
+    default, writer = WRITERS[name]
+    model = build(vision or default)
+    torch.save(writer(model.state_dict()), path)
+    return model
+
+
+def test_every_format_is_tested():
+    assert set(WRITERS) == set(FORMATS)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_model_written_in_a_public_format_embeds_the_same_after_import(
+    name, tmp_path, images, masks
+):
+    original = write(tmp_path / "weights.pt", name)
+    model = build(WRITERS[name][0], seed=1)
+    import_weights(model, tmp_path / "weights.pt", name)
+    masks = masks if FORMATS[name].has_mask else None
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.vision(images, masks), original.vision(images, masks), atol=1e-5, rtol=0
+        )
+        if FORMATS[name].has_adaptor:
+            texts = torch.randn(5, 12)
+            torch.testing.assert_close(model.adaptor(texts), original.adaptor(texts))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_report_names_every_key_and_every_tensor_once(name, tmp_path):
+    write(tmp_path / "weights.pt", name)
+    model = build(WRITERS[name][0], seed=1)
+    report = import_weights(model, tmp_path / "weights.pt", name)
+    keys = [key.source for key in (*report.used, *report.dropped)]
+    assert sorted(keys) == sorted(torch.load(tmp_path / "weights.pt"))
+    targets = {key.target for key in report.used} | {tensor.target for tensor in report.new}
+    assert targets == set(model.state_dict())
+    assert all(key.reason for key in report.dropped)
+    assert report.to_dict()["num_used"] == len(report.used)
+
+
+@pytest.mark.parametrize("name", [n for n in WRITERS if not FORMATS[n].has_mask])
+def test_without_a_mask_convolution_in_the_source_the_model_is_its_parent(
+    name, tmp_path, images, masks
+):
+    write(tmp_path / "weights.pt", name)
+    model = build(WRITERS[name][0], seed=1)
+    report = import_weights(model, tmp_path / "weights.pt", name)
+    assert "vision.mask_embed.weight" in {tensor.target for tensor in report.new}
+    with torch.no_grad():
+        assert torch.equal(model.vision(images, masks), model.vision(images))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_missing_key_is_refused_whichever_it_is(name, tmp_path):
+    model = build(WRITERS[name][0])
+    weights = WRITERS[name][1](model.state_dict())
+    needed = [key.source for key in reported(model, weights, name, tmp_path).used]
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    for missing in (needed[0], needed[len(needed) // 2], needed[-1]):
+        torch.save({key: t for key, t in weights.items() if key != missing}, tmp_path / "w.pt")
+        with pytest.raises(WeightsRefused, match="missing: "):
+            import_weights(model, tmp_path / "w.pt", name)
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def reported(model, weights, name, folder):
+    torch.save(weights, folder / "whole.pt")
+    return import_weights(model, folder / "whole.pt", name)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_unknown_key_is_refused(name, tmp_path):
+    model = build(WRITERS[name][0])
+    weights = WRITERS[name][1](model.state_dict()) | {"visual.blocks.0.gamma_1": torch.ones(3)}
+    torch.save(weights, tmp_path / "weights.pt")
+    with pytest.raises(WeightsRefused, match=r"unknown: visual.blocks.0.gamma_1 \[3\]"):
+        import_weights(model, tmp_path / "weights.pt", name)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_another_depth_is_refused(name, tmp_path):
+    vision = WRITERS[name][0]
+    write(tmp_path / "weights.pt", name, replace(vision, num_layers=4))
+    with pytest.raises(WeightsRefused, match="source's tower has 4 blocks, the model's 2"):
+        import_weights(build(vision), tmp_path / "weights.pt", name)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_another_number_of_positions_is_refused(name, tmp_path):
+    vision = WRITERS[name][0]
+    write(tmp_path / "weights.pt", name, replace(vision, image_size_px=48))
+    with pytest.raises(
+        WeightsRefused, match=r"\[37, 64\], vision.position_embedding is \[17, 64\]"
+    ):
+        import_weights(build(vision), tmp_path / "weights.pt", name)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_another_projection_needs_a_setting(name, tmp_path, images):
+    vision = WRITERS[name][0]
+    if FORMATS[name].has_adaptor:
+        pytest.skip("the adaptor has a projection too")
+    write(tmp_path / "weights.pt", name)
+    model = build(replace(vision, embed_dim=24), seed=1)
+    before = model.vision.projection.weight.clone()
+    with pytest.raises(WeightsRefused, match=r"projection.weight is \[24, 64\]"):
+        import_weights(model, tmp_path / "weights.pt", name)
+    report = import_weights(model, tmp_path / "weights.pt", name, new_projection=True)
+    assert torch.equal(model.vision.projection.weight, before)
+    assert "vision.projection.weight" in {tensor.target for tensor in report.new}
+    assert any(key.reason == "a new projection was asked for" for key in report.dropped)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_format_of_the_other_architecture_is_refused(name, tmp_path):
+    write(tmp_path / "weights.pt", name)
+    other = EVA02 if FORMATS[name].kind == "clip" else CLIP
+    with pytest.raises(WeightsRefused, match="architecture: "):
+        import_weights(build(other), tmp_path / "weights.pt", name)
+
+
+def test_a_biased_mask_convolution_needs_a_tower_with_that_bias(tmp_path):
+    write(tmp_path / "weights.pt", "pixclip")
+    with pytest.raises(WeightsRefused, match=r"the model has no vision\.mask_embed\.bias"):
+        import_weights(build(EVA02), tmp_path / "weights.pt", "pixclip")
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    model = build(CLIP)
+    weights = public.openai(model.state_dict())
+    weights["visual.ln_post.bias"] = weights["visual.ln_post.bias"] / 0
+    torch.save(weights, tmp_path / "weights.pt")
+    with pytest.raises(WeightsRefused, match=r"not finite numbers: visual.ln_post.bias"):
+        import_weights(model, tmp_path / "weights.pt", "openai")
+
+
+def test_two_keys_for_one_tensor_are_refused(tmp_path):
+    model = build(EVA02)
+    weights = public.llm2clip(model.state_dict())
+    weights["visual.blocks.1.attn.q_bias"] = torch.zeros(64)
+    torch.save(weights, tmp_path / "weights.pt")
+    with pytest.raises(WeightsRefused, match=r"twice: .*blocks.1.attn.q_proj.bias and .*q_bias"):
+        import_weights(model, tmp_path / "weights.pt", "llm2clip")
+
+
+def test_openai_weights_need_quick_gelu(tmp_path):
+    write(tmp_path / "weights.pt", "openai")
+    with pytest.raises(WeightsRefused, match=r"activation=quick_gelu, vision\.activation is gelu"):
+        import_weights(build(replace(CLIP, activation="gelu")), tmp_path / "weights.pt", "openai")
+
+
+def test_half_precision_weights_become_the_models_own(tmp_path):
+    model = build(CLIP)
+    half = {key: t.half() for key, t in public.openai(model.state_dict()).items()}
+    save_file(half, tmp_path / "weights.safetensors")
+    report = import_weights(model, tmp_path / "weights.safetensors", "openai")
+    assert {key.dtype for key in report.used} == {"torch.float16"}
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+
+
+def test_a_format_that_does_not_exist_is_named_with_those_that_do(tmp_path):
+    with pytest.raises(
+        ValueError, match="no format 'clip' of weights; known are openai, open_clip"
+    ):
+        import_weights(build(CLIP), tmp_path, "clip")

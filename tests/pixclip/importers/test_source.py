@@ -1,0 +1,118 @@
+"""Weight files are read without running anything in them."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from pixclip.importers import WeightsRefused
+from pixclip.importers.source import read_source
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+class Small(nn.Module):
+    """Something like a traced CLIP: nested modules, half precision, a number beside the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = nn.Sequential(nn.Linear(2, 3).half(), nn.LayerNorm(3))
+        self.shared = self.visual[1].weight
+        self.register_buffer("input_resolution", torch.tensor(224))
+        self.register_buffer("row", torch.arange(6.0).reshape(2, 3).T)
+
+    def forward(self, x):
+        return self.visual[0](x)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_state_dict_is_read_from_either_form_of_torch_archive(legacy, tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "w.pt", _use_new_zipfile_serialization=not legacy)
+    assert torch.equal(read_source(tmp_path / "w.pt").tensors["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize("container", ["state_dict", "model", "module"])
+def test_weights_are_found_among_other_things_which_are_named(container, tmp_path):
+    torch.save({"epoch": 3, container: {"module.a": torch.ones(2)}}, tmp_path / "w.pth")
+    source = read_source(tmp_path / "w.pth")
+    assert set(source.tensors) == {"a"}
+    assert set(source.ignored) == {"epoch"}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(legacy, tmp_path):
+    content = {"a": torch.ones(1), "b": Bomb(tmp_path / "boom")}
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(WeightsRefused, match="code in it is never run"):
+        read_source(tmp_path / "w.pt")
+    assert not (tmp_path / "boom").exists()
+
+
+def test_values_that_are_no_tensors_are_refused(tmp_path):
+    torch.save({"a": torch.ones(1), "lr": 0.1}, tmp_path / "w.pt")
+    with pytest.raises(WeightsRefused, match="lr: float"):
+        read_source(tmp_path / "w.pt")
+
+
+def test_a_file_that_is_cut_off_is_refused(tmp_path):
+    for name, save in (("w.pt", torch.save), ("w.safetensors", save_file)):
+        save({"a": torch.ones(1000)}, tmp_path / name)
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1500])
+        with pytest.raises(WeightsRefused, match=name):
+            read_source(tmp_path / name)
+
+
+def test_a_folder_must_hold_one_weight_file_and_safetensors_win(tmp_path):
+    with pytest.raises(WeightsRefused, match="must hold one weight file"):
+        read_source(tmp_path)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
+    assert read_source(tmp_path).file.name == "model.safetensors"
+    save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsRefused, match="not 3"):
+        read_source(tmp_path)
+
+
+def test_nothing_at_the_place_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        read_source(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("kind", ["scripted", "traced"])
+def test_a_torchscript_archive_gives_its_state_dict(kind, tmp_path):
+    model = Small()
+    model.visual[0].weight.data = torch.randn(3, 2).half()
+    script = (
+        torch.jit.script(model)
+        if kind == "scripted"
+        else torch.jit.trace(model, torch.zeros(1, 2).half())
+    )
+    torch.jit.save(script, tmp_path / "clip.pt")
+    tensors = read_source(tmp_path / "clip.pt").tensors
+    expected = script.state_dict()
+    assert set(tensors) == set(expected)
+    for name, tensor in expected.items():
+        assert tensors[name].dtype == tensor.dtype
+        assert torch.equal(tensors[name], tensor)
+
+
+def test_a_torchscript_archive_with_a_foreign_name_is_refused_and_runs_nothing(tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "clip.pt", "w") as archive:
+        archive.writestr("clip/constants.pkl", pickle.dumps(()))
+        archive.writestr("clip/data.pkl", pickle.dumps(Bomb(tmp_path / "boom")))
+    with pytest.raises(WeightsRefused, match=r"the name \w+.mkdir"):
+        read_source(tmp_path / "clip.pt")
+    assert not (tmp_path / "boom").exists()
