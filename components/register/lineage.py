@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from components.kernel.receipts import file_sha256, read_receipt
 from components.register.evaluation import WEIGHTS_NAME, Evaluation
@@ -21,7 +23,7 @@ def lineage_tags(
     known = {
         "recipe": settings.recipe or trained.get("recipe"),
         "stage": settings.stage or trained.get("stage"),
-        "data_revision": settings.data_revision,
+        "data_revision": settings.data_revision or _data_revision(data),
         "git_commit": settings.git_commit or os.environ.get("PIXCLIP_GIT_COMMIT") or git_commit(),
         "image_digest": settings.image_digest or os.environ.get("PIXCLIP_IMAGE_DIGEST"),
         "checkpoint_sha256": file_sha256(checkpoint / WEIGHTS_NAME),
@@ -35,6 +37,12 @@ def lineage_tags(
     main = evaluation.metrics.get("all", {})
     shown = {f"all.{name}": f"{value:.4f}" for name, value in main.items() if value is not None}
     return {**{name: str(value or UNKNOWN) for name, value in known.items()}, **shown}
+
+
+def _data_revision(data: Mapping[str, Any]) -> str | None:
+    """The commit in the data set's `version.json`, which the evaluation keeps."""
+    version = data.get("version")
+    return version.get("git_commit") if isinstance(version, Mapping) else None
 
 
 def git_commit() -> str | None:

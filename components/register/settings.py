@@ -17,7 +17,9 @@ class RegisterSettings(StepSettings):
         "", description="last stage of the training; empty: as the checkpoint's receipt says"
     )
     data_revision: str = Field(
-        "", description="DVC revision of the training data: the commit of its repository"
+        "",
+        description="DVC revision of the data: the commit of its repository; empty: as the "
+        "evaluation says",
     )
     is_sample: bool = Field(
         True, description="trained on the composed sample; the model card says what that means"

@@ -23,7 +23,8 @@ EVALUATION_FILES = ("evaluation.json", "samples.parquet", "images.parquet")
 PAGE_NAME = "evaluation.html"
 
 
-@step(image="train")
+# The registry may be another one by now: the step looks every time.
+@step(image="train", is_pure=False)
 def register(
     checkpoint: In, evaluation: In, registration: Out, settings: RegisterSettings
 ) -> Metrics:
