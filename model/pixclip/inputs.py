@@ -91,7 +91,8 @@ def _of_rle(rle: Rle, height_px: int, width_px: int) -> Mask:
 def _of_array(array: npt.NDArray[Any], height_px: int, width_px: int) -> Mask:
     _check_size(array.shape, height_px, width_px)
     if array.dtype == np.bool_:
-        return array
+        # Pillow's true is the byte 255; compared, it becomes 1, which areas are summed of.
+        return np.asarray(array != 0)
     values = np.unique(array)
     if not np.isin(values, (0, 1)).all() and not np.isin(values, (0, 255)).all():
         raise ValueError(
