@@ -120,7 +120,7 @@ class TextEmbeddings:
 
     def _gather(self, places_n2: Tensor) -> Tensor:
         vectors_nE = torch.empty(len(places_n2), self.dim)
-        for part in places_n2[:, 0].unique().tolist():
+        for part in sorted(set(places_n2[:, 0].tolist())):
             is_here_n = places_n2[:, 0] == part
             rows = places_n2[is_here_n, 1]
             vectors_nE[is_here_n] = self._parts[part][rows].float()

@@ -1,0 +1,120 @@
+"""Adapt through torchrun, measure before and after, and bring the curves to MLflow."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from components.adapt_text.settings import AdaptTextSettings
+from components.kernel.errors import SettingsError
+from components.kernel.torchrun import run_ranks
+from components.tracking.runs import tracked_run
+from pixclip.config import TextConfig, from_dict
+from pixclip.text.adapt.job import AdaptJob, write_job
+from pixclip.text.adapt.retrieval import short_to_long_recall
+from pixclip.text.encoder import TextEncoder
+from pixclip.text.language_model import open_language_model
+
+CaptionPairs = tuple[list[str], list[str]]  # short and long captions, row by row
+SAME_IN_JOB = ("base_model", "revision", "precision", "gradient_checkpointing", "seed")
+SECTIONS = ("text", "masked_tokens", "contrast", "lora")
+JOB_NAME = "job.json"
+
+
+def adapt(work: Path, settings: AdaptTextSettings) -> list[dict[str, Any]]:
+    """Run the stages, unless a run before has finished them; gives the line of every step.
+
+    Raises:
+        RanksFailed: the training failed.
+        SystemExit: it was asked to stop; its state is saved.
+    """
+    job = make_job(work, settings)
+    if not job.tower.exists():
+        write_job(work / JOB_NAME, job)
+        with _curves_to_mlflow(job, settings):
+            run_ranks("pixclip.text.adapt.run", work / JOB_NAME, num_ranks=settings.num_ranks)
+    return read_steps(job.steps)
+
+
+def make_job(work: Path, settings: AdaptTextSettings) -> AdaptJob:
+    """The job of the training processes."""
+    values = settings.model_dump(include={*SAME_IN_JOB, *SECTIONS, "save_every_s"})
+    files = {"pairs": str(work / "pairs.parquet"), "work": str(work)}
+    job: AdaptJob = from_dict(AdaptJob, {**values, **files}, "adapt_text")
+    return job
+
+
+def measure_base(settings: AdaptTextSettings, pairs: CaptionPairs) -> dict[str, float]:
+    """Retrieval by the base model, which reads both ways and is not trained for it.
+
+    Raises:
+        SettingsError: there is no such base model, or it cannot be used.
+    """
+    device = choose_device(settings.device)
+    try:
+        body = open_language_model(
+            settings.base_model,
+            revision=settings.revision,
+            with_head=False,
+            dtype=torch.float32 if device == "cpu" else torch.bfloat16,
+        ).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(settings.base_model, revision=settings.revision)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"adapt_text.base_model={settings.base_model} cannot be opened: {error}"
+        ) from error
+    config = TextConfig(embed_dim=body.config.hidden_size, **settings.text.model_dump())
+    return short_to_long_recall(TextEncoder(body, tokenizer, config), *pairs)
+
+
+def measure_tower(
+    tower: Path, settings: AdaptTextSettings, pairs: CaptionPairs
+) -> dict[str, float]:
+    """Retrieval by the finished tower, as it was saved."""
+    encoder = TextEncoder.open(tower, device=choose_device(settings.device))
+    return short_to_long_recall(encoder, *pairs)
+
+
+def choose_device(name: str) -> str:
+    """`auto` is the first GPU if there is one."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def once(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What `measure` gives, kept for a run that is resumed."""
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(measure()))
+        partial.replace(path)
+    kept: dict[str, float] = json.loads(path.read_text())
+    return kept
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """The lines of `steps.jsonl`; none if no stage had a step."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@contextmanager
+def _curves_to_mlflow(job: AdaptJob, settings: AdaptTextSettings) -> Iterator[None]:
+    """Log every step's numbers when the training ends, also one that fails or is stopped."""
+    with tracked_run(
+        "adapt_text",
+        tracking_uri=settings.tracking_uri,
+        experiment=settings.experiment,
+        params=settings.model_dump(mode="json"),
+    ) as run:
+        try:
+            yield
+        finally:
+            for line in read_steps(job.steps):
+                stage, number = line.pop("stage"), line.pop("step")
+                run.log(number, {f"{stage}/{name}": value for name, value in line.items()})

@@ -1,0 +1,48 @@
+"""Low-rank adapters through peft: put on, saved, merged."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from pixclip.text.adapt.job import Lora
+
+
+def put_on(model: Any, config: Lora) -> Any:
+    """The model with fresh adapters on every linear layer but its head; only they are trained."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules="all-linear",
+            bias="none",
+        ),
+    )
+
+
+def save(adapted: Any, path: Path) -> None:
+    """Save the adapters alone, by rename."""
+    from peft import get_peft_model_state_dict
+
+    weights: dict[str, torch.Tensor] = get_peft_model_state_dict(adapted)
+    partial = path.with_name(f".{path.name}.partial")
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, str(partial))
+    partial.replace(path)
+
+
+def load(adapted: Any, path: Path) -> None:
+    """Put saved adapters in place of the fresh ones."""
+    from peft import set_peft_model_state_dict
+
+    result: Any = set_peft_model_state_dict(adapted, load_file(str(path)))
+    assert not result.unexpected_keys, f"{path} is of other adapters: {result.unexpected_keys}"
+
+
+def merge(adapted: Any) -> Any:
+    """The plain model with its adapters added into its weights."""
+    return adapted.merge_and_unload(safe_merge=True)

@@ -1,0 +1,138 @@
+"""One rank of an adaptation.
+
+torchrun --nproc-per-node 2 -m pixclip.text.adapt.run --job job.json
+"""
+
+import argparse
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pixclip.config import TextConfig, to_dict
+from pixclip.distributed import num_ranks, rank
+from pixclip.text.adapt import lora
+from pixclip.text.adapt.job import AdaptJob, Contrast, MaskedTokens, read_job
+from pixclip.text.adapt.loop import StageRun, StopRequest, run_stage
+from pixclip.text.adapt.pairs import Pairs
+from pixclip.text.adapt.stages import (
+    LossOf,
+    MaskedPrediction,
+    PooledPairs,
+    contrast_loss,
+    masked_prediction_loss,
+    set_attention_dropout,
+)
+from pixclip.text.encoder import save_text_tower
+from pixclip.text.language_model import open_language_model
+from pixclip.text.tokens import CaptionTokenizer
+from pixclip.training.engine import Engine, open_engine, ranks_leave_together
+
+
+def adapt(job: AdaptJob) -> None:
+    """Run the stages in order and write the text tower.
+
+    Raises:
+        SystemExit: SIGTERM came; the state is saved.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(job.base_model, revision=job.revision)
+    model = open_language_model(
+        job.base_model, revision=job.revision, with_head=True, dtype=torch.float32
+    )
+    own_dropout = getattr(model.config, "attention_dropout", 0.0)
+    pairs, stop = Pairs(Path(job.pairs)), StopRequest()
+    tokenize = CaptionTokenizer(tokenizer, text_config(job, model))
+
+    def masked_tokens(engine: Engine) -> LossOf:
+        return masked_prediction_loss(engine, pairs, tokenize, tokenizer, job)
+
+    def contrast(engine: Engine) -> LossOf:
+        return contrast_loss(engine, pairs, tokenize, job)
+
+    model = _stage(
+        model, "masked_tokens", job.masked_tokens, MaskedPrediction, masked_tokens, stop, job
+    )
+    set_attention_dropout(model, job.contrast.attention_dropout)
+    model = _stage(model, "contrast", job.contrast, PooledPairs, contrast, stop, job)
+    set_attention_dropout(model, own_dropout)
+    if rank() == 0:
+        write_tower(model, tokenizer, job)
+
+
+def _stage(
+    model: Any,
+    name: str,
+    config: MaskedTokens | Contrast,
+    module: type[torch.nn.Module],
+    make_loss: Callable[[Engine], LossOf],
+    stop: StopRequest,
+    job: AdaptJob,
+) -> Any:
+    """The model with a stage's adapters merged, trained unless a run before has finished them."""
+    if not config.num_steps:
+        return model
+    if config.batch_size % num_ranks():
+        raise ValueError(
+            f"{name}.batch_size={config.batch_size} must be a multiple of {num_ranks()} ranks"
+        )
+    finished = Path(job.work) / f"{name}.safetensors"
+    torch.manual_seed(job.seed)
+    adapted = lora.put_on(model, job.lora)
+    if finished.exists():
+        lora.load(adapted, finished)
+        return lora.merge(adapted)
+    adapted.train()
+    if job.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    engine = open_engine(module(model), _groups(model, config), precision=job.precision)
+    run_stage(StageRun(name, config, engine, make_loss(engine), stop), job)
+    if rank() == 0:
+        lora.save(adapted, finished)
+    return lora.merge(adapted).eval()
+
+
+def _groups(model: torch.nn.Module, config: MaskedTokens | Contrast) -> list[dict[str, Any]]:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [{"name": "lora", "params": trained, "lr": config.lr, "weight_decay": 0.0}]
+
+
+def text_config(job: AdaptJob, model: Any) -> TextConfig:
+    """How the tower takes captions."""
+    return TextConfig(embed_dim=model.config.hidden_size, **to_dict(job.text))
+
+
+def write_tower(model: Any, tokenizer: Any, job: AdaptJob) -> None:
+    """Write the text tower by rename, in the number format of the base model."""
+    from transformers import AutoConfig
+
+    base = AutoConfig.from_pretrained(job.base_model, revision=job.revision)
+    draft = job.tower.with_name(f".{job.tower.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    stages = {name: to_dict(getattr(job, name)) for name in ("masked_tokens", "contrast", "lora")}
+    provenance = {
+        "base_model": Path(job.base_model).name,
+        "revision": getattr(base, "_commit_hash", None) or job.revision,
+        "adaptation": {**stages, "seed": job.seed, "precision": job.precision},
+    }
+    config = text_config(job, model)
+    body = model.base_model.to(base.dtype or torch.float32)
+    save_text_tower(draft, body, tokenizer, config, provenance)
+    draft.rename(job.tower)
+
+
+def main() -> None:
+    """Read the job and adapt."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--job", type=Path, required=True, help="JSON of pixclip.text.adapt.job")
+    job = read_job(parser.parse_args().job)
+    with ranks_leave_together():
+        adapt(job)
+
+
+if __name__ == "__main__":
+    main()
