@@ -17,10 +17,10 @@ def rate_share(step: int, warmup_steps: int, num_steps: int) -> float:
     half a cosine that reaches 0 after the last step and stays there: it never rises again. A run
     shorter than its warm-up ends while it warms up.
     """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
     if step >= num_steps:
         return 0.0
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (num_steps - warmup_steps)))
 
 

@@ -1,0 +1,63 @@
+"""Recipes are complete, and changes to them are checked."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pixclip.config import ARCHITECTURES
+from pixclip.training.recipes import RECIPES, find_stage
+
+
+def test_the_papers_recipe_has_the_numbers_of_table_9():
+    recipe = RECIPES["pixclip_b16_paper"]
+    (stage,) = recipe.stages
+    assert (stage.optimizer.mask_lr, stage.optimizer.rest_lr) == (1e-5, 1e-7)
+    assert (stage.optimizer.weight_decay, stage.optimizer.warmup_steps) == (1e-2, 800)
+    assert (stage.losses.alpha, stage.losses.beta) == (0.25, 0.25)
+    assert (stage.data.batch_size, stage.data.full_image_share) == (1024, 0.1)
+    assert (stage.num_epochs, stage.precision, recipe.adaptor.num_layers) == (8, "bf16", 4)
+    assert (recipe.architecture, recipe.embed_dim) == ("eva02_b16", 1280)
+    assert "logit_scale" not in stage.trainable
+    assert "adaptor" not in stage.trainable
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_names_itself_and_a_known_architecture(name):
+    assert RECIPES[name].name == name
+    assert RECIPES[name].architecture in ARCHITECTURES
+
+
+def test_a_change_reaches_its_field_and_nothing_else():
+    stage = find_stage("tiny", "refine", {"optimizer.rest_lr": 1, "num_steps": 2})
+    assert stage.optimizer.rest_lr == 1.0
+    assert stage.num_steps == 2
+    assert stage.data == find_stage("tiny", "refine").data
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage", "changes", "message"),
+    [
+        ("huge", "refine", {}, "no recipe 'huge'; known are pixclip_b16_paper"),
+        ("tiny", "first", {}, "no stage 'first'; it has align, refine"),
+        ("tiny", "refine", {"lr": 1}, "changes: no field 'lr'; known are losses"),
+        ("tiny", "refine", {"name": "x"}, "no field 'name'"),
+        ("tiny", "refine", {"optim.lr": 1}, "no section 'optim'; known are"),
+        ("tiny", "refine", {"optimizer.mask_lr": "fast"}, "optimizer.mask_lr must be of type"),
+        ("tiny", "refine", {"optimizer.mask_lr": -1.0}, "must not be negative, got -1.0"),
+        ("tiny", "refine", {"losses.fc_target": "x"}, "losses.fc_target must be one of text"),
+        ("tiny", "refine", {"losses.alpha": 0.0}, "crops are for L_FC, so change both"),
+        ("tiny", "refine", {"data.batch_size": 0}, "data.batch_size must be at least 1"),
+        ("tiny", "refine", {"trainable": []}, "trainable must name a part"),
+        ("tiny", "refine", {"trainable": ["text"]}, "trainable must be one of mask"),
+        ("tiny", "refine", {"num_epochs": 0}, "num_epochs must be at least 1"),
+    ],
+)
+def test_a_wrong_change_is_refused_by_name(recipe, stage, changes, message):
+    with pytest.raises(ValueError, match=message):
+        find_stage(recipe, stage, changes)
+
+
+def test_recipes_need_no_torch():
+    program = "import pixclip.training.recipes, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
