@@ -57,24 +57,25 @@ def rle_num_pixels(counts: str) -> int:
     Raises:
         ValueError: the string is not COCO compressed counts.
     """
-    runs: list[int] = []
-    value, shift = 0, 0
-    for char in counts:
-        code = ord(char) - 48
-        if not 0 <= code < 64:
-            raise ValueError(f"character {char!r} does not occur in COCO mask counts")
-        if shift == 5 * MAX_NUMBER_CHARS:
-            raise ValueError("the COCO mask counts hold a number that is too long")
-        value |= (code & 0x1F) << shift
-        shift += 5
-        if not code & 0x20:
-            if code & 0x10:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value, shift = 0, 0
-    if shift or any(run < 0 for run in runs):
+    codes = np.frombuffer(counts.encode("utf-8"), dtype=np.uint8).astype(np.int64) - 48
+    if ((codes < 0) | (codes >= 64)).any():
+        strange = next(char for char in counts if not 0 <= ord(char) - 48 < 64)
+        raise ValueError(f"character {strange!r} does not occur in COCO mask counts")
+    # A number's last character lacks the sixth bit; the fifth bit is its sign, as in LEB128.
+    ends = np.flatnonzero(codes & 0x20 == 0)
+    bounds = np.concatenate([[-1], ends, [len(codes) - 1]])
+    if np.diff(bounds).max() > MAX_NUMBER_CHARS:
+        raise ValueError("the COCO mask counts hold a number that is too long")
+    starts = bounds[:-2] + 1
+    shifts = 5 * (np.arange(bounds[-2] + 1) - np.repeat(starts, ends - starts + 1))
+    parts = (codes[: len(shifts)] & 0x1F) << shifts
+    values = np.add.reduceat(parts, starts) if len(starts) else parts
+    values -= (codes[ends] >> 4) << (5 * (ends - starts + 1))
+    # From the fourth on, a number is the difference to the one two places before.
+    runs = [values[:1], np.cumsum(values[1::2]), np.cumsum(values[2::2])]
+    if bounds[-2] < bounds[-1] or any((part < 0).any() for part in runs):
         raise ValueError("the COCO mask counts end in the middle of a number or hold negative runs")
-    return sum(runs)
+    return int(sum(part.sum() for part in runs))
 
 
 def mask_box(mask: Mask) -> Box:
