@@ -3,9 +3,11 @@
 A `conftest.py` takes the fixtures with `from tests.model_registry import …`.
 """
 
+import functools
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,20 +24,23 @@ NUM_SCENES = 40  # of three regions each
 PROTOCOL = {"protocol": "longgrit-regions/1", "protocol_digest": "p" * 64}
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file with tables and nothing in them, made once: that takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+FOLDER = tempfile.TemporaryDirectory(prefix="pixclip-mlflow-")  # goes with the process
+
+
+@functools.cache
+def empty_database() -> Path:
+    """A database file with tables and nothing in them; making them takes seconds."""
+    path = Path(FOLDER.name) / "mlflow.db"
     open_client(f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture
-def tracking_uri(tmp_path: Path, empty_database: Path) -> str:
+def tracking_uri(tmp_path: Path) -> str:
     """The address of a database of the test's own."""
     path = tmp_path / "tracking" / "mlflow.db"
     path.parent.mkdir()
-    shutil.copy(empty_database, path)
+    shutil.copy(empty_database(), path)
     return f"sqlite:///{path}"
 
 

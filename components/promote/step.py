@@ -1,10 +1,134 @@
-"""Make the candidate the champion: `pixclip promote --registration … --promotion …`."""
+"""Make the candidate the champion: `pixclip promote --registration … --promotion …`.
 
+pixclip promote --registration runs/demo/registration --promotion runs/demo/promotion
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.kernel.errors import GateError, InputError
+from components.kernel.receipts import file_sha256
 from components.kernel.step import In, Metrics, Out, step
+from components.promote.policy import Check, check_candidate
+from components.promote.report import ALREADY, KEPT, PROMOTED, Report, write_report
 from components.promote.settings import PromoteSettings
+from components.tracking.names import Reference
+
+if TYPE_CHECKING:
+    from components.tracking.promotions import Entry
+    from components.tracking.registry import Registry, Version
+
+REGISTRATION_NAME = "registration.json"
+EVALUATION_FOLDER, EVALUATION_NAME = "evaluation", "evaluation.json"
+EVALUATION_TAG = "evaluation_sha256"
+POLICY_MET = "The policy was met."
 
 
-@step(image="train")
+# Another champion asks for another decision: the step looks every time.
+@step(image="train", is_pure=False)
 def promote(registration: In, promotion: Out, settings: PromoteSettings) -> Metrics:
-    """Make the candidate the champion, if it passes the policy."""
-    raise NotImplementedError
+    """Make the candidate the champion, if it passes the policy.
+
+    `registration.json` names the model and its version, by number or alias. What was decided and
+    why is in `report.json` and `report.html`, and in the promotion log of the registry.
+    """
+    from components.tracking.promotions import promotion_entry
+    from components.tracking.registry import Registry
+
+    reference = read_registration(registration)
+    registry = Registry(settings.tracking_uri)
+    with promotion_entry(registry, reference.model) as entry:
+        report = _decide(registry, entry, registry.get(reference), settings)
+    promotion.mkdir(parents=True, exist_ok=True)
+    write_report(promotion, report)
+    if report.outcome == KEPT and settings.fail_if_kept:
+        reasons = {check.name: 1 for check in report.failed}
+        raise GateError(report.headline, reasons, "The promotion log of the registry says why.")
+    return _metrics(report)
+
+
+def read_registration(registration: Path) -> Reference:
+    """Which version of which model is meant.
+
+    Raises:
+        InputError: the folder holds no registration.
+        SettingsError: its names are none.
+    """
+    path = registration / REGISTRATION_NAME
+    try:
+        content = json.loads(path.read_text())
+        return Reference(str(content["model"]), str(content["version"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} says no model and version ({error!r}); register first") from None
+
+
+def _decide(
+    registry: "Registry", entry: "Entry", candidate: "Version", settings: PromoteSettings
+) -> Report:
+    """Look at the champion of this moment, decide, and move the aliases if the policy is met."""
+    from components.tracking.promotions import PROMOTE
+
+    champion = entry.champions().champion
+    before = champion.number if champion else ""
+
+    def report(outcome: str, reason: str, checks: list[Check]) -> Report:
+        after = before if outcome == KEPT else candidate.number
+        return Report(candidate.model, outcome, candidate.number, before, after, reason, checks)
+
+    if before == candidate.number:
+        entry.note({"action": PROMOTE, "outcome": ALREADY, "candidate": candidate.number})
+        return report(ALREADY, "The aliases stay as they are.", [])
+    checks = _check(registry, candidate, champion, settings)
+    failed = [check.name for check in checks if not check.passed]
+    if failed:
+        reason = f"Not passed: {'; '.join(failed)}."
+        told = {"candidate": candidate.number, "champion": before, "reason": reason}
+        entry.note({"action": PROMOTE, "outcome": KEPT, **told})
+        return report(KEPT, reason, checks)
+    reason = settings.reason or POLICY_MET
+    entry.move(PROMOTE, candidate, reason)
+    entry.note({"outcome": PROMOTED})
+    return report(PROMOTED, reason, checks)
+
+
+def _check(
+    registry: "Registry",
+    candidate: "Version",
+    champion: "Version | None",
+    settings: PromoteSettings,
+) -> list[Check]:
+    """The policy's checks on the evaluations that were registered with the versions."""
+    from pixclip.evaluation.errors import EvaluationError
+
+    with tempfile.TemporaryDirectory(prefix="pixclip-promote-") as folder:
+        evaluation = _evaluation(registry, candidate, Path(folder) / "candidate")
+        other = _evaluation(registry, champion, Path(folder) / "champion") if champion else None
+        try:
+            return check_candidate(candidate, evaluation, other, settings)
+        except EvaluationError as error:
+            raise InputError(
+                f"{candidate.reference} cannot be judged: {error}; register it again"
+            ) from error
+
+
+def _evaluation(registry: "Registry", version: "Version", folder: Path) -> Path:
+    folder.mkdir()
+    evaluation = registry.download(version, folder, EVALUATION_FOLDER)
+    if file_sha256(evaluation / EVALUATION_NAME) != version.tags.get(EVALUATION_TAG):
+        raise InputError(
+            f"the evaluation of {version.reference} is not the one it was registered with (tag "
+            f"{EVALUATION_TAG}); the store was changed: register its checkpoint again"
+        )
+    return evaluation
+
+
+def _metrics(report: Report) -> Metrics:
+    return {
+        "promoted": int(report.outcome != KEPT),
+        "candidate_version": int(report.candidate),
+        "champion_version": int(report.champion_after or 0),
+        "num_checks": len(report.checks),
+        "num_checks_failed": len(report.failed),
+    }

@@ -1,10 +1,88 @@
-"""Make the previous champion the champion again: `pixclip rollback --promotion …`."""
+"""Make the previous champion the champion again: `pixclip rollback --promotion …`.
 
+pixclip rollback --model pixclip --reason "worse on small regions"
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.kernel.errors import InputError
 from components.kernel.step import Metrics, Out, step
 from components.rollback.settings import RollbackSettings
+from components.tracking.names import CHAMPION, PREVIOUS, Reference
+
+if TYPE_CHECKING:
+    from components.tracking.promotions import Champions
+    from components.tracking.registry import Registry, Version
+
+REPORT_NAME = "report.json"
 
 
-@step(image="train")
+# It acts on the registry of this moment, every time.
+@step(image="train", is_pure=False)
 def rollback(promotion: Out, settings: RollbackSettings) -> Metrics:
-    """Make the previous champion the champion again."""
-    raise NotImplementedError
+    """Make the previous champion the champion again.
+
+    The version that is taken back gets the tag `rolled_back` and is not promoted again; the alias
+    `previous` goes away. A second rollback therefore refuses instead of bringing the bad version
+    back; to go further back, name the `version` of an earlier champion.
+    """
+    from components.tracking.promotions import ROLLBACK, promotion_entry
+    from components.tracking.registry import Registry
+
+    registry = Registry(settings.tracking_uri)
+    with promotion_entry(registry, settings.model) as entry:
+        now = entry.champions()
+        target = _target(registry, now, settings)
+        entry.move(ROLLBACK, target, settings.reason)
+    assert now.champion, "_target refuses without one"
+    _write_report(promotion, settings, now.champion, target)
+    return {
+        "champion_version": int(target.number),
+        "rolled_back_version": int(now.champion.number),
+    }
+
+
+def _target(registry: "Registry", now: "Champions", settings: RollbackSettings) -> "Version":
+    """The version that becomes the champion.
+
+    Raises:
+        InputError: there is no champion, nothing to go back to, or the version never was one.
+    """
+    from components.tracking.promotions import was_champion
+
+    if now.champion is None:
+        raise InputError(f"{settings.model} has no {CHAMPION} in the registry to take back")
+    if not settings.version:
+        if now.previous is None:
+            raise InputError(
+                f"{settings.model} has no {PREVIOUS} champion to go back to; name the version of "
+                "an earlier one: --version 3"
+            )
+        return now.previous
+    target = registry.get(Reference(settings.model, settings.version))
+    if target.number == now.champion.number:
+        raise InputError(f"version {target.number} of {settings.model} is the champion already")
+    if not was_champion(registry, target):
+        raise InputError(
+            f"version {target.number} of {settings.model} never was the champion; a candidate "
+            "becomes one by `pixclip promote`"
+        )
+    return target
+
+
+def _write_report(
+    folder: Path, settings: RollbackSettings, loser: "Version", target: "Version"
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "headline": f"Rolled back: version {target.number} is the champion again",
+        "outcome": "rolled_back",
+        "model": settings.model,
+        "champion_before": loser.number,
+        "champion_after": target.number,
+        "reason": settings.reason,
+    }
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    (folder / REPORT_NAME).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,145 @@
+"""The policy: checks of a candidate, alone and against the champion. Pure: folders in, checks out.
+
+A candidate that fails a check is no error: the report says which and why.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.promote.settings import PromoteSettings
+from components.tracking.registry import ROLLED_BACK_TAG, Version
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question of the policy and its answer."""
+
+    name: str
+    value: str
+    limit: str
+    passed: bool
+    explanation: str
+
+
+def check_candidate(
+    candidate: Version,
+    evaluation: Path,
+    champion_evaluation: Path | None,
+    settings: PromoteSettings,
+) -> list[Check]:
+    """All checks, in order; those against the champion only if there is one.
+
+    Args:
+        evaluation: folder with the candidate's `evaluation.json` and samples.
+        champion_evaluation: the same of the champion; None if there is no champion yet.
+
+    Raises:
+        EvaluationError: the candidate's evaluation cannot be read.
+    """
+    from pixclip.evaluation.compare import read_evaluation
+
+    content = read_evaluation(evaluation)
+    checks = [
+        _not_rolled_back(candidate),
+        _protocol(content, settings),
+        _num_samples(content, settings),
+        *(_minimum(content, name, limit) for name, limit in settings.minimums.items()),
+    ]
+    if champion_evaluation is not None:
+        checks += _against(champion_evaluation, evaluation, settings)
+    return checks
+
+
+def _not_rolled_back(candidate: Version) -> Check:
+    reason = candidate.tags.get(ROLLED_BACK_TAG)
+    return Check(
+        name="was not rolled back",
+        value="no" if reason is None else f"rolled back: {reason}",
+        limit="no",
+        passed=reason is None,
+        explanation="A version that people took back does not return by itself; remove its tag "
+        f"`{ROLLED_BACK_TAG}` in the registry to allow it.",
+    )
+
+
+def _protocol(content: dict[str, Any], settings: PromoteSettings) -> Check:
+    protocol = str(content.get("protocol"))
+    return Check(
+        name="protocol",
+        value=protocol,
+        limit=settings.protocol,
+        passed=protocol == settings.protocol,
+        explanation="Only numbers of this protocol decide.",
+    )
+
+
+def _num_samples(content: dict[str, Any], settings: PromoteSettings) -> Check:
+    num_samples = int(content["data"].get("num_regions", 0))
+    return Check(
+        name="number of samples",
+        value=str(num_samples),
+        limit=f"at least {settings.min_samples}",
+        passed=num_samples >= settings.min_samples,
+        explanation="Fewer regions than this say too little.",
+    )
+
+
+def _minimum(content: dict[str, Any], name: str, limit: float) -> Check:
+    subset, _, metric = name.rpartition(".")
+    value = content["metrics"].get(subset or "all", {}).get(metric)
+    return Check(
+        name=f"{name}: minimum",
+        value="not measured" if value is None else f"{value:.4f}",
+        limit=f"at least {limit:.4f}",
+        passed=value is not None and value >= limit,
+        explanation="Below this a model is of no use, whatever the champion does.",
+    )
+
+
+def _against(champion: Path, candidate: Path, settings: PromoteSettings) -> Iterator[Check]:
+    from pixclip.evaluation.compare import compare
+    from pixclip.evaluation.errors import EvaluationError
+
+    names = dict.fromkeys([settings.must_beat, *settings.must_not_lose])
+    try:
+        found = {name: compare(champion, candidate, name) for name in names if name}
+    except EvaluationError as error:
+        yield Check(
+            name="comparable with the champion",
+            value="no",
+            limit="yes, unless allow_incomparable",
+            passed=settings.allow_incomparable,
+            explanation=f"{error}.",
+        )
+        return
+    for name in settings.must_not_lose:
+        yield _not_worse(name, found[name], settings.max_regression)
+    if settings.must_beat:
+        yield _better(settings.must_beat, found[settings.must_beat])
+
+
+def _not_worse(name: str, difference: Any, max_regression: float) -> Check:
+    return Check(
+        name=f"{name}: not worse than the champion",
+        value=_shown(difference),
+        limit=f"interval not wholly below {-max_regression:+.4f}",
+        passed=difference.high >= -max_regression,
+        explanation=f"Candidate minus champion on the same {difference.num_samples} questions, "
+        "with the 95 % interval of a paired bootstrap over images.",
+    )
+
+
+def _better(name: str, difference: Any) -> Check:
+    return Check(
+        name=f"{name}: better than the champion",
+        value=_shown(difference),
+        limit="more than +0.0000",
+        passed=difference.difference > 0,
+        explanation="An equal model is no reason to change.",
+    )
+
+
+def _shown(difference: Any) -> str:
+    return f"{difference.difference:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"

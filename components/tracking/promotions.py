@@ -1,0 +1,225 @@
+"""Moving the aliases of a model: one at a time, each move and each refusal in a log.
+
+The log is the MLflow experiment `promotions`, one run for each decision, with who, when, from, to
+and why; its parameters cannot be changed later. An entry is open (RUNNING) until its aliases are
+where it says:
+
+    promote   previous ← champion, then champion ← candidate
+    rollback  champion ← its target, then previous is taken away, then the loser is tagged
+
+A process that dies in between leaves its entry open, and the next one repairs it before anything
+else: if the champion is the new version, the rest is done; if it is still the old one, `previous`
+is put back and the entry is closed as abandoned. The champion itself changes in one write, so
+there is always one.
+
+One at a time: with a database file, a lock file beside it, which dies with its holder. With a
+server, the open entry itself is the lock: whoever sees another's open entry after opening its own
+gives way. Both may then give way, never both go on. An entry that stays open for `LEASE_S` is
+taken for dead.
+"""
+
+import fcntl
+import getpass
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.kernel.errors import BusyError
+from components.tracking.names import CHAMPION, PREVIOUS, Reference
+from components.tracking.registry import ROLLED_BACK_TAG, Registry, Version
+from components.tracking.store import database_path, experiment_id, told_plainly
+
+EXPERIMENT = "promotions"
+PROMOTE, ROLLBACK = "promote", "rollback"
+LEASE_S = 900
+LOCK_TIMEOUT_S = 300
+NONE = "none"  # for a version that there is not
+
+
+@dataclass(frozen=True)
+class Champions:
+    """Where the aliases point."""
+
+    champion: Version | None
+    previous: Version | None
+
+
+class Entry:
+    """An open entry of the log; its holder alone may move the aliases of the model."""
+
+    def __init__(self, registry: Registry, model: str, run_id: str) -> None:
+        self.registry, self.model, self.run_id = registry, model, run_id
+        self.is_moving = False  # between the first and the last write of a move
+
+    def champions(self) -> Champions:
+        """Where the aliases point now."""
+        champion = self.registry.find(Reference(self.model, CHAMPION))
+        return Champions(champion, self.registry.find(Reference(self.model, PREVIOUS)))
+
+    def move(self, action: str, to: Version, reason: str) -> None:
+        """Make a version the champion.
+
+        Raises:
+            BusyError: somebody else holds the log or moves the aliases.
+            TrackingError: MLflow refused; the entry stays open and the next one repairs it.
+        """
+        self._require_open()
+        before = self.champions()
+        facts = {
+            "action": action,
+            "from": before.champion.number if before.champion else NONE,
+            "to": to.number,
+            "previous_before": before.previous.number if before.previous else NONE,
+            "reason": reason,
+        }
+        self.is_moving = True
+        self.note(facts)
+        _apply(self.registry, self.model, facts)
+        self.is_moving = False
+        after = self.champions().champion
+        if after is None or after.number != to.number:
+            raise BusyError(
+                f"version {to.number} was made the champion of {self.model}, but now it is "
+                f"{after.number if after else NONE}: somebody else moves the aliases; look first"
+            )
+
+    def _require_open(self) -> None:
+        """Refuse to write after the lease ended and another process closed this entry."""
+        with told_plainly("cannot read the promotion log"):
+            status = self.registry.client.get_run(self.run_id).info.status
+        if status != "RUNNING":
+            raise BusyError(
+                f"the decision on {self.model} took more than {LEASE_S} s and another process "
+                "has taken over; try again"
+            )
+
+    def note(self, facts: Mapping[str, str]) -> None:
+        """Write facts that cannot be changed later."""
+        with told_plainly("cannot write the promotion log"):
+            for name, value in facts.items():
+                self.registry.client.log_param(self.run_id, name, value[:5000] or NONE)
+
+
+@contextmanager
+def promotion_entry(registry: Registry, model: str) -> Iterator[Entry]:
+    """An entry that is closed as FINISHED, or as FAILED if an error comes out of the block.
+
+    Raises:
+        BusyError: another promotion or rollback of this model is under way.
+        TrackingError: MLflow refused.
+    """
+    client = registry.client
+    with _lock_file(registry, model) as is_locked:
+        with told_plainly("cannot open the promotion log"):
+            log = experiment_id(client, EXPERIMENT)
+            run = client.create_run(log, run_name=model, tags={"mlflow.user": getpass.getuser()})
+            client.log_param(run.info.run_id, "model", model)
+        entry = Entry(registry, model, run.info.run_id)
+        try:
+            _repair_dead(entry, log, is_locked)
+            yield entry
+        except BaseException:
+            if not entry.is_moving:  # a move that broke off stays open: the next one repairs it
+                client.set_terminated(entry.run_id, "FAILED")
+            raise
+        client.set_terminated(entry.run_id, "FINISHED")
+
+
+def was_champion(registry: Registry, version: Version) -> bool:
+    """Whether the log knows this version as a champion."""
+    log = experiment_id(registry.client, EXPERIMENT)
+    query = (
+        f"params.model = '{version.model}' and params.to = '{version.number}' "
+        "and attributes.status = 'FINISHED'"
+    )
+    with told_plainly("cannot read the promotion log"):
+        return bool(registry.client.search_runs([log], query, max_results=1))
+
+
+def _apply(registry: Registry, model: str, facts: Mapping[str, str]) -> None:
+    """Write the aliases of a move in their order; doing it twice does no harm."""
+    to = Reference(model, facts["to"])
+    if facts["action"] == PROMOTE:
+        if facts["from"] != NONE:
+            registry.set_alias(Reference(model, facts["from"]), PREVIOUS)
+        registry.set_alias(to, CHAMPION)
+    else:
+        registry.set_alias(to, CHAMPION)
+        registry.delete_alias(model, PREVIOUS)
+        registry.set_tag(Reference(model, facts["from"]), ROLLED_BACK_TAG, facts["reason"])
+
+
+def _repair_dead(entry: Entry, log: str, is_locked: bool) -> None:
+    """Close the open entries of processes that died; give way to one that lives."""
+    client = entry.registry.client
+    query = f"attributes.status = 'RUNNING' and params.model = '{entry.model}'"
+    with told_plainly("cannot read the promotion log"):
+        others = [
+            run for run in client.search_runs([log], query) if run.info.run_id != entry.run_id
+        ]
+    for other in others:
+        age_s = time.time() - other.info.start_time / 1000
+        if not is_locked and age_s < LEASE_S:
+            raise BusyError(
+                f"another promotion of {entry.model} is under way since {age_s:.0f} s (entry "
+                f"{other.info.run_id}); try again. If its process died, it is repaired "
+                f"{LEASE_S} s after its start"
+            )
+    for other in sorted(others, key=lambda run: run.info.start_time):
+        is_done = _repair(entry, other.data.params)
+        client.set_terminated(other.info.run_id, "FINISHED" if is_done else "FAILED")
+
+
+def _repair(entry: Entry, facts: Mapping[str, str]) -> bool:
+    """Bring a dead process's move to an end; whether that end is the new champion."""
+    if not {"from", "to", "previous_before"} <= facts.keys():
+        return False  # it died before it wrote an alias
+    now = entry.champions().champion
+    number = now.number if now else NONE
+    if number == facts["to"]:
+        _apply(entry.registry, entry.model, facts)
+        return True
+    if number == facts["from"]:  # otherwise somebody has moved on by hand
+        _put_back(entry, facts["previous_before"])
+    return False
+
+
+def _put_back(entry: Entry, previous: str) -> None:
+    if previous == NONE:
+        entry.registry.delete_alias(entry.model, PREVIOUS)
+    else:
+        entry.registry.set_alias(Reference(entry.model, previous), PREVIOUS)
+
+
+@contextmanager
+def _lock_file(registry: Registry, model: str) -> Iterator[bool]:
+    """Hold the lock beside a database file; False where there is none (a server)."""
+    database = database_path(registry.uri)
+    if database is None:
+        yield False
+        return
+    with _lock_path(database, model).open("a") as lock:
+        _wait_for(lock, model)
+        yield True
+
+
+def _lock_path(database: Path, model: str) -> Path:
+    return database.with_name(f".{database.name}.{model}.promotion")
+
+
+def _wait_for(lock: Any, model: str) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise BusyError(
+                    f"another promotion of {model} has been under way for {LOCK_TIMEOUT_S} s; "
+                    "wait for it to end"
+                ) from None
+            time.sleep(0.1)
