@@ -24,14 +24,14 @@ class RegisterSettings(StepSettings):
     is_sample: bool = Field(
         True, description="trained on the composed sample; the model card says what that means"
     )
+    tracking_uri: str = Field(
+        "",
+        description="address of MLflow; empty: MLFLOW_TRACKING_URI, or a file below runs/mlflow",
+    )
     git_commit: str = runtime(
         "", "commit of this code; empty: PIXCLIP_GIT_COMMIT, or the checkout's"
     )
     image_digest: str = runtime(
         "", "digest of the container image; empty: PIXCLIP_IMAGE_DIGEST, or none"
-    )
-    tracking_uri: str = Field(
-        "",
-        description="address of MLflow; empty: MLFLOW_TRACKING_URI, or a file below runs/mlflow",
     )
     experiment: str = runtime("pixclip", "MLflow experiment that keeps the run", min_length=1)
