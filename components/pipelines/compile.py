@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from components.kernel.errors import SettingsError
+from components.kernel.settings import parse_settings
+from components.kernel.step import load_step
 from components.pipelines.cluster import ClusterSettings
 from components.runners.plan import Overrides, check_settings, step_settings
 
@@ -48,7 +50,8 @@ def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: Cluster
     strange = sorted(set(cluster.gpus) - set(STEPS))
     if strange:
         raise SettingsError(f"gpus: no such step in this pipeline: {', '.join(strange)}")
-    pipeline = build_pipeline(recipe_stages(str(settings["train"].get("recipe", ""))), cluster)
+    trained = parse_settings(load_step("train"), settings["train"])
+    pipeline = build_pipeline(recipe_stages(str(getattr(trained, "recipe", ""))), cluster)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(

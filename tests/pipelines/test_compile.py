@@ -1,0 +1,167 @@
+"""The compiled pipeline: what Kubeflow is given."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import components
+
+from components.kernel.errors import SettingsError
+from components.kernel.step import load_step
+from components.pipelines.cluster import ClusterSettings, read_cluster
+from components.pipelines.compile import STEPS, compile_pipeline, pipeline_settings
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).with_name("pixclip-train.yaml")
+NOT_CACHED = {"resolve-data", "register", "promote", "record-outcome"}
+
+
+def compiled(cluster: ClusterSettings | None = None, **overrides: Any) -> str:
+    settings = pipeline_settings(ROOT / "params.yaml", overrides)
+    return compile_pipeline(settings, cluster or read_cluster(ROOT / "cluster.yaml"))
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return compiled()
+
+
+@pytest.fixture(scope="module")
+def parts(text) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pipeline, and what the platform adds to its executors."""
+    spec, platform = yaml.safe_load_all(text)
+    return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def executors(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        name: executor["container"]
+        for name, executor in spec["deploymentSpec"]["executors"].items()
+    }
+
+
+def tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    inner = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    return {**spec["root"]["dag"]["tasks"], **inner}
+
+
+def step_of(executor: str) -> str:
+    return executor.removeprefix("exec-").rstrip("-0123456789").replace("-", "_")
+
+
+def test_the_pipeline_is_the_one_we_know(text):
+    """After a wanted change, write it anew: `make golden` (UPDATE_GOLDEN=1)."""
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.write_text(text)
+    assert GOLDEN.read_text() == text
+
+
+def test_the_same_settings_give_the_same_bytes(text):
+    assert compiled() == text
+
+
+def test_kubeflow_s_own_loader_takes_it(text):
+    pipeline = components.load_component_from_text(text)
+    assert pipeline.name == "pixclip-train"
+    assert tuple(sorted(pipeline.component_spec.inputs)) == tuple(sorted(STEPS))
+
+
+def test_every_parameter_has_the_settings_of_params_yaml_as_default(parts):
+    defaults = parts[0]["root"]["inputDefinitions"]["parameters"]
+    for step in STEPS:
+        section = yaml.safe_load((ROOT / "params.yaml").read_text()).get(step, {})
+        assert yaml.safe_load(defaults[step]["defaultValue"]) == section
+
+
+def test_tasks_with_a_gpu_have_accelerators_pool_and_shared_memory_and_others_none(parts):
+    spec, platform = parts
+    for name, container in executors(spec).items():
+        step = step_of(name)
+        needs_gpu = step != "record_outcome" and load_step(step).gpus > 0
+        accelerator = container["resources"].get("accelerator", {})
+        assert accelerator.get("resourceType") == ("nvidia.com/gpu" if needs_gpu else None), name
+        assert platform[name]["nodeSelector"]["labels"] == {"pool": "gpu" if needs_gpu else "cpu"}
+        assert bool(platform[name].get("tolerations")) == needs_gpu
+        mounts = [mount["mountPath"] for mount in platform[name].get("emptyDirMounts", [])]
+        assert mounts == (["/dev/shm"] if needs_gpu else [])
+
+
+def test_training_gets_as_many_accelerators_as_the_cluster_says(parts):
+    containers = executors(parts[0])
+    counts = {
+        name: c["resources"].get("accelerator", {}).get("resourceCount")
+        for name, c in containers.items()
+    }
+    assert counts["exec-train"] == counts["exec-train-2"] == "8"
+    assert counts["exec-evaluate"] == "1"
+
+
+def test_a_stage_takes_the_checkpoint_of_the_stage_before(parts):
+    inner = tasks(parts[0])
+    assert [inner[name]["taskInfo"]["name"] for name in ("train", "train-2")] == [
+        "train align",
+        "train refine",
+    ]
+    parents = {
+        name: task["inputs"]["artifacts"]["parent"]["taskOutputArtifact"]["producerTask"]
+        for name, task in inner.items()
+        if "parent" in task["inputs"].get("artifacts", {})
+    }
+    assert parents == {"train": "init-model", "train-2": "train", "evaluate": "init-model"}
+    final = inner["evaluate"]["inputs"]["artifacts"]["checkpoint"]["taskOutputArtifact"]
+    assert final["producerTask"] == "train-2"
+
+
+def test_only_what_depends_on_its_inputs_alone_is_cached(parts):
+    cached = {
+        name: task["cachingOptions"].get("enableCache", False)
+        for name, task in tasks(parts[0]).items()
+        if "cachingOptions" in task
+    }
+    assert {name for name, is_cached in cached.items() if not is_cached} == NOT_CACHED
+
+
+def test_every_task_is_retried_and_nothing_is_adapted_before_the_data_is_checked(parts):
+    inner = tasks(parts[0])
+    retried = {name for name, task in inner.items() if task.get("retryPolicy")}
+    assert retried == set(inner) - {"exit-handler-1"}
+    assert "check" in inner["adapt-text"]["dependentTasks"]
+
+
+def test_the_exit_handler_runs_whatever_happened(parts):
+    task = tasks(parts[0])["record-outcome"]
+    assert task["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+
+
+def test_secrets_come_by_name_and_no_value_stands_in_the_file(text, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
+    assert "very-secret" not in compiled()
+    assert "secretName: pixclip-s3" in text
+
+
+def test_without_a_volume_no_state_is_kept_between_attempts():
+    text = compiled(ClusterSettings())
+    assert "PIXCLIP_STATE_FOLDER" not in text
+    assert "pvcMount" not in text
+
+
+def test_another_recipe_has_other_stages():
+    overrides = {"train": {"recipe": "pixclip_l14"}}
+    spec, *_ = yaml.safe_load_all(compiled(**overrides))
+    assert [name for name in tasks(spec) if name.startswith("train")] == ["train"]
+
+
+def test_a_wrong_setting_is_refused_before_anything_is_compiled():
+    with pytest.raises(SettingsError, match=r"resolve_data\.revison: no such setting"):
+        compiled(resolve_data={"revison": "main"})
+    with pytest.raises(SettingsError, match="gpus: no such step in this pipeline: trian"):
+        compiled(ClusterSettings(gpus={"trian": 2}))
+
+
+def test_a_wrong_cluster_file_is_told_by_field(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text("gpu_pool: {memroy: 3Gi}\nretries: -1\n")
+    with pytest.raises(SettingsError, match=r"gpu_pool\.memroy.*; retries: .*got -1"):
+        read_cluster(path)
