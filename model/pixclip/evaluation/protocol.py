@@ -6,7 +6,7 @@ do. Whatever changes a number is therefore written down here; a change makes ano
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 TOPS = (1, 5, 10)
 ALL = "all"  # the name of the whole split among its subsets
@@ -54,3 +54,8 @@ LONGGRIT_REGIONS = Protocol(
         "image_to_text, text_to_image: whole images and the captions that came with them",
     ),
 )
+
+
+def protocol_of(split: str) -> Protocol:
+    """The protocol, asked of another split: its digest differs, so that numbers never mix."""
+    return replace(LONGGRIT_REGIONS, split=split)

@@ -71,9 +71,14 @@ def evaluate_embeddings(
 
 
 def write_results(
-    folder: Path, results: Results, protocol: Protocol, *, checkpoint: str, split: str, **about: str
+    folder: Path, results: Results, protocol: Protocol, *, checkpoint: str, manifest: str
 ) -> dict[str, float]:
-    """Write all files and give the main metrics; `checkpoint` is the digest of the weights."""
+    """Write all files and give the main metrics.
+
+    `checkpoint` and `manifest` are the SHA-256 of the weights and of the data set's manifest.
+    What makes numbers comparable is `data.dataset`, the digest of all that was asked: a new
+    version of a data set whose benchmark is the same keeps it.
+    """
     benchmark = results.benchmark
     content = {
         "protocol": protocol.id,
@@ -81,10 +86,10 @@ def write_results(
         "checkpoint": checkpoint,
         "data": {
             "dataset": benchmark.digest,
-            "split": split,
+            "split": protocol.split,
             "num_regions": len(benchmark.region_ids),
             "num_images": len(benchmark.image_ids),
-            **about,
+            "manifest": manifest,
         },
         **_numbers(results),
     }
