@@ -1,7 +1,27 @@
-"""Train one stage of a recipe: `pixclip train --longgrit … --text-embeddings …`."""
+"""The step that trains one stage of a recipe.
 
+pixclip train --longgrit … --text-embeddings … --parent … --checkpoint … --curves … \
+    --set recipe=tiny --set stage=align --set num_ranks=2
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.kernel.errors import InputError
+from components.kernel.receipts import file_sha256, input_digest
 from components.kernel.step import In, Metrics, Out, step
+from components.kernel.tables import WORK_FOLDER
 from components.train.settings import TrainSettings
+from pixclip.config import to_dict
+
+if TYPE_CHECKING:
+    from pixclip.training.job import Job
+
+JOB, RUN_ID, LOGGED = "job.json", "mlflow_run", "mlflow_step"
+SAME_IN_JOB = ("num_workers", "micro_batch_size", "save_every_steps", "save_every_s", "device")
 
 
 @step(image="train", gpus=1)
@@ -13,5 +33,80 @@ def train(
     curves: Out,
     settings: TrainSettings,
 ) -> Metrics:
-    """Train one stage of a recipe."""
-    raise NotImplementedError
+    """Train one stage of a recipe.
+
+    torchrun starts the ranks; their losses, rates, speed and memory go to MLflow while they
+    train. A run that is killed or stopped goes on from its last saved state with the same losses
+    as one that was not, if it has the same number of ranks.
+    """
+    # Imported here: the command line must start without MLflow.
+    from components.kernel.torchrun import run_ranks
+    from components.tracking.runs import tracked_run
+    from components.train.curves import Followed, following, read_steps, summary, write_csv
+    from pixclip.training.job import STEPS, write_job
+
+    work = checkpoint / WORK_FOLDER
+    work.mkdir(parents=True, exist_ok=True)
+    notes = _notes(settings, _origins(longgrit, text_embeddings, parent))
+    with tracked_run(
+        f"train {settings.recipe} {settings.stage}",
+        tracking_uri=settings.tracking_uri,
+        experiment=settings.experiment,
+        tags={"recipe": settings.recipe, "stage": settings.stage},
+        params=notes | {"num_ranks": settings.num_ranks},
+        run_id=_read(work / RUN_ID),
+    ) as run:
+        (work / RUN_ID).write_text(run.run_id)
+        job = make_job(settings, longgrit, text_embeddings, parent, checkpoint)
+        write_job(work / JOB, replace(job, notes=notes | {"mlflow_run_id": run.run_id}))
+        with following(Followed(work / STEPS, work / LOGGED, run)):
+            run_ranks("pixclip.training.run", work / JOB, num_ranks=settings.num_ranks)
+        steps = read_steps(work / STEPS)
+        write_csv(curves, steps)
+        run.artifact(curves)
+    return summary(steps)
+
+
+def make_job(
+    settings: TrainSettings, longgrit: Path, text_embeddings: Path, parent: Path, checkpoint: Path
+) -> "Job":
+    """The job of the ranks; their state goes below the checkpoint's draft."""
+    from pixclip.training.job import Job
+
+    return Job(
+        stage=settings.training_stage(),
+        parent=str(parent),
+        longgrit=str(longgrit),
+        text_embeddings=str(text_embeddings),
+        work=str(checkpoint / WORK_FOLDER),
+        checkpoint=str(checkpoint),
+        **settings.model_dump(include=set(SAME_IN_JOB)),
+    )
+
+
+def _notes(settings: TrainSettings, origins: Mapping[str, str]) -> dict[str, Any]:
+    """What the checkpoint tells of where it comes from."""
+    return {
+        "recipe": settings.recipe,
+        "stage": to_dict(settings.training_stage()),
+        "trained_on": dict(origins),
+        "git_commit": os.environ.get("PIXCLIP_GIT_COMMIT", ""),
+    }
+
+
+def _origins(longgrit: Path, text_embeddings: Path, parent: Path) -> dict[str, str]:
+    """Digests of the data set, the embeddings and the parent.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    files = {"longgrit": longgrit / "manifest.parquet", "parent": parent / "model.safetensors"}
+    for name, path in files.items():
+        if not path.is_file():
+            raise InputError(f"train: the {name} at {path.parent} has no {path.name}")
+    digests = {name: file_sha256(path) for name, path in files.items()}
+    return {**digests, "text_embeddings": input_digest("text_embeddings", text_embeddings)}
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

@@ -29,6 +29,8 @@ class ThreeBranches(nn.Module):
     Loss and gradients are those of the whole batch. 0: the whole batch at once.
     """
 
+    full_mask_1HW: Tensor  # a buffer
+
     def __init__(self, model: PixClip, config: LossConfig, micro_batch_size: int = 0) -> None:
         super().__init__()
         self.model, self.config, self.micro_batch_size = model, config, micro_batch_size
@@ -71,7 +73,7 @@ class ThreeBranches(nn.Module):
         tower = self.model.vision
         device = batch.images_UCHW.device
         rows_m = rows_m.to(device)
-        images_u, image_index_m = batch.image_index_B[rows_m].unique(return_inverse=True)
+        images_u, image_index_m = torch.unique(batch.image_index_B[rows_m], return_inverse=True)
         has_crop_m = ~batch.is_full_image_B[rows_m]
         masks_n1HW, image_index_n = batch.masks_B1HW[rows_m], image_index_m
         num_dense = len(images_u) if self.config.beta else 0
@@ -107,4 +109,4 @@ class ThreeBranches(nn.Module):
 
 def _split(image_index_b: Tensor, size: int) -> Iterator[Tensor]:
     """Rows of a batch in parts of at most `size`, the regions of an image side by side."""
-    yield from image_index_b.argsort(stable=True).split(size)
+    yield from torch.split(image_index_b.argsort(stable=True), size)

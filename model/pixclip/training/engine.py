@@ -102,6 +102,7 @@ def open_engine(
     precision: Precision = "fp32",
     betas: tuple[float, float] = (0.9, 0.999),
     max_grad_norm: float = 0.0,
+    use_gpus: bool = True,
 ) -> Engine:
     """An engine of AdamW and ZeRO-2 over the ranks that torchrun started, or a single one.
 
@@ -112,13 +113,15 @@ def open_engine(
         precision: of matrix products.
         betas: of AdamW.
         max_grad_norm: gradients are scaled down to this norm; 0 never.
+        use_gpus: one for each rank, if there are any.
     """
-    deepspeed = _import_deepspeed()
-    _join_ranks(deepspeed)
+    on_gpus = use_gpus and torch.cuda.is_available()
+    deepspeed = _import_deepspeed(on_gpus)
+    _join_ranks(deepspeed, on_gpus)
     optimizer = torch.optim.AdamW(list(param_groups), betas=betas)
     config = {
         "train_micro_batch_size_per_gpu": 1,  # the loader makes batches; unused but required
-        "zero_optimization": {"stage": 2, "overlap_comm": torch.cuda.is_available()},
+        "zero_optimization": {"stage": 2, "overlap_comm": on_gpus},
         "zero_allow_untested_optimizer": True,
         "gradient_clipping": max_grad_norm,
         "steps_per_print": 10**9,
@@ -127,26 +130,27 @@ def open_engine(
     return Engine(engine, precision)
 
 
-def _import_deepspeed() -> Any:
-    if not torch.cuda.is_available():
+def _import_deepspeed(on_gpus: bool) -> Any:
+    if not on_gpus:
         os.environ["DS_ACCELERATOR"] = "cpu"  # read when deepspeed is imported
     import deepspeed
     from deepspeed.utils.logging import set_log_level_from_string
 
     set_log_level_from_string("error")
-    if not torch.cuda.is_available():
+    if not on_gpus:
         # It would compile a C++ operator for half a minute; gloo does without.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 
 
-def _join_ranks(deepspeed: Any) -> None:
-    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+def _join_ranks(deepspeed: Any, on_gpus: bool) -> None:
+    if on_gpus:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "nccl" if on_gpus else "gloo"
     if not dist.is_initialized() and "RANK" not in os.environ:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
 
 

@@ -1,25 +1,27 @@
 """What one training process is asked to do, as a JSON file. Without torch."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pixclip.config import from_dict, to_dict
 from pixclip.training.config import Stage
 
-STEPS, STATES, FINAL, ERROR = "steps.jsonl", "states", "final", "error.txt"
+STEPS, STATES = "steps.jsonl", "states"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One stage of training on given data; everything it makes is below `work`."""
+    """One stage of training on given data."""
 
     stage: Stage
     parent: str  # checkpoint to start from, a folder
     longgrit: str  # data set, a folder or an s3:// address
     text_embeddings: str  # folder
-    work: str  # steps.jsonl, states/ to resume from, and in the end final/, a checkpoint
+    work: str  # steps.jsonl, and states/ to resume from
+    checkpoint: str  # where the trained model goes in the end
+    device: Literal["auto", "cpu"] = "auto"  # auto takes the GPUs if there are any
     num_workers: int = 0  # processes of each rank that read data
     micro_batch_size: int = 0  # regions in the tower at a time; 0: a rank's whole batch
     save_every_steps: int = 500
@@ -50,7 +52,6 @@ def read_job(path: Path) -> Job:
         ValueError: a setting is unknown, missing or of the wrong type.
     """
     data = json.loads(path.read_text())
-    notes = data.pop("notes", {})
-    job = from_dict(Job, {**data, "save_every_s": float(data.get("save_every_s", 600.0))})
-    assert isinstance(job, Job)
-    return Job(**{**vars(job), "notes": notes})
+    notes = data.pop("notes")
+    job: Job = from_dict(Job, data, "job")
+    return replace(job, notes=notes)

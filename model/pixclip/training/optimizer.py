@@ -28,11 +28,8 @@ def part_of(name: str) -> Part:
     """Which part of PixClip a parameter belongs to, by its name."""
     if name.startswith("vision.mask_embed."):
         return "mask"
-    for part in ("vision", "adaptor"):
-        if name.startswith(f"{part}."):
-            return part  # type: ignore[return-value]
-    assert name == "logit_scale", f"the parameter {name} belongs to no known part"
-    return "logit_scale"
+    parts: dict[str, Part] = {part: part for part in ("vision", "adaptor", "logit_scale")}
+    return parts[name.split(".")[0]]
 
 
 def freeze_other_parts(model: nn.Module, stage: Stage) -> None:

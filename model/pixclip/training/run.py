@@ -4,10 +4,7 @@ torchrun --nproc-per-node 2 -m pixclip.training.run --job job.json
 """
 
 import argparse
-import contextlib
-import json
 import logging
-import os
 import signal
 import sys
 import time
@@ -29,7 +26,7 @@ from pixclip.text.embeddings import TextEmbeddings
 from pixclip.training.branches import ThreeBranches
 from pixclip.training.checkpoints import load_state, save_state
 from pixclip.training.engine import Engine, open_engine, ranks_leave_together
-from pixclip.training.job import ERROR, FINAL, STATES, Job, read_job
+from pixclip.training.job import STATES, Job, read_job
 from pixclip.training.loop import Plan, fit
 from pixclip.training.optimizer import freeze_other_parts, parameter_groups
 from pixclip.training.randomness import random_state, seed_all, set_random_state
@@ -53,6 +50,7 @@ def train(job: Job) -> bool:
         precision=job.stage.precision,
         betas=optimizer.betas,
         max_grad_norm=optimizer.max_grad_norm,
+        use_gpus=job.device == "auto",
     )
     data = _open_data(job, model)
     num_steps = job.stage.num_steps or sum(map(data.num_steps, range(job.stage.num_epochs)))
@@ -69,7 +67,7 @@ def train(job: Job) -> bool:
         model.eval()
         parent_tower = Path(job.parent) / "text_tower"
         text_tower = parent_tower if parent_tower.is_dir() else None
-        save_checkpoint(Path(job.work) / FINAL, model, text_tower=text_tower, notes=job.notes)
+        save_checkpoint(Path(job.checkpoint), model, text_tower=text_tower, notes=job.notes)
     return True
 
 
@@ -80,7 +78,7 @@ def _fit(job: Job, engine: Engine, data: LongGrit, plan: Plan) -> int:
 
     signals = SignalReader(job, plan.start_step)
     with _bar(job, plan) as bar, StepsFile(Path(job.work), plan.start_step, bar) as steps:
-        batches = batches_from(data, plan.start_step, job.num_workers)
+        batches = batches_from(data, plan.start_step, job.num_workers, engine.device)
         return fit(engine, batches, plan, read_signals=signals.read, on_step=steps.write, save=save)
 
 
@@ -105,7 +103,9 @@ def _resume(job: Job, engine: Engine) -> int:
     return int(state["step"])
 
 
-def batches_from(data: LongGrit, start_step: int, num_workers: int) -> Iterator[tuple[int, Batch]]:
+def batches_from(
+    data: LongGrit, start_step: int, num_workers: int, device: torch.device
+) -> Iterator[tuple[int, Batch]]:
     """This rank's batches with their epoch, epoch after epoch without end, from a step on."""
     epoch = 0
     while start_step >= data.num_steps(epoch):
@@ -118,6 +118,7 @@ def batches_from(data: LongGrit, start_step: int, num_workers: int) -> Iterator[
             rank=rank(),
             num_ranks=num_ranks(),
             num_workers=num_workers,
+            device=device,
         ):
             yield epoch, batch
         start_step, epoch = 0, epoch + 1
@@ -163,25 +164,11 @@ def main() -> None:
     parser.add_argument("--job", type=Path, required=True, help="JSON of pixclip.training.job")
     job = read_job(parser.parse_args().job)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    with _told(Path(job.work) / ERROR), ranks_leave_together():
+    with ranks_leave_together():
         is_done = train(job)
     if not is_done:
         sys.exit(STOPPED)
 
 
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Leave the message of an error for the process that started this one."""
-    try:
-        yield
-    except Exception as error:
-        rank_name = os.environ.get("RANK", "0")
-        path.write_text(
-            json.dumps({"rank": rank_name, "error": f"{type(error).__name__}: {error}"})
-        )
-        raise
-
-
 if __name__ == "__main__":
-    torch.backends.cudnn.benchmark = False  # it may choose other kernels after a resume
     main()
