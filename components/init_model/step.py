@@ -1,10 +1,121 @@
 """Make the model that training starts from: `pixclip init-model --text-tower … --parent …`."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from components.init_model.settings import InitModelSettings
+from components.kernel.errors import InputError, SettingsError
 from components.kernel.step import In, Metrics, Out, step
+
+if TYPE_CHECKING:
+    from pixclip.config import ModelConfig
+    from pixclip.importers import ImportReport
+    from pixclip.model import PixClip
 
 
 @step(image="train")
 def init_model(text_tower: In, parent: Out, settings: InitModelSettings) -> Metrics:
-    """Make the model that training starts from, of public weights or at random."""
-    raise NotImplementedError
+    """Make the model that training starts from, of public weights or at random.
+
+    The mask convolution of a new model is zero: it equals its parent exactly. `notes.json` of the
+    checkpoint says of every key of imported weights what became of it.
+    """
+    from pixclip.checkpoint import save_checkpoint
+
+    model = build(text_tower, settings)
+    report = import_public(model, settings) if settings.weights else None
+    notes = {
+        "recipe": settings.recipe,
+        "seed": settings.seed,
+        "import_report": report.to_dict() if report else None,
+    }
+    save_checkpoint(parent, model, text_tower=text_tower, notes=notes)
+    return count(model, report)
+
+
+def model_config(text_tower: Path, settings: InitModelSettings) -> "ModelConfig":
+    """The model of the recipe on this text tower.
+
+    Raises:
+        SettingsError: no such recipe.
+        InputError: the folder is no text tower.
+    """
+    from dataclasses import replace
+
+    from pixclip.config import ARCHITECTURES, ModelConfig
+    from pixclip.importers import find_format
+    from pixclip.text.encoder import read_text_tower
+    from pixclip.training.recipes import RECIPES
+
+    if settings.recipe not in RECIPES:
+        raise SettingsError(
+            f"init_model.recipe: no recipe '{settings.recipe}'; known are {', '.join(RECIPES)}"
+        )
+    recipe = RECIPES[settings.recipe]
+    try:
+        text, _ = read_text_tower(text_tower)
+    except ValueError as error:
+        raise InputError(f"init_model: {error}") from None
+    vision = replace(
+        ARCHITECTURES[recipe.architecture],
+        embed_dim=recipe.embed_dim,
+        mask_bias=bool(settings.format) and find_format(settings.format).mask_bias,
+    )
+    return ModelConfig(
+        vision=vision,
+        text=text,
+        adaptor=recipe.adaptor,
+        preprocess=recipe.preprocess,
+        name=recipe.name,
+    )
+
+
+def build(text_tower: Path, settings: InitModelSettings) -> "PixClip":
+    """A model of random weights that depend on the seed alone."""
+    import torch
+
+    from pixclip.model import PixClip
+    from pixclip.training.recipes import RECIPES
+
+    config = model_config(text_tower, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = PixClip(config)
+    torch.nn.init.constant_(model.logit_scale, RECIPES[settings.recipe].logit_scale)
+    return model
+
+
+def import_public(model: "PixClip", settings: InitModelSettings) -> "ImportReport":
+    """Fill the model with the weights of the settings.
+
+    Raises:
+        InputError: no weights there, other weights than asked for, or weights that do not fit.
+    """
+    from pixclip.importers import WeightsRefused, import_weights
+
+    path = Path(settings.weights)
+    try:
+        report = import_weights(
+            model, path, settings.format, new_projection=settings.new_projection
+        )
+    except (FileNotFoundError, WeightsRefused) as error:
+        raise InputError(f"init_model.weights: {error}") from None
+    if settings.weights_sha256 not in ("", report.sha256):
+        raise InputError(
+            f"init_model.weights: {path} has SHA-256 {report.sha256}, weights_sha256 is "
+            f"{settings.weights_sha256}; bring the right file or change the setting"
+        )
+    return report
+
+
+def count(model: "PixClip", report: "ImportReport | None") -> Metrics:
+    """Numbers in the model, those that were imported and those that are new."""
+    sizes = {name: tensor.numel() for name, tensor in model.state_dict().items()}
+    imported = {key.target for key in report.used} if report else set()
+    num_imported = sum(sizes[name] for name in imported)
+    num_parameters = sum(sizes.values())
+    return {
+        "num_parameters": num_parameters,
+        "num_imported": num_imported,
+        "num_new": num_parameters - num_imported,
+    }
