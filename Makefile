@@ -10,7 +10,7 @@ export DO_NOT_TRACK = 1
 export PIXCLIP_HOME = $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-vllm airflow test test-vllm lint golden lock clean
+.PHONY: help setup demo demo-vllm airflow test test-vllm test-peers lint golden lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,11 +41,18 @@ airflow: setup  ## Airflow's pages and scheduler on this machine, until Ctrl-C
 	$(BIN)/python -m components.runners.laptop serve
 
 test: lint  ## lint and all tests that need neither GPU, network nor vLLM
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not vllm and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not vllm and not gpu and not peers" $(PYTEST_ARGS)
 
 test-vllm: setup  ## the tests on real vLLM servers
 	PYTHON=$(PYTHON) sh demo/vllm/install.sh
 	$(BIN)/python -m pytest -m vllm tests/vllm
+
+test-peers: .venv-peers/.installed  ## our towers against open_clip's, full-size
+	$(BIN)/python -m pytest -m peers tests/peers
+
+.venv-peers/.installed: locks/peers.txt | setup
+	$(PYTHON) scripts/install.py --venv .venv-peers --lock locks/peers.txt --no-project
+	@touch $@
 
 lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
