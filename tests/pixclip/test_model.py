@@ -131,13 +131,14 @@ def test_masks_that_cannot_be_matched_with_images_are_refused(model):
         model.encode_image(picture(0), batch_size=0)
 
 
-def test_encoding_leaves_the_mode_of_the_model_as_it_was(model):
-    model.train()
+@pytest.mark.parametrize("is_training", [True, False])
+def test_encoding_leaves_the_mode_of_the_model_as_it_was(model, is_training):
+    model.train(is_training)
     model.encode_image(picture(0))
-    assert model.training
+    assert model.training == is_training
     with pytest.raises(ValueError, match="covers no pixel"):
         model.encode_image(picture(0), (100, 100, 110, 110))
-    assert model.training
+    assert model.training == is_training
     model.eval()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -143,19 +144,33 @@ def test_dense_patches_of_no_sample_are_an_empty_table(config):
     assert patches.shape == (0, config.grid**2, config.width)
 
 
-def test_rotary_positions_turn_scores_by_the_distance_between_patches_alone():
-    """RoPE's defining property: a score depends on the offset in rows and columns."""
-    grid, head_width = 5, 16
-    rotary = RotaryPositions(grid, grid, head_width)
-    query, key = torch.randn(2, head_width, generator=torch.Generator().manual_seed(1))
-    tokens = torch.zeros(1, 1, 1, head_width)
-    turned = [
-        rotary(torch.cat([tokens, each.expand(1, 1, grid**2, -1)], 2))[0, 0, 1:]
-        for each in (query, key)
+def turned(head_Nd: np.ndarray, grid: int, pretrained_grid: int) -> np.ndarray:
+    """RoPE as its paper writes it: pairs of channels are complex numbers, turned by the place."""
+    pairs = head_Nd[:, 0::2] + 1j * head_Nd[:, 1::2]
+    half = pairs.shape[1] // 2
+    for patch in range(grid**2):
+        for channel in range(half):
+            frequency = 10_000 ** (-channel / half)
+            for part, place in enumerate(divmod(patch, grid)):  # row, then column
+                angle = place / grid * pretrained_grid * frequency
+                pairs[1 + patch, part * half + channel] *= np.exp(1j * angle)
+    return np.stack([pairs.real, pairs.imag], axis=-1).reshape(head_Nd.shape)
+
+
+def test_rotary_attention_equals_a_plain_loop_over_patches_and_channels():
+    attention = small_tower(EVA02).blocks[0].attention.double()
+    tokens = torch.randn(1, 17, 32, generator=torch.Generator().manual_seed(0)).double()
+    tables = [
+        layer(tokens)[0].detach().numpy() for layer in (attention.q, attention.k, attention.v)
     ]
-    scores = (turned[0] @ turned[1].T).view(grid, grid, grid, grid)
-    torch.testing.assert_close(scores[0, 0, 1, 2], scores[2, 1, 3, 3], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(scores[4, 4, 1, 3], scores[3, 1, 0, 0], atol=1e-5, rtol=1e-5)
+    heads = []
+    for head in (slice(0, 16), slice(16, 32)):
+        query, key, value = (table[:, head] for table in tables)
+        scores = np.exp(turned(query, 4, 16) @ turned(key, 4, 16).T / 16**0.5)
+        heads.append(scores / scores.sum(axis=1, keepdims=True) @ value)
+    joined = torch.from_numpy(np.concatenate(heads, axis=1))
+    expected = attention.out(attention.norm(joined))
+    torch.testing.assert_close(attention(tokens)[0], expected, atol=1e-6, rtol=1e-5)
 
 
 def test_rotary_positions_of_another_resolution_span_the_pretrained_range():
