@@ -33,7 +33,7 @@ def bring_version(repository: str, revision: str, name: str, target: Path) -> di
         raise InputError("resolve_data: name a repository, or a uri of a data set outside of DVC")
     commit = find_commit(repository, revision)
     remove(target)  # `dvc get` begins anew
-    _dvc("get", "--quiet", "--rev", commit, "--out", str(target), repository, name)
+    _dvc("get", "--rev", commit, "--out", str(target), repository, name)
     return {
         "repository": without_credentials(repository),
         "revision": revision,
@@ -89,6 +89,12 @@ def _run(*command: str) -> str:
         command, env={**os.environ, **QUIET}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        told = " ".join((done.stderr or done.stdout).split())
-        raise InputError(f"the version cannot be brought: {told}")
+        raise InputError(f"the version cannot be brought: {_reason(done.stderr)}")
     return done.stdout
+
+
+def _reason(told: str) -> str:
+    """What Git or DVC said of its failure, without progress bars and offers of help."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith(("error", "fatal"))]
+    return " ".join(errors or lines)
