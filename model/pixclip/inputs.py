@@ -112,8 +112,11 @@ def _check_size(shape: Sequence[int], height_px: int, width_px: int) -> None:
 
 def _of_numbers(numbers: list[Any], height_px: int, width_px: int) -> Mask:
     is_flat = all(np.ndim(number) == 0 for number in numbers)
-    polygons = [np.asarray(p, dtype=float).ravel() for p in ([numbers] if is_flat else numbers)]
-    if not polygons or any(len(p) % 2 or not np.isfinite(p).all() for p in polygons):
+    try:
+        polygons = [np.asarray(p, dtype=float).ravel() for p in ([numbers] if is_flat else numbers)]
+    except (TypeError, ValueError):
+        polygons = []
+    if not polygons or any(not len(p) or len(p) % 2 or not np.isfinite(p).all() for p in polygons):
         raise ValueError(f"a box or polygon must be pairs of finite numbers, got {numbers}")
     if is_flat and len(numbers) == 4:
         return _of_box(polygons[0], height_px, width_px)

@@ -113,7 +113,8 @@ def area_share(mask: Mask, size_px: int) -> npt.NDArray[np.float32]:
     columns, edges_x = _edges(x1, x2, mask.shape[1], size_px)
     sums = _at(_at(cv2.integral(box), edges_y).T, edges_x).T
     pixel_area = (mask.shape[0] / size_px) * (mask.shape[1] / size_px)
-    share[rows, columns] = np.diff(np.diff(sums, axis=0), axis=1) / pixel_area
+    areas = np.diff(np.diff(sums, axis=0), axis=1)
+    share[rows, columns] = np.clip(areas / pixel_area, 0, 1)  # rounding leaves -1e-16
     return share
 
 
