@@ -8,7 +8,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
@@ -27,6 +29,11 @@ from components.pipelines.cli import pipeline
 log = logging.getLogger(__name__)
 Definitions = list[tuple[str, str]]
 
+# What a person need not name: a report goes to a folder of its own.
+DEFAULT_OUTPUTS = {"promotion": "runs/promotions/{now}"}
+# Settings that people give by hand are options too, beside `--set`.
+SETTING_OPTIONS = {"rollback": ("model", "version", "reason")}
+
 
 class StepCommand(click.Command):
     """A step as a command; its help also lists the settings."""
@@ -34,7 +41,7 @@ class StepCommand(click.Command):
     def __init__(self, step: Step) -> None:
         super().__init__(
             name=step.name.replace("_", "-"),
-            params=[*_path_options(step), *_settings_options()],
+            params=[*_path_options(step), *_own_options(step), *_settings_options()],
             callback=_runner(step),
             help=step.function.__doc__,
             short_help=step.summary,
@@ -96,6 +103,21 @@ def summary(run: Path) -> None:
     Console().print(render(summarise(run)))
 
 
+@cli.command()
+@click.argument("address")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    help="A folder that is not there yet.  [default: models/<name>-<number>]",
+)
+@click.option("--tracking-uri", default="", help="Address of MLflow; see the settings of register.")
+def fetch(address: str, into: Path | None, tracking_uri: str) -> None:
+    """Bring a registered model, e.g. models:/pixclip@champion, as a folder pixclip.load opens."""
+    from components.tracking.fetch import fetch as bring
+
+    click.echo(bring(address, into, tracking_uri))
+
+
 def main() -> None:
     """Entry point: errors raised on purpose are told in one line, without a traceback."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
@@ -119,13 +141,27 @@ def _path_options(step: Step) -> list[click.Parameter]:
     return [
         click.Option(
             [f"--{name.replace('_', '-')}"],
-            required=True,
+            required=name not in DEFAULT_OUTPUTS,
+            default=_default_output(name),
+            show_default=DEFAULT_OUTPUTS.get(name, False),
             type=click.Path(path_type=Path),
             metavar="PATH",
             help=f"[{role}] {ARTIFACTS[name].description}",
         )
         for role, names in (("input", step.inputs), ("output", step.outputs))
         for name in names
+    ]
+
+
+def _default_output(name: str) -> Callable[[], Path] | None:
+    form = DEFAULT_OUTPUTS.get(name)
+    return form and (lambda: Path(form.format(now=f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%fZ}")))
+
+
+def _own_options(step: Step) -> list[click.Parameter]:
+    return [
+        click.Option([f"--{name}"], help=step.settings_type.model_fields[name].description)
+        for name in SETTING_OPTIONS.get(step.name, ())
     ]
 
 
@@ -146,13 +182,14 @@ def _settings_options() -> list[click.Parameter]:
 
 
 def _runner(step: Step) -> Callable[..., Receipt]:
-    def run(params: Path | None, assignments: tuple[str, ...], **paths: Path) -> Receipt:
+    def run(params: Path | None, assignments: tuple[str, ...], **given: Any) -> Receipt:
         settings = read_params(params, step.name) if params else {}
+        own = {name: given[name] for name in SETTING_OPTIONS.get(step.name, ()) if given[name]}
         receipt = run_step(
             step,
-            inputs={name: paths[name] for name in step.inputs},
-            outputs={name: paths[name] for name in step.outputs},
-            settings=merge(settings, parse_assignments(assignments)),
+            inputs={name: given[name] for name in step.inputs},
+            outputs={name: given[name] for name in step.outputs},
+            settings=merge(merge(settings, own), parse_assignments(assignments)),
         )
         click.echo(yaml.safe_dump({step.name: dict(receipt.metrics)}, sort_keys=False).rstrip())
         return receipt
