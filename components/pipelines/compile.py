@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.kernel.errors import SettingsError
-from components.kernel.settings import parse_settings
+from components.kernel.settings import merge
 from components.kernel.step import load_step
 from components.pipelines.cluster import ClusterSettings
 from components.runners.plan import Overrides, check_settings, step_settings
@@ -28,13 +28,20 @@ STEPS = (
 
 
 def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict[str, object]]:
-    """The checked settings of every step of the pipeline.
+    """The checked settings of every step of the pipeline; those of `train` fit every stage.
 
     Raises:
         SettingsError: lists what is wrong at every step.
     """
-    check_settings(STEPS, params_file, overrides)
-    return {name: step_settings(name, params_file, overrides) for name in STEPS}
+    settings = {name: step_settings(name, params_file, overrides) for name in STEPS}
+    recipe = recipe_of(settings)
+    for stage in recipe_stages(recipe):
+        train = merge(overrides.get("train", {}), {"stage": stage})
+        check_settings(STEPS, params_file, {**overrides, "train": train})
+    begun = settings["init_model"].get("recipe", recipe)
+    if begun != recipe:
+        raise SettingsError(f"init_model.recipe is '{begun}', train.recipe is '{recipe}'")
+    return settings
 
 
 def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings) -> str:
@@ -50,8 +57,7 @@ def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: Cluster
     strange = sorted(set(cluster.gpus) - set(STEPS))
     if strange:
         raise SettingsError(f"gpus: no such step in this pipeline: {', '.join(strange)}")
-    trained = parse_settings(load_step("train"), settings["train"])
-    pipeline = build_pipeline(recipe_stages(str(getattr(trained, "recipe", ""))), cluster)
+    pipeline = build_pipeline(recipe_stages(recipe_of(settings)), cluster)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(
@@ -63,6 +69,12 @@ def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: Cluster
 def pipeline_arguments(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The pipeline's parameters: each step's settings as JSON text."""
     return {name: json.dumps(dict(section)) for name, section in settings.items()}
+
+
+def recipe_of(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """The recipe that `train` follows."""
+    default = load_step("train").settings_type.model_fields["recipe"].default
+    return str(settings["train"].get("recipe", default))
 
 
 def recipe_stages(recipe: str) -> tuple[str, ...]:

@@ -1,7 +1,10 @@
 """Bring a pipeline to a Kubeflow Pipelines server, and run its newest version by name."""
 
+import contextlib
+import io
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +40,7 @@ class Host:
         from urllib3.exceptions import HTTPError
 
         self.url = url.rstrip("/")
+        warnings.filterwarnings("ignore", "This client only works", FutureWarning)
         try:
             self._client: Any = kfp.Client(host=self.url, namespace=namespace)
         except (HTTPError, RuntimeError, OSError) as error:
@@ -51,15 +55,14 @@ class Host:
         from kfp_server_api import ApiException
 
         try:
-            pipeline_id = self._client.get_pipeline_id(name)
-            if pipeline_id is None:
-                pipeline_id = self._client.upload_pipeline(
-                    str(package), pipeline_name=name
-                ).pipeline_id
-                return str(self._newest(pipeline_id).pipeline_version_id)
-            uploaded = self._client.upload_pipeline_version(
-                str(package), pipeline_version_name=version, pipeline_id=pipeline_id
-            )
+            with contextlib.redirect_stdout(io.StringIO()):
+                pipeline_id = self._client.get_pipeline_id(name)
+                if pipeline_id is None:
+                    new = self._client.upload_pipeline(str(package), pipeline_name=name)
+                    return str(self._newest(new.pipeline_id).pipeline_version_id)
+                uploaded = self._client.upload_pipeline_version(
+                    str(package), pipeline_version_name=version, pipeline_id=pipeline_id
+                )
         except ApiException as error:
             raise _told(error, f"upload of {name} to {self.url}") from error
         return str(uploaded.pipeline_version_id)
@@ -80,13 +83,15 @@ class Host:
                     f"`pixclip pipeline upload {name} --host {self.url}`"
                 )
             version = self._newest(pipeline_id)
-            run = self._client.run_pipeline(
-                experiment_id=self._client.create_experiment(experiment).experiment_id,
-                job_name=f"{name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
-                pipeline_id=pipeline_id,
-                version_id=version.pipeline_version_id,
-                params=changed_arguments(version.pipeline_spec, overrides),
-            )
+            params = changed_arguments(version.pipeline_spec, overrides)
+            with contextlib.redirect_stdout(io.StringIO()):  # kfp prints addresses of its own
+                run = self._client.run_pipeline(
+                    experiment_id=self._client.create_experiment(experiment).experiment_id,
+                    job_name=f"{name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
+                    pipeline_id=pipeline_id,
+                    version_id=version.pipeline_version_id,
+                    params=params,
+                )
         except ApiException as error:
             raise _told(error, f"run of {name} on {self.url}") from error
         url = f"{self.url}/#/runs/details/{run.run_id}"

@@ -148,7 +148,8 @@ def test_without_a_volume_no_state_is_kept_between_attempts():
 
 
 def test_another_recipe_has_other_stages():
-    overrides = {"train": {"recipe": "pixclip_l14"}}
+    recipe = {"recipe": "pixclip_l14"}
+    overrides = {"train": recipe, "init_model": recipe}
     spec, *_ = yaml.safe_load_all(compiled(**overrides))
     assert [name for name in tasks(spec) if name.startswith("train")] == ["train"]
 
@@ -156,6 +157,8 @@ def test_another_recipe_has_other_stages():
 def test_a_wrong_setting_is_refused_before_anything_is_compiled():
     with pytest.raises(SettingsError, match=r"resolve_data\.revison: no such setting"):
         compiled(resolve_data={"revison": "main"})
+    with pytest.raises(SettingsError, match=r"init_model\.recipe is 'tiny', train\.recipe is"):
+        compiled(train={"recipe": "pixclip_l14"})
     with pytest.raises(SettingsError, match="gpus: no such step in this pipeline: trian"):
         compiled(ClusterSettings(gpus={"trian": 2}))
 

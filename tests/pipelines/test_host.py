@@ -1,0 +1,92 @@
+"""Bring a pipeline to Kubeflow and run it by name, with kfp's own client over HTTP."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from components.cli import cli
+from components.pipelines.host import Host, HostError
+from tests.pipelines.kubeflow_server import KubeflowServer
+
+GOLDEN = Path(__file__).with_name("pixclip-train.yaml")
+NAME = "pixclip-train"
+
+
+@pytest.fixture
+def server() -> Iterator[KubeflowServer]:
+    with KubeflowServer() as server:
+        yield server
+
+
+def test_the_first_upload_makes_the_pipeline_and_the_next_a_version(server):
+    host = Host(server.url)
+    assert host.upload(GOLDEN, NAME, "first") == f"{NAME}-0"
+    assert host.upload(GOLDEN, NAME, "second") == f"{NAME}-1"
+    assert [version["display_name"] for version in server.pipelines[NAME]] == [NAME, "second"]
+
+
+def test_a_run_by_name_takes_the_newest_version_and_only_the_changed_settings(server):
+    host = Host(server.url)
+    for version in ("old", "new"):
+        server.add_version(NAME, version, GOLDEN.read_text())
+    run = host.run(NAME, {"resolve_data": {"revision": "v2"}}, "pixclip")
+    assert run.version == "new"
+    assert run.url == f"{server.url}/#/runs/details/r0"
+    (started,) = server.runs
+    reference = started["pipeline_version_reference"]
+    assert reference == {"pipeline_id": f"id-of-{NAME}", "pipeline_version_id": f"{NAME}-1"}
+    sent = started["runtime_config"]["parameters"]
+    assert list(sent) == ["resolve_data"]
+    settings = json.loads(sent["resolve_data"])
+    assert (settings["revision"], settings["name"]) == ("v2", "longgrit")
+    assert started["experiment_id"] == "e0"
+    host.run(NAME, {}, "pixclip")
+    assert len(server.experiments) == 1
+
+
+def test_the_end_of_a_run_is_awaited_and_told(server):
+    said: list[str] = []
+    Host(server.url).wait("r0", said.append, poll_s=0)
+    assert said == ["PENDING", "RUNNING", "SUCCEEDED"]
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
+def test_a_run_that_did_not_succeed_is_an_error(state):
+    ended = pytest.raises(HostError, match=f"run r0 ended as {state}")
+    with KubeflowServer(("RUNNING", state)) as server, ended:
+        Host(server.url).wait("r0", lambda _: None, poll_s=0)
+
+
+def test_a_pipeline_that_is_not_there_is_told_with_what_to_do(server):
+    with pytest.raises(HostError, match=f"pixclip pipeline upload {NAME} --host {server.url}"):
+        Host(server.url).run(NAME, {}, "pixclip")
+
+
+def test_a_step_that_the_uploaded_version_does_not_have_is_refused(server):
+    server.add_version(NAME, "old", GOLDEN.read_text())
+    with pytest.raises(HostError, match="segment: no such step; the pipeline's are"):
+        Host(server.url).run(NAME, {"segment": {}}, "pixclip")
+    assert not server.runs
+
+
+def test_the_command_line_uploads_and_runs_by_name(server):
+    runner = CliRunner()
+    done = runner.invoke(cli, ["pipeline", "upload", NAME, "--host", server.url])
+    assert done.exit_code == 0, done.output
+    assert server.pipelines[NAME]
+    command = ["pipeline", "run", NAME, "--host", server.url, "--no-wait", "--set"]
+    done = runner.invoke(cli, [*command, "train.changes.num_steps=2"])
+    assert done.exit_code == 0, done.output
+    assert f"{server.url}/#/runs/details/r0" in done.output
+    sent = server.runs[0]["runtime_config"]["parameters"]["train"]
+    assert json.loads(sent)["changes"] == {"num_steps": 2}
+
+
+def test_a_server_that_does_not_answer_is_told(tmp_path):
+    with KubeflowServer() as server:
+        url = server.url
+    with pytest.raises(HostError, match="cannot reach Kubeflow Pipelines"):
+        Host(url)
