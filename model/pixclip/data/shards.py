@@ -79,7 +79,7 @@ def _shards_of(store: Store, split: str) -> Sequence[str]:
 
 
 def key_hashes(keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint64]:
-    """A 64-bit hash of every key, the same in every run and however wide the array is.
+    """A 64-bit hash of every key; it does not depend on the other keys.
 
     A data set holds millions of keys of 64 characters: hashes take an eighth of the memory.
     """
