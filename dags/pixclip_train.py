@@ -96,7 +96,7 @@ def bring_data() -> list[StepOperator]:
     return [resolve, check]
 
 
-def prepare() -> list[StepOperator]:
+def prepare() -> list[StepOperator | list[StepOperator]]:
     """The frozen text side, and the model that training starts from."""
     adapt = StepOperator(
         task_id="adapt_text",
@@ -119,7 +119,7 @@ def prepare() -> list[StepOperator]:
         outputs={"parent": "parent"},
         settings={"recipe": RECIPE},
     )
-    return [adapt, embed, init]
+    return [adapt, [embed, init]]
 
 
 def train(stage: str, parent: str, checkpoint: str) -> StepOperator:
