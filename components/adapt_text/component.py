@@ -13,7 +13,7 @@ def adapt_text(
     settings: str = "{}",
     destinations: str = "{}",
 ) -> None:
-    """Make an encoder of a causal language model: both directions, masked tokens, caption contrast."""
+    """Make an encoder of a causal language model: masked tokens, then a contrast of captions."""
     from components.kernel.kubeflow import run_component
 
     run_component(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.kernel.errors import InputError
@@ -51,7 +52,7 @@ def eval_pairs(longgrit: Path, max_pairs: int) -> tuple[list[str], list[str]]:
 def _split(longgrit: Path, split: str) -> Iterator[pa.RecordBatch]:
     columns = ["region_id", "split", *SCHEMA.names]
     for batch in read_batches(longgrit / MANIFEST, columns):
-        yield batch.filter(pa.compute.equal(batch["split"], split))
+        yield batch.filter(pc.equal(batch["split"], split))
 
 
 def _draw(table: pa.Table, share: float, seed: int) -> pa.Table:

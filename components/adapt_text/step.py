@@ -16,7 +16,7 @@ REPORT_NAME = "adaptation.json"
 
 @step(image="train", gpus=1)
 def adapt_text(longgrit: In, text_tower: Out, settings: AdaptTextSettings) -> Metrics:
-    """Make an encoder of a causal language model: both directions, masked tokens, caption contrast.
+    """Make an encoder of a causal language model: masked tokens, then a contrast of captions.
 
     The stages train low-rank adapters through DeepSpeed on `num_ranks` processes; a killed run
     goes on from its last saved state. How well short captions find the long captions of their

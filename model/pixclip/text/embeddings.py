@@ -1,7 +1,8 @@
 """Cached text embeddings: one vector a distinct caption, found by the caption's hash.
 
 A folder holds `00000.safetensors`, `00001.safetensors` … (tensor `embeddings` [n, E], bfloat16)
-and `index.parquet`, one row a caption in the order of the hashes: where its vector is. Vectors are
+and `index.parquet`, one row a caption in the order of the hashes: `caption_hash` (hex), `part` and
+`row` of its vector. Vectors are
 mapped into memory, not read: millions of them cost the memory of their hashes, 40 bytes each.
 """
 
@@ -24,16 +25,6 @@ from pixclip.text.tokens import normalise
 # n = captions looked up, E = width of the language model
 TENSOR_NAME, INDEX_NAME = "embeddings", "index.parquet"
 HASH_BYTES = 32
-INDEX_SCHEMA = pa.schema(
-    [
-        pa.field("caption_hash", pa.string(), nullable=False),  # sha256 of the NFC text, hex
-        pa.field("part", pa.int32(), nullable=False),  # number of the safetensors file
-        pa.field("row", pa.int32(), nullable=False),  # row of its tensor
-        pa.field("num_tokens", pa.int32(), nullable=False),  # of the caption, without markers
-        pa.field("is_truncated", pa.bool_(), nullable=False),
-        pa.field("norm", pa.float32(), nullable=False),  # length of the vector
-    ]
-)
 Bytes = npt.NDArray[np.bytes_]
 
 

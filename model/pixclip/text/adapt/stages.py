@@ -98,7 +98,7 @@ def set_attention_dropout(model: nn.Module, share: float) -> None:
     """Drop attention weights while training; models of transformers keep the share themselves."""
     for module in model.modules():
         if hasattr(module, "attention_dropout"):
-            setattr(module, "attention_dropout", share)  # noqa: B010; nn.Module types it as a tensor
+            module.attention_dropout = share  # type: ignore[assignment]
 
 
 def _seed_step(seed: int, stage: int, step: int) -> int:

@@ -1,0 +1,103 @@
+"""All captions of a data set, sorted on disk by the part of the cache they go to.
+
+A part holds a range of hashes, so that equal captions meet in one part and the index of all parts
+in turn is in the order of hashes. Memory is bounded by a part and a chunk of the manifest.
+"""
+
+import json
+import shutil
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from components.kernel.errors import InputError
+from components.kernel.progress import progress
+from components.kernel.tables import count_rows, read_batches
+from pixclip.text.embeddings import caption_hash
+
+MANIFEST = "manifest.parquet"
+COLUMNS = ("long_caption", "short_caption")
+TEXTS_A_REGION = 3  # long, short, and at most one of its image
+DONE_NAME = "done"
+
+
+class SortedCaptions:
+    """The distinct captions of a data set, part by part."""
+
+    def __init__(self, folder: Path, longgrit: Path, captions_per_part: int) -> None:
+        self._folder = folder
+        most = TEXTS_A_REGION * count_rows(longgrit / MANIFEST)
+        self.num_parts = max(1, -(-most // captions_per_part))
+        self._longgrit = longgrit
+
+    def sort(self) -> None:
+        """Write every caption to its part's file; a finished sorting is not repeated."""
+        if (self._folder / DONE_NAME).exists():
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        num_texts = 0
+        with progress("embed_text: sort captions", unit="caption") as bar:
+            for texts in _chunks(self._longgrit):
+                distinct = sorted(set(texts))
+                self._append(distinct)
+                num_texts += len(distinct)
+                bar.update(len(texts))
+        (self._folder / DONE_NAME).write_text(str(num_texts))
+
+    @property
+    def num_texts(self) -> int:
+        """The number of captions after sorting; those that chunks share count again."""
+        return int((self._folder / DONE_NAME).read_text())
+
+    def part(self, number: int) -> dict[str, str]:
+        """The captions of a part by their hashes, in the order of hashes."""
+        path = self._path(number)
+        if not path.exists():
+            return {}
+        with path.open(encoding="utf-8") as file:
+            found = dict(json.loads(line) for line in file)
+        return dict(sorted(found.items()))
+
+    def _append(self, texts: Iterable[str]) -> None:
+        lines: dict[int, list[str]] = defaultdict(list)
+        for text in texts:
+            key = caption_hash(text)
+            part = int(key[:16], 16) * self.num_parts >> 64
+            lines[part].append(json.dumps([key, text]) + "\n")
+        for part, ready in lines.items():
+            with self._path(part).open("a", encoding="utf-8") as file:
+                file.writelines(ready)
+
+    def _path(self, part: int) -> Path:
+        return self._folder / f"{part:05d}.jsonl"
+
+
+def _chunks(longgrit: Path) -> Iterator[list[str]]:
+    """Lists of captions: of regions from the manifest, of images from the shards."""
+    shards: set[str] = set()
+    for batch in read_batches(longgrit / MANIFEST, [*COLUMNS, "shard"]):
+        shards |= set(batch["shard"].to_pylist())
+        for column in COLUMNS:
+            yield batch[column].to_pylist()
+    for shard in sorted(shards):
+        yield image_captions(longgrit / shard)
+
+
+def image_captions(shard: Path) -> list[str]:
+    """The captions of a shard's images; those that are blank are left out.
+
+    Raises:
+        InputError: the shard is missing or is no tar.
+    """
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            samples = [
+                json.load(tar.extractfile(member))  # type: ignore[arg-type]
+                for member in tar
+                if member.name.endswith(".json")
+            ]
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise InputError(f"shard {shard} of the data set cannot be read: {error}") from None
+    return [sample["caption"] for sample in samples if sample["caption"].strip()]
