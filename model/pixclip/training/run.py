@@ -5,9 +5,7 @@ torchrun --nproc-per-node 2 -m pixclip.training.run --job job.json
 
 import argparse
 import logging
-import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,9 +28,8 @@ from pixclip.training.job import STATES, Job, read_job
 from pixclip.training.loop import Plan, fit
 from pixclip.training.optimizer import freeze_other_parts, parameter_groups
 from pixclip.training.randomness import random_state, seed_all, set_random_state
+from pixclip.training.signals import STOPPED, SaveSignals
 from pixclip.training.steps_file import StepsFile
-
-STOPPED = 128 + signal.SIGTERM  # exit code of a run that saved its state and stopped
 
 
 def train(job: Job) -> bool:
@@ -76,8 +73,11 @@ def _fit(job: Job, engine: Engine, data: LongGrit, plan: Plan) -> int:
         state = {"step": step, "engine": engine.state(), "random": random_state()}
         save_state(Path(job.work) / STATES, step, state)
 
-    signals = SignalReader(job, plan.start_step)
-    with _bar(job, plan) as bar, StepsFile(Path(job.work), plan.start_step, bar) as steps:
+    with (
+        SaveSignals(job.save_every_steps, job.save_every_s, plan.start_step) as signals,
+        _bar(job, plan) as bar,
+        StepsFile(Path(job.work), plan.start_step, bar) as steps,
+    ):
         batches = batches_from(data, plan.start_step, job.num_workers, engine.device)
         return fit(engine, batches, plan, read_signals=signals.read, on_step=steps.write, save=save)
 
@@ -122,28 +122,6 @@ def batches_from(
         ):
             yield epoch, batch
         start_step, epoch = 0, epoch + 1
-
-
-class SignalReader:
-    """Whether it is time to save, and whether somebody asked this process to stop."""
-
-    def __init__(self, job: Job, step: int) -> None:
-        self._job, self._step = job, step
-        self._saved_at = time.monotonic()
-        self._is_stopped = False
-        signal.signal(signal.SIGTERM, self._stop)
-
-    def _stop(self, number: int, frame: Any) -> None:
-        self._is_stopped = True
-
-    def read(self) -> tuple[bool, bool]:
-        """Save and stop after the step that runs now; only rank 0 looks at the clock."""
-        self._step += 1
-        is_due = time.monotonic() - self._saved_at >= self._job.save_every_s
-        save = rank() == 0 and (is_due or self._step % self._job.save_every_steps == 0)
-        if save:
-            self._saved_at = time.monotonic()
-        return save, self._is_stopped
 
 
 def _bar(job: Job, plan: Plan) -> "tqdm[Any]":
