@@ -11,7 +11,7 @@ from typing import Any
 
 LOADER = "components.tracking.pyfunc"
 ENVIRONMENT_NAME, REQUIREMENTS_NAME = "python_env.yaml", "requirements.txt"
-PACKAGES = ("mlflow", "numpy", "pandas", "pixclip", "safetensors", "torch", "transformers")
+PACKAGES = ("mlflow", "numpy", "pandas", "safetensors", "torch", "transformers")
 
 
 def make_mlflow_model(folder: Path, *, model_id: str, run_id: str) -> None:
@@ -50,5 +50,7 @@ def signature() -> Any:
 
 
 def _requirements() -> str:
+    # This package is on no index: its name there could become a stranger's.
+    own = f"# and pixclip {version('pixclip')}, from its own repository\n"
     # A local label (`2.13.0+cpu`) says where this machine got a wheel, not what is needed.
-    return "".join(f"{name}=={version(name).partition('+')[0]}\n" for name in PACKAGES)
+    return own + "".join(f"{name}=={version(name).partition('+')[0]}\n" for name in PACKAGES)
