@@ -11,8 +11,11 @@ UP_TO_DATE = re.compile(r"\] (\S+ is up to date)")
 STEP_LOG = re.compile(r"^\[KFP Executor \S+ \S+ (\w+)\]: (.*)")
 # What kfp says of itself: the artifacts a task takes and makes, which take several lines, and its
 # executor's preparations.
-ARTIFACT = re.compile(r"\w+: (Artifact|Dataset|Metrics)\( name=")
+ARTIFACT = re.compile(r"\w+: (Artifact|Dataset|Metrics|Model)\( name=")
 PREPARATION = re.compile(r"KFP component|executor output|Looking for component|temporary directory")
+# A progress bar, which a terminal would draw over and over in one line.
+BAR = re.compile(r"\d+%\|")
+BAR_INTERVAL_S = 10.0
 # kfp indents the output of a component.
 INDENT = "    "
 
@@ -23,6 +26,7 @@ class LogDigest:
     def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic):
         self._say, self._now = say, now
         self._started = now()
+        self._bar_shown = -BAR_INTERVAL_S
         self._is_dump = False  # inside the JSON that kfp prints of its input
         self._is_artifact = False
 
@@ -52,5 +56,14 @@ class LogDigest:
             self._is_dump = True
         elif match and not PREPARATION.search(line):
             self._say(INDENT + match.group(2))
-        elif not match and line.strip():
+        elif not match and line.strip() and self._is_worth_saying(line):
             self._say(INDENT + line)
+
+    def _is_worth_saying(self, line: str) -> bool:
+        """Whether it is more than the next state of a bar that was shown a moment ago."""
+        if not BAR.search(line) or "100%|" in line:
+            return True
+        if self._now() - self._bar_shown < BAR_INTERVAL_S:
+            return False
+        self._bar_shown = self._now()
+        return True

@@ -19,6 +19,7 @@ from components.runners.digest import LogDigest
 from components.runners.home import project_home
 
 AIRFLOW_FOLDER = ".cache/airflow"
+GPU_POOL = "gpu"  # of dags/pixclip_train.py: a task at a time, as training takes all cores
 STOP_TIMEOUT_S = 20
 
 
@@ -70,6 +71,7 @@ def run(dag_id: str, conf: str) -> None:
 def serve() -> None:
     """Web page, scheduler and workers in one process group, which ends as a whole."""
     environment = airflow_environment(project_home())
+    _migrate(environment, Path(environment["AIRFLOW_HOME"]) / "serve.log")
     # Asked to stop, `airflow standalone` leaves some of its processes behind.
     server = subprocess.Popen([*_airflow(), "standalone"], env=environment, start_new_session=True)
 
@@ -95,20 +97,20 @@ def _airflow() -> list[str]:
 
 
 def _migrate(environment: Mapping[str, str], log: Path) -> None:
-    """Make the database, once for each version of Airflow."""
+    """Make the database and the pool for tasks with a GPU, once for each version of Airflow."""
     from importlib.metadata import version
 
-    done = log.parent / f".migrated-{version('apache-airflow-core')}"
+    done = log.parent / f".prepared-{version('apache-airflow-core')}"
     if done.exists():
         return
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output:
-        command = [*_airflow(), "db", "migrate"]
-        code = subprocess.run(
-            command, env=environment, stdout=output, stderr=output, check=False
-        ).returncode
-    if code:
-        sys.exit(f"`airflow db migrate` failed; see {log}")
+    for command in (["db", "migrate"], ["pools", "set", GPU_POOL, "1", "tasks with a GPU"]):
+        with log.open("a") as output:
+            code = subprocess.run(
+                [*_airflow(), *command], env=environment, stdout=output, stderr=output, check=False
+            ).returncode
+        if code:
+            sys.exit(f"`airflow {' '.join(command)}` failed; see {log}")
     done.touch()
 
 

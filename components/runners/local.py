@@ -25,6 +25,8 @@ from components.runners.home import project_home
 
 log = logging.getLogger(__name__)
 
+# Credentials and addresses of S3 and MLflow, and what the registry says of code and image.
+PASSED_ON = ("AWS_", "MLFLOW_", "PIXCLIP_GIT_COMMIT", "PIXCLIP_IMAGE_DIGEST")
 # Makes a kfp.local runner that can reach the artifacts of a run.
 RunnerFactory = Callable[[StepRun], Any]
 
@@ -107,7 +109,7 @@ def docker_runner(run: StepRun) -> Any:
 def container_environment(
     settings: Mapping[str, object], environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """What a container gets of the environment: the credentials of S3 and of the endpoints."""
+    """What a container gets of the environment: `PASSED_ON`, and the keys of the endpoints."""
     own = {
         "HOME": "/tmp",  # noqa: S108  # the user has no home in the image
         "PYTHONSAFEPATH": "1",  # the code is the image's, not the checkout's it starts in
@@ -117,7 +119,7 @@ def container_environment(
     passed = {
         name: value
         for name, value in environment.items()
-        if name.startswith("AWS_") or name in keys
+        if name.startswith(PASSED_ON) or name in keys
     }
     return {**passed, **own}
 

@@ -46,3 +46,12 @@ def test_tasks_their_time_and_the_words_of_the_steps_are_shown_and_nothing_else(
         "    GateError: too few images",
         "    0.2 s",
     ]
+
+
+def test_a_progress_bar_is_shown_now_and_then_and_at_its_end():
+    said: list[str] = []
+    clock = iter([0.0, 20.0, 20.0, 24.0, 31.0, 31.0])
+    digest = LogDigest(said.append, now=lambda: next(clock))
+    for percent in (1, 2, 5, 100):
+        digest.add(f"    train: {percent}%|###  | loss 2.1")
+    assert said == [f"    train: {percent}%|###  | loss 2.1" for percent in (1, 5, 100)]
