@@ -155,7 +155,9 @@ def _path_options(step: Step) -> list[click.Parameter]:
 
 def _default_output(name: str) -> Callable[[], Path] | None:
     form = DEFAULT_OUTPUTS.get(name)
-    return form and (lambda: Path(form.format(now=f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%fZ}")))
+    if form is None:
+        return None
+    return lambda: Path(form.format(now=f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%fZ}"))
 
 
 def _own_options(step: Step) -> list[click.Parameter]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.tracking.names import Reference
+from components.tracking.promotions import PROMOTE, promotion_entry
 from components.tracking.registry import Registry
 from tests.dags.test_longgrit_build import PARSE
 from tests.model_registry import World, registry, tracking_uri, world
@@ -77,12 +78,14 @@ def test_both_actions_work_on_a_registry(
     from components.operators.registration import write_registration
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", world.tracking_uri)
-    for number, (name, num_right) in enumerate((("a", 20), ("b", 35)), start=1):
-        world.candidate(name, num_right)
-        folder = world.folder / f"promotions-{number}"
-        write_registration(str(folder), "pixclip", "")
-        run_task(dag, "promote", folder, reason="asked for")
-        assert registry.get(Reference("pixclip", "champion")).number == str(number)
+    world.candidate("a", num_right=20)
+    with promotion_entry(registry, "pixclip") as entry:
+        entry.move(PROMOTE, registry.get(Reference("pixclip", "candidate")), "a test")
+    world.candidate("b", num_right=35)
+    folder = world.folder / "promotions"
+    write_registration(str(folder), "pixclip", "")
+    run_task(dag, "promote", folder, reason="asked for")
+    assert registry.get(Reference("pixclip", "champion")).number == "2"
     run_task(dag, "rollback", world.folder / "back", reason="blind to cats")
     assert registry.get(Reference("pixclip", "champion")).number == "1"
     report = json.loads((world.folder / "back/promotion/report.json").read_text())
