@@ -44,6 +44,17 @@ class VisionConfig:
                 f"vision.width must be a multiple of num_heads={self.num_heads}, got {self.width}"
             )
 
+        if (self.kind == "eva02") != (self.activation == "swiglu"):
+            raise ValueError(
+                "vision.activation must be swiglu for kind eva02 and for no other, "
+                f"got {self.activation} for {self.kind}"
+            )
+        if self.kind == "eva02" and self.width // self.num_heads % 4:
+            raise ValueError(
+                "vision.width / num_heads must be a multiple of 4 for kind eva02, whose heads hold "
+                f"pairs of channels for rows and columns; got {self.width} / {self.num_heads}"
+            )
+
     @property
     def grid(self) -> int:
         """Patches along a side of the image."""
