@@ -9,7 +9,7 @@ from torch import Tensor
 from pixclip.evaluation.errors import EvaluationError
 from pixclip.evaluation.protocol import TIE_TOLERANCE
 
-MAX_SCORES = 2**23  # similarities held at a time: 32 MB and some masks
+QUESTIONS_PER_BLOCK, CANDIDATES_PER_BLOCK = 1024, 8192  # 32 MB of similarities
 
 
 def retrieval_ranks(
@@ -26,23 +26,43 @@ def retrieval_ranks(
     """
     if not (torch.isfinite(questions_QD).all() and torch.isfinite(candidates_ID).all()):
         raise EvaluationError("embeddings hold NaN or infinity; the checkpoint is damaged")
-    if not torch.isin(labels_Q, labels_I).all():
-        raise EvaluationError("a question has no right candidate in its pool")
-    labels_Q, labels_I = labels_Q.to(questions_QD.device), labels_I.to(questions_QD.device)
-    rows = max(1, MAX_SCORES // len(candidates_ID))
-    parts = [
-        _ranks(questions @ candidates_ID.T, labels[:, None] == labels_I)
-        for questions, labels in zip(
-            torch.split(questions_QD, rows), torch.split(labels_Q, rows), strict=True
-        )
-    ]
+    parts = []
+    order_I = labels_I.argsort()
+    for start in range(0, len(questions_QD), QUESTIONS_PER_BLOCK):
+        rows = slice(start, start + QUESTIONS_PER_BLOCK)
+        right = _right_pairs(labels_Q[rows], labels_I, order_I).to(questions_QD.device)
+        parts.append(1 + _count_ahead(questions_QD[rows], candidates_ID, right))
     return torch.cat(parts).cpu() if parts else torch.empty(0, dtype=torch.int64)
 
 
-def _ranks(scores_QI: Tensor, is_right_QI: Tensor) -> Tensor:
-    best_Q1 = scores_QI.masked_fill(~is_right_QI, -torch.inf).amax(dim=1, keepdim=True)
-    is_ahead_QI = (scores_QI >= best_Q1 - TIE_TOLERANCE) & ~is_right_QI
-    return 1 + is_ahead_QI.sum(dim=1)
+def _right_pairs(labels_Q: Tensor, labels_I: Tensor, order_I: Tensor) -> Tensor:
+    """Places of questions and of their right candidates, [2, pairs]."""
+    sorted_I = labels_I[order_I]
+    starts_Q = torch.searchsorted(sorted_I, labels_Q)
+    counts_Q = torch.searchsorted(sorted_I, labels_Q, right=True) - starts_Q
+    if (counts_Q == 0).any():
+        raise EvaluationError("a question has no right candidate in its pool")
+    questions = torch.arange(len(labels_Q)).repeat_interleave(counts_Q)
+    first = (counts_Q.cumsum(0) - counts_Q)[questions]
+    within = torch.arange(len(questions)) - first
+    return torch.stack([questions, order_I[starts_Q[questions] + within]])
+
+
+def _count_ahead(questions_QD: Tensor, candidates_ID: Tensor, right: Tensor) -> Tensor:
+    """The number of wrong candidates ahead of each question's best right one; [Q]."""
+    asked, found = right
+    scores = (questions_QD[asked] * candidates_ID[found]).sum(dim=1)
+    best_Q = torch.full_like(questions_QD[:, 0], -torch.inf).scatter_reduce(
+        0, asked, scores, "amax"
+    )
+    ahead_Q = torch.zeros(len(questions_QD), dtype=torch.int64, device=questions_QD.device)
+    for start in range(0, len(candidates_ID), CANDIDATES_PER_BLOCK):
+        scores_QI = questions_QD @ candidates_ID[start : start + CANDIDATES_PER_BLOCK].T
+        is_here = (found >= start) & (found < start + CANDIDATES_PER_BLOCK)
+        scores_QI[asked[is_here], found[is_here] - start] = -torch.inf
+        is_ahead_QI = scores_QI >= best_Q[:, None] - TIE_TOLERANCE
+        ahead_Q += is_ahead_QI.sum(dim=1, dtype=torch.int32)
+    return ahead_Q
 
 
 def best_candidates(

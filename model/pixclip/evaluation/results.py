@@ -71,11 +71,18 @@ def evaluate_embeddings(
 
 
 def write_results(
-    folder: Path, results: Results, protocol: Protocol, *, checkpoint: str, manifest: str
+    folder: Path,
+    results: Results,
+    protocol: Protocol,
+    *,
+    checkpoint: str,
+    manifest: str,
+    version: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Write all files and give the main metrics.
 
-    `checkpoint` and `manifest` are the SHA-256 of the weights and of the data set's manifest.
+    `checkpoint` and `manifest` are the SHA-256 of the weights and of the data set's manifest;
+    `version` says which published version of the data set it is, if that is known.
     What makes numbers comparable is `data.dataset`, the digest of all that was asked: a new
     version of a data set whose benchmark is the same keeps it.
     """
@@ -90,6 +97,7 @@ def write_results(
             "num_regions": len(benchmark.region_ids),
             "num_images": len(benchmark.image_ids),
             "manifest": manifest,
+            "version": dict(version or {}),
         },
         **_numbers(results),
     }
