@@ -1,5 +1,8 @@
 """Measure region retrieval: `pixclip evaluate --longgrit … --checkpoint … --evaluation …`."""
 
+import json
+from pathlib import Path
+
 from components.evaluate.settings import EvaluateSettings
 from components.kernel.progress import progress
 from components.kernel.step import In, Metrics, Out, step
@@ -47,8 +50,15 @@ def evaluate(
         protocol_of(settings.split),
         checkpoint=sources.digest,
         manifest=sha256_of(longgrit / MANIFEST_NAME),
+        version=_version(longgrit),
     )
     write_page(
         evaluation, Evaluated(longgrit, sources.model, results, embedded, texts_TD), settings
     )
     return {"num_regions": num_regions, "num_images": len(benchmark.image_ids), **metrics}
+
+
+def _version(longgrit: Path) -> dict[str, str]:
+    """What `resolve_data` has written of the data set's origin; empty where it was not used."""
+    path = longgrit / "version.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
