@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 PHOTOGRAPHS := .cache/photographs
+LANGUAGE_MODEL := .cache/models/smollm2-135m-instruct
 RUN ?= runs/demo
 PYTEST_ARGS ?=
 export GX_ANALYTICS_ENABLED = false
@@ -15,7 +16,7 @@ export PIXCLIP_HOME = $(CURDIR)
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: .venv/.installed $(PHOTOGRAPHS)/.complete  ## the virtual environment and the photographs
+setup: .venv/.installed $(PHOTOGRAPHS)/.complete $(LANGUAGE_MODEL)/config.json  ## the virtual environment, the photographs, a small language model
 
 .venv/.installed: locks/laptop.txt pyproject.toml scripts/install.py
 	$(PYTHON) scripts/install.py --venv .venv --lock locks/laptop.txt
@@ -25,13 +26,24 @@ $(PHOTOGRAPHS)/.complete: | .venv/.installed
 	$(BIN)/python -m components.sample_grit.photographs --into $(PHOTOGRAPHS)
 	@touch $@
 
+$(LANGUAGE_MODEL)/config.json: | .venv/.installed
+	$(BIN)/python -m components.adapt_text.sample_model --into $(dir $(LANGUAGE_MODEL))
+
 # Small groups, so that even the sample runs through every mapped task twice.
 DEMO_CONF = {"run_folder": "$(RUN)", "overrides": { \
 	"select": {"records_per_group": 150}, "publish": {"repository": "$(RUN)/repository"}}}
 
-demo: setup  ## real photographs become a LongGRIT data set in runs/demo (RUN=folder)
+# Two ranks through DeepSpeed, one a core.
+TRAIN_CONF = {"run_folder": "$(RUN)", "overrides": { \
+	"resolve_data": {"repository": "$(RUN)/repository"}, "train": {"num_ranks": 2}}}
+MLFLOW_DATABASE := sqlite:///runs/mlflow/mlflow.db
+
+demo: setup  ## photographs become LongGRIT, and a small model is trained on it, in runs/demo (RUN=folder)
 	@$(BIN)/python -m components.runners.laptop run --conf '$(DEMO_CONF)'
+	@$(BIN)/python -m components.runners.laptop run --dag pixclip_train --conf '$(TRAIN_CONF)'
 	@$(BIN)/pixclip summary $(RUN)
+	@echo "runs and registry   $(BIN)/mlflow ui --backend-store-uri $(MLFLOW_DATABASE)"
+	@echo "the champion        $(BIN)/pixclip fetch models:/pixclip@champion"
 
 demo-vllm: setup  ## describe a few regions with real vLLM servers on the CPU
 	PYTHON=$(PYTHON) sh demo/vllm/install.sh
@@ -61,7 +73,7 @@ lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 golden: setup  ## write the golden files anew after a wanted change
-	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/dags
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/dags tests/pipelines/test_compile.py
 
 lock: setup  ## resolve locks/*.txt anew; FIND_LINKS=folder for wheels of this machine
 	sh scripts/lock.sh $(if $(FIND_LINKS),--find-links $(FIND_LINKS))

@@ -95,12 +95,17 @@ cli.add_command(pipeline)
 @cli.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def summary(run: Path) -> None:
-    """Print what became of every region of a run folder of `longgrit_build`."""
+    """Print what became of every region of a run folder, and what a model learnt from them."""
     from rich.console import Console
 
     from components.pack.summary import render, summarise
+    from components.runners.results import find_results, render_results
 
-    Console().print(render(summarise(run)))
+    console, results = Console(), find_results(run)
+    if (run / "longgrit").exists() or not results:
+        console.print(render(summarise(run)))
+    if results:
+        console.print(render_results(results))
 
 
 @cli.command()

@@ -137,11 +137,13 @@ def run_command(
 
 
 def _run_here(params: Path, assignments: tuple[str, ...], root: Path) -> None:
+    from rich.console import Console
+
     from components.pipelines.local import run_local
-    from components.pipelines.results import tell_results
+    from components.runners.results import render_results
 
     done = run_local(_compile(params, assignments, None), root.absolute(), click.echo)
-    tell_results(done, click.echo)
+    Console().print(render_results(done.artifacts))
 
 
 def _run_there(
