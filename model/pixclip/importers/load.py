@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pixclip.config import VisionConfig
-from pixclip.importers.formats import find_format
+from pixclip.importers.formats import FORMATS, find_format
 from pixclip.importers.report import DroppedKey, ImportReport, NewTensor, UsedKey
 from pixclip.importers.rules import Format
 from pixclip.importers.source import Source, WeightsRefused, read_settings, read_source
@@ -18,6 +18,7 @@ from pixclip.importers.translate import (
     Translation,
     compare_depth,
     fit,
+    knows,
     new_tensors,
     translate,
 )
@@ -56,7 +57,7 @@ def import_weights(
         raise WeightsRefused(
             f"{source.file} does not fit as '{format_.name}';",
             problems,
-            "give weights, format and architecture that belong together:",
+            _advice(source, format_),
         )
     model.load_state_dict(values, strict=False)
     _zero_mask(model, new)
@@ -78,6 +79,14 @@ def _compare_facts(
         elif value is not None and value != ours:
             problems.append(f"setting: the source has {name}={value}, vision.{name} is {ours}")
     return problems, assumed
+
+
+def _advice(source: Source, format_: Format) -> str:
+    """Which format it is, if another one knows every key."""
+    for other in FORMATS.values():
+        if other is not format_ and knows(other, source.tensors):
+            return f"its keys are those of '{other.name}':"
+    return "give weights, format and architecture that belong together:"
 
 
 def _zero_mask(model: "PixClip", new: Sequence[NewTensor]) -> None:

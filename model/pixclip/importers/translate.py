@@ -57,6 +57,13 @@ def translate(tensors: Mapping[str, Tensor], format_: Format, new_projection: bo
     return found
 
 
+def knows(format_: Format, keys: Iterable[str]) -> bool:
+    """Whether a format uses or drops every one of the keys."""
+    names = [*(use.source for use in format_.uses), *(drop.source for drop in format_.drops)]
+    patterns = [matcher(name) for name in names]
+    return all(any(pattern.fullmatch(key) for pattern in patterns) for key in keys)
+
+
 def fit(
     translation: Translation, state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:

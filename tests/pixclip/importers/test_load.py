@@ -122,11 +122,9 @@ def test_another_number_of_positions_is_refused(name, tmp_path):
         import_weights(build(vision), tmp_path / "weights.pt", name)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", [n for n in WRITERS if not FORMATS[n].has_adaptor])
 def test_another_projection_needs_a_setting(name, tmp_path, images):
     vision = WRITERS[name][0]
-    if FORMATS[name].has_adaptor:
-        pytest.skip("the adaptor has a projection too")
     write(tmp_path / "weights.pt", name)
     model = build(replace(vision, embed_dim=24), seed=1)
     before = model.vision.projection.weight.clone()
@@ -144,6 +142,21 @@ def test_a_format_of_the_other_architecture_is_refused(name, tmp_path):
     other = EVA02 if FORMATS[name].kind == "clip" else CLIP
     with pytest.raises(WeightsRefused, match="architecture: "):
         import_weights(build(other), tmp_path / "weights.pt", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("timm", "eva_clip"), ("huggingface", "openai"), ("alphaclip", "open_clip")]
+)
+def test_the_right_format_is_told_where_another_was_asked_for(name, wrong, tmp_path):
+    write(tmp_path / "weights.pt", name)
+    with pytest.raises(WeightsRefused, match=f"its keys are those of '{name}'"):
+        import_weights(build(WRITERS[name][0]), tmp_path / "weights.pt", wrong)
+
+
+def test_the_right_format_is_not_told_where_it_was_asked_for(tmp_path):
+    write(tmp_path / "weights.pt", "timm", replace(EVA02, num_layers=3))
+    with pytest.raises(WeightsRefused, match="give weights, format and architecture"):
+        import_weights(build(EVA02), tmp_path / "weights.pt", "timm")
 
 
 def test_a_biased_mask_convolution_needs_a_tower_with_that_bias(tmp_path):
