@@ -14,6 +14,7 @@ from types import FrameType
 
 from components.kernel.errors import PipelineError
 
+SHUTDOWN_S = 120  # for the step that runs and the saving of the state, after SIGTERM
 STOPPED = 128 + signal.SIGTERM  # exit code of a process that was asked to stop
 
 
@@ -30,6 +31,7 @@ def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
     """
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--shutdown-timeout", str(SHUTDOWN_S)),
         *("--nproc-per-node", str(num_ranks), "-m", module, "--job", str(job)),
     ]
     threads = str(max(1, (os.cpu_count() or 1) // num_ranks))

@@ -2,8 +2,8 @@
 
 A folder holds `00000.safetensors`, `00001.safetensors` … (tensor `embeddings` [n, E], bfloat16)
 and `index.parquet`, one row a caption in the order of the hashes: `caption_hash` (hex), `part` and
-`row` of its vector. Vectors are
-mapped into memory, not read: millions of them cost the memory of their hashes, 40 bytes each.
+`row` of its vector. Vectors are mapped into memory, not read: millions of them cost the memory of
+their hashes, 40 bytes each.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -144,7 +144,7 @@ def _map_part(path: Path) -> Tensor:
     try:
         with safe_open(str(path), framework="pt") as file:
             tensor: Tensor = file.get_tensor(TENSOR_NAME)
-    except (OSError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(
             f"text embeddings {path} cannot be read ({error}); run `pixclip embed-text` again"
         ) from None

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 # B = texts, N = tokens, E = width of the language model
@@ -23,15 +24,18 @@ def open_language_model(
     """
     from transformers import AutoModel, AutoModelForCausalLM
 
-    model, report = (AutoModelForCausalLM if with_head else AutoModel).from_pretrained(
-        str(source),
-        revision=revision,
-        dtype=dtype or "auto",
-        use_safetensors=True,
-        trust_remote_code=False,
-        attn_implementation="sdpa",
-        output_loading_info=True,
-    )
+    try:
+        model, report = (AutoModelForCausalLM if with_head else AutoModel).from_pretrained(
+            str(source),
+            revision=revision,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {source} are damaged: {error}") from None
     _require_complete(source, report)
     model.config.is_causal = False  # saved: transformers itself then builds masks for both ways
     model.config.use_cache = False

@@ -1,0 +1,78 @@
+"""The store of cached text embeddings."""
+
+import hashlib
+import pickle
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from pixclip.text.embeddings import MissingCaption, TextEmbeddings, caption_hash, write_part
+
+TEXTS = [f"caption number {n}" for n in range(50)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Fifty captions over two parts; the vector of caption n is full of n."""
+    keys = sorted((caption_hash(text), n) for n, text in enumerate(TEXTS))
+    rows = []
+    for part, chosen in enumerate((keys[:20], keys[20:])):
+        vectors = torch.tensor([[float(n)] * 4 for _, n in chosen])
+        write_part(tmp_path, part, vectors)
+        rows += [
+            {"caption_hash": key, "part": part, "row": row} for row, (key, _) in enumerate(chosen)
+        ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "index.parquet")
+    return tmp_path
+
+
+def test_the_hash_is_that_of_the_nfc_text():
+    assert caption_hash("cafe\u0301") == hashlib.sha256("caf\u00e9".encode()).hexdigest()
+
+
+def test_vectors_are_found_in_the_order_asked_also_twice(store):
+    embeddings = TextEmbeddings.open(store)
+    wanted = [7, 49, 0, 7, 23]
+    found = embeddings.lookup([caption_hash(TEXTS[n]) for n in wanted])
+    assert found.dtype == torch.float32
+    assert found.tolist() == [[float(n)] * 4 for n in wanted]
+    assert len(embeddings) == 50
+    assert embeddings.dim == 4
+
+
+def test_a_missing_caption_is_named_with_what_to_do(store):
+    missing = caption_hash("never embedded")
+    with pytest.raises(MissingCaption, match=rf"1 of 2 captions.*{missing}.*embed-text` again"):
+        TextEmbeddings.open(store).lookup([caption_hash(TEXTS[0]), missing])
+
+
+def test_a_store_goes_to_other_processes_as_its_folder(store):
+    packed = pickle.dumps(TextEmbeddings.open(store))
+    assert len(packed) < 1000
+    assert len(pickle.loads(packed)) == 50
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"index.parquet is missing.*embed-text"):
+        TextEmbeddings.open(tmp_path)
+
+
+def test_an_index_that_points_past_a_part_is_refused(store):
+    write_part(store, 1, torch.zeros(3, 4))
+    with pytest.raises(ValueError, match="past the end of a part"):
+        TextEmbeddings.open(store)
+
+
+def test_a_damaged_part_is_refused(store):
+    (store / "00001.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="cannot be read"):
+        TextEmbeddings.open(store)
+
+
+def test_an_index_out_of_order_is_refused(store):
+    table = pq.read_table(store / "index.parquet")
+    pq.write_table(table.take(list(reversed(range(50)))), store / "index.parquet")
+    with pytest.raises(ValueError, match="order"):
+        TextEmbeddings.open(store)

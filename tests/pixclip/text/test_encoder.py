@@ -1,0 +1,154 @@
+"""The text encoder: both directions, pooling, and vectors that do not depend on the batch."""
+
+import random
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from pixclip.config import TextConfig
+from pixclip.text.encoder import TextEncoder, read_text_tower
+from pixclip.text.language_model import open_language_model, read_both_ways
+from tests.language_models import (
+    CAPTIONS,
+    WIDTH,
+    save_language_model,
+    save_text_tower_of,
+    varied_texts,
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_language_model(tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.fixture(scope="module")
+def tower(base, tmp_path_factory):
+    return save_text_tower_of(base, tmp_path_factory.mktemp("tower") / "text_tower", max_tokens=64)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "qwen3"])
+def test_a_later_token_changes_an_earlier_position(kind, tmp_path):
+    model = open_language_model(save_language_model(tmp_path, kind), with_head=False)
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])
+    hidden = read_both_ways(model, ids, torch.ones_like(ids, dtype=torch.bool))
+    assert not torch.allclose(hidden[0, 0], hidden[1, 0])
+
+
+def test_padding_changes_nothing(base):
+    model = open_language_model(base, with_head=False)
+    ids, longer = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 7, 0, 0]])
+    plain = read_both_ways(model, ids, torch.ones_like(ids, dtype=torch.bool))
+    padded = read_both_ways(model, longer, torch.tensor([[True, True, True, False, False]]))
+    torch.testing.assert_close(padded[:, :3], plain, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_vector_depends_neither_on_the_number_nor_on_the_order_of_texts(tower, dtype):
+    encoder = TextEncoder.open(tower, dtype=dtype)
+    texts = list(varied_texts(64))
+    together = encoder.encode(texts)
+    alone = torch.cat([encoder.encode([text]) for text in texts])
+    assert torch.equal(together, alone)
+    order = random.Random(0).sample(range(64), 64)
+    assert torch.equal(encoder.encode([texts[place] for place in order]), together[order])
+
+
+def test_vectors_are_bfloat16_values_in_float32(tower):
+    vectors = TextEncoder.open(tower).encode(CAPTIONS)
+    assert vectors.shape == (len(CAPTIONS), WIDTH)
+    assert vectors.dtype == torch.float32
+    assert torch.equal(vectors, vectors.bfloat16().float())
+
+
+def test_a_vector_is_the_mean_over_the_captions_own_tokens(tmp_path):
+    base = save_language_model(tmp_path / "base", start_token="<start>")
+    config = {"prefix": "a red car ", "suffix": " on the left"}
+    encoder = TextEncoder.open(save_text_tower_of(base, tmp_path / "tower", **config))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    head, caption, tail = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in (config["prefix"], "a small brown dog", config["suffix"])
+    )
+    ids = torch.tensor([[2, *head, *caption, *tail]])
+    model = open_language_model(base, with_head=False)
+    hidden = read_both_ways(model, ids, torch.ones_like(ids, dtype=torch.bool))
+    start = 1 + len(head)
+    expected = hidden[0, start : start + len(caption)].mean(dim=0)
+    found = encoder.encode(["a small brown dog"])[0]
+    torch.testing.assert_close(found, expected.bfloat16().float(), atol=1e-2, rtol=1e-2)
+
+
+def test_a_long_caption_is_cut_and_says_so(base):
+    model = open_language_model(base, with_head=False)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    config = TextConfig(embed_dim=WIDTH, max_tokens=12, suffix=" dog")
+    encoder = TextEncoder(model, tokenizer, config)
+    short, long = encoder.tokenize(["a dog", CAPTIONS[1]])
+    assert not short.is_truncated
+    assert long.is_truncated
+    assert len(long.ids) == 12
+    assert long.ids[long.stop :] == short.ids[short.stop :] != ()
+    whole = encoder.encode([CAPTIONS[1], CAPTIONS[1] + " And more of it."])
+    assert torch.equal(whole[0], whole[1])
+
+
+def test_texts_longer_than_512_tokens_are_taken_where_the_tower_allows_them(base, tmp_path):
+    encoder = TextEncoder.open(save_text_tower_of(base, tmp_path / "tower", max_tokens=700))
+    text = " ".join(CAPTIONS * 12)
+    (caption,) = encoder.tokenize([text])
+    assert 512 < len(caption.ids) <= 700
+    assert encoder.encode([text, text + " dog"]).shape == (2, WIDTH)
+
+
+def test_texts_that_look_alike_in_unicode_have_one_vector(tower):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    vectors = TextEncoder.open(tower).encode([composed, decomposed])
+    assert torch.equal(vectors[0], vectors[1])
+
+
+def test_an_empty_text_is_refused_with_its_position(tower):
+    with pytest.raises(ValueError, match="text 1 is empty"):
+        TextEncoder.open(tower).encode(["a dog", ""])
+
+
+def test_no_texts_have_no_vectors(tower):
+    assert TextEncoder.open(tower).encode([]).shape == (0, WIDTH)
+
+
+def test_a_folder_without_its_description_is_refused(base):
+    with pytest.raises(ValueError, match=r"no text tower.*adapt-text"):
+        read_text_tower(base)
+
+
+def test_a_tower_with_a_missing_weight_is_refused(tower, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tower, tmp_path / "tower")
+    path = tmp_path / "tower" / "model.safetensors"
+    weights = load_file(path)
+    weights.pop("layers.1.mlp.up_proj.weight")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 weight.*layers.1.mlp.up_proj.weight"):
+        TextEncoder.open(tmp_path / "tower")
+
+
+def test_pickled_weights_are_not_read(tower, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file
+
+    shutil.copytree(tower, tmp_path / "tower")
+    path = tmp_path / "tower" / "model.safetensors"
+    torch.save(load_file(path), path.with_name("pytorch_model.bin"))
+    path.unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        TextEncoder.open(tmp_path / "tower")
