@@ -5,6 +5,8 @@ that a region of one pixel does not vanish. Images are squashed to the square by
 with antialiasing, as the public evaluations do.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from pixclip.config import PreprocessConfig
 from pixclip.masks import Box, Mask, mask_box
 
 # Legend: B = masks or images, S = side of the model's square, P = patches; H, W = a mask's sides.
+ROUNDING = 1e-4  # of a pixel, so that a size computed from a scale never falls below S
 Pixels = npt.NDArray[np.uint8]  # [H, W, 3]
 Sums = npt.NDArray[np.int32] | npt.NDArray[np.float64]  # a summed-area table
 Window = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels; x2 and y2 are exclusive
@@ -52,14 +55,20 @@ class Preprocess:
         """The share of every patch that lies inside a mask, float32 [P], row by row (eq. 5)."""
         return patch_coverage(self.cover(mask)[None], patch_size_px)[0]
 
-    def pixels(self, pixels_hw3: Pixels) -> Tensor:
+    def pixels(self, pixels_hw3: Pixels, sides: tuple[float, float] | None = None) -> Tensor:
         """RGB bytes [H, W, 3] squashed to uint8 [3, S, S]; within 1 of what Pillow's filter gives.
 
-        The eight-bit filter of torch is five times faster than Pillow's.
+        The eight-bit filter of torch is five times faster than Pillow's. `sides` is the picture's
+        height and width in pixels of the array where its last row or column is only partly filled
+        (a JPEG decoded at half its size).
         """
         image_13hw = torch.from_numpy(np.ascontiguousarray(pixels_hw3)).permute(2, 0, 1)[None]
-        size = (self.image_size_px, self.image_size_px)
-        return F.interpolate(image_13hw, size, mode="bicubic", antialias=True)[0].contiguous()
+        size = self.image_size_px
+        wanted: dict[str, Any] = {"size": (size, size)}
+        if sides and sides != pixels_hw3.shape[:2]:
+            wanted = {"scale_factor": [(size + ROUNDING) / side for side in sides]}
+        squashed = F.interpolate(image_13hw, mode="bicubic", antialias=True, **wanted)
+        return squashed[0].contiguous()
 
     def cover(self, mask: Mask) -> Tensor:
         """The share of every output pixel that lies inside a mask, float16 [1, S, S].

@@ -10,9 +10,10 @@ from pixclip.data.samples import Region, Sample
 from pixclip.masks import Mask, decode_mask, mask_box
 from pixclip.preprocess import Pixels, Preprocess, Window, crop_window
 
+JPEG_START = b"\xff\xd8"
 SHRINKS = (8, 4, 2)  # what a JPEG decoder can leave out
-# A shrunk image keeps this many times the pixels of the model's square along each side: closer
-# to it, the decoder's coarse filter would show (44 dB at 1.07 times, 53 dB at 2.1).
+# A shrunk image keeps this many times the pixels of the model's square along each side: it then
+# differs from the whole one by 51 dB or more on average; with just as many pixels by 40 dB.
 SPARE = 2
 
 
@@ -39,7 +40,7 @@ class Picture:
 
     def image(self) -> Tensor:
         """The whole image, uint8 [3, S, S]."""
-        return self._preprocess.pixels(self._pixels)
+        return self._cut((0, 0, self._sample.width_px, self._sample.height_px))
 
     def cover(self, place: int) -> Tensor:
         """The mask of a region, float16 [1, S, S]."""
@@ -47,10 +48,15 @@ class Picture:
 
     def crop(self, place: int) -> tuple[Tensor, Tensor]:
         """I' and M' of a region (eq. 4): uint8 [3, S, S] and float16 [1, S, S]."""
-        x1, y1, x2, y2 = self._windows[place]
-        mask, k = self._masks[place][y1:y2, x1:x2], self._shrink
+        x1, y1, x2, y2 = window = self._windows[place]
+        return self._cut(window), self._preprocess.cover(self._masks[place][y1:y2, x1:x2])
+
+    def _cut(self, window: Window) -> Tensor:
+        """A window of the image, which starts at a decoded pixel but may end inside one."""
+        x1, y1, x2, y2 = window
+        k = self._shrink
         pixels = self._pixels[y1 // k : -(-y2 // k), x1 // k : -(-x2 // k)]
-        return self._preprocess.pixels(pixels), self._preprocess.cover(mask)
+        return self._preprocess.pixels(pixels, ((y2 - y1) / k, (x2 - x1) / k))
 
     def _window(self, mask: Mask) -> Window:
         height_px, width_px = mask.shape
@@ -58,6 +64,8 @@ class Picture:
         return crop_window(mask_box(mask), height_px, width_px, margin)
 
     def _find_shrink(self, windows: Sequence[Window]) -> int:
+        if not self._sample.jpeg.startswith(JPEG_START):
+            return 1
         sides = [self._sample.width_px, self._sample.height_px]
         sides += [side for x1, y1, x2, y2 in windows for side in (x2 - x1, y2 - y1)]
         wanted = SPARE * self._preprocess.image_size_px

@@ -7,9 +7,12 @@ import torch
 
 from components.kernel.shards import write_shard
 from components.pack.samples import sample_json
+from pixclip.data.config import DataConfig
+from pixclip.data.draw import draw
 from pixclip.data.errors import DataError
 from pixclip.data.index import read_index
 from pixclip.data.samples import Sample
+from pixclip.data.shards import iterate_images
 from pixclip.data.store import Store
 from pixclip.inputs import as_image, as_mask
 from pixclip.masks import encode_mask
@@ -118,15 +121,13 @@ def test_the_text_is_the_long_or_the_short_caption(longgrit, share, name):
 
 
 def test_shares_are_kept_on_average(longgrit):
-    data = open_longgrit(longgrit, batch_size=1, full_image_share=0.25, needs_crops=False)
-    drawn = [
-        "full" if made["is_full_image"] else is_long
-        for epoch in range(30)
-        for region_id, made in by_region(data.batches(epoch=epoch)).items()
-        for is_long in [torch.equal(made["text"], vector(f"long {region_id}"))]
-    ]
-    assert drawn.count("full") / len(drawn) == pytest.approx(0.25, abs=0.06)
-    assert drawn.count(True) / len(drawn) == pytest.approx(0.375, abs=0.07)
+    config = DataConfig(full_image_share=0.25, long_caption_share=0.5)
+    sample = next(iterate_images(longgrit, "train"))
+    drawn = [draw(config, epoch, sample, sample.regions[0]) for epoch in range(2000)]
+    num_full = sum(one.is_full_image for one in drawn)
+    num_long = sum(one.text == sample.regions[0].long_caption for one in drawn)
+    assert num_full / 2000 == pytest.approx(0.25, abs=0.04)
+    assert num_long / 2000 == pytest.approx(0.375, abs=0.04)
 
 
 def test_texts_have_one_id_where_they_are_equal(longgrit):

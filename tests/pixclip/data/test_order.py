@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ CONFIGS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SHARDS, CONFIGS, st.integers(0, 5))
 def test_every_region_is_in_an_epoch_once(shards, config, epoch):
     index = make_index(shards)
@@ -36,7 +38,7 @@ def test_every_region_is_in_an_epoch_once(shards, config, epoch):
     assert sorted(zip(images.tolist(), regions.tolist(), strict=True)) == sorted(expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SHARDS, CONFIGS, st.data())
 def test_any_part_is_the_part_of_the_whole(shards, config, data):
     index = make_index(shards)
@@ -48,15 +50,13 @@ def test_any_part_is_the_part_of_the_whole(shards, config, data):
         assert np.array_equal(column, expected[start:stop])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SHARDS, CONFIGS)
 def test_regions_of_an_image_come_in_runs_of_the_wanted_length(shards, config):
     index = make_index(shards)
     images, _ = EpochOrder(index, config).rows(0, 0, index.num_regions)
     changes = np.flatnonzero(np.diff(images, prepend=-1, append=-1))
-    runs = [
-        (images[start], stop - start) for start, stop in zip(changes, changes[1:], strict=False)
-    ]
+    runs = [(images[start], stop - start) for start, stop in pairwise(changes.tolist())]
     size = config.regions_per_image
     for image, count in enumerate(index.num_regions_I.tolist()):
         lengths = [length for found, length in runs if found == image]
@@ -65,7 +65,7 @@ def test_regions_of_an_image_come_in_runs_of_the_wanted_length(shards, config):
         assert max(lengths) >= min(size, count)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SHARDS, CONFIGS)
 def test_a_window_has_the_regions_of_its_shards_alone(shards, config):
     index = make_index(shards)
