@@ -54,7 +54,7 @@ def run_local(text: str, root: Path, say: Callable[[str], None]) -> LocalRun:
     }
     digest = PipelineDigest(say)
     with (
-        (folder / LOG_NAME).open("w") as log,
+        (folder / LOG_NAME).open("w", buffering=1) as log,
         subprocess.Popen(
             command,
             cwd=project_home(),

@@ -87,8 +87,9 @@ class Handler(BaseHTTPRequestHandler):
                 pipeline = query["pipelineid"][0].removeprefix("id-of-")
                 return self._answer(server.add_version(pipeline, query["name"][0], text))
             name = query["name"][0]
-            server.add_version(name, name, text)
-            return self._answer({"pipeline_id": f"id-of-{name}", "display_name": name})
+            made = server.add_version(name, name, text)
+            kept = {"created_at": made["created_at"], "display_name": name}
+            return self._answer({"pipeline_id": f"id-of-{name}", **kept})
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if path == "/experiments":
             server.experiments.append({**body, "experiment_id": f"e{len(server.experiments)}"})

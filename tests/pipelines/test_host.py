@@ -1,6 +1,8 @@
 """Bring a pipeline to Kubeflow and run it by name, with kfp's own client over HTTP."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +92,12 @@ def test_a_server_that_does_not_answer_is_told(tmp_path):
         url = server.url
     with pytest.raises(HostError, match="cannot reach Kubeflow Pipelines"):
         Host(url)
+
+
+def test_kubeflow_s_own_command_uploads_the_committed_file(server):
+    kfp = Path(sys.executable).with_name("kfp")
+    command = [kfp, "--endpoint", server.url, "pipeline"]
+    for arguments in (["create", "-p", NAME], ["create-version", "-v", "second", "-p", NAME]):
+        done = subprocess.run([*command, *arguments, GOLDEN], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert [version["display_name"] for version in server.pipelines[NAME]] == [NAME, "second"]
