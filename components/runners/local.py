@@ -21,12 +21,14 @@ from components.kernel.receipts import read_receipt
 from components.kernel.run import is_published
 from components.kernel.step import Metrics, load_step
 from components.runners.backends import StepCrashedError, StepRun
-from components.runners.home import project_home
+from components.runners.home import at_home, project_home
 
 log = logging.getLogger(__name__)
 
 # Credentials and addresses of S3 and MLflow, and what the registry says of code and image.
 PASSED_ON = ("AWS_", "MLFLOW_", "PIXCLIP_GIT_COMMIT", "PIXCLIP_IMAGE_DIGEST")
+TRACKING_FOLDER = "runs/mlflow"  # of MLflow's database file, where no server is named
+
 # Makes a kfp.local runner that can reach the artifacts of a run.
 RunnerFactory = Callable[[StepRun], Any]
 
@@ -91,12 +93,15 @@ def docker_runner(run: StepRun) -> Any:
     """A runner in the components' images, as this user, with the run's folder at its own path.
 
     The project's folder is there too, to be read: relative paths among the settings belong to it.
+    Steps of training may write to the database file of MLflow.
     """
     from docker.types import Mount
     from kfp import local
 
     home, folder = str(project_home()), str(shared_folder(run))
     is_writable = {home: False, folder: True}
+    if load_step(run.step).image == "train":
+        is_writable[str(_tracking_folder())] = True
     return local.DockerRunner(
         mounts=[Mount(path, path, "bind", read_only=not own) for path, own in is_writable.items()],
         user=f"{os.getuid()}:{os.getgid()}",
@@ -122,6 +127,13 @@ def container_environment(
         if name.startswith(PASSED_ON) or name in keys
     }
     return {**passed, **own}
+
+
+def _tracking_folder() -> Path:
+    """The folder of MLflow's database file, which must be there to be mounted."""
+    folder = at_home(TRACKING_FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def shared_folder(run: StepRun) -> Path:

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from components.kernel.step import STEP_NAMES, load_step
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-IMAGES = ["data", "annotate"]
+IMAGES = ["data", "annotate", "train"]
 
 
 def instructions(name: str) -> list[tuple[str, str]]:
@@ -92,6 +92,8 @@ def test_the_lock_installs_on_any_machine(name):
 def test_torch_is_in_the_image_of_models_only():
     assert "torch" in pins("annotate")
     assert "torch" not in pins("data")
+    assert {"deepspeed", "mlflow", "dvc"} <= set(pins("train"))
+    assert not {"deepspeed", "mlflow", "dvc"} & set(pins("annotate"))
 
 
 def test_every_step_names_an_image_that_exists():

@@ -135,6 +135,7 @@ def test_a_container_gets_the_credentials_that_the_settings_need_and_no_others()
         "AWS_SECRET_ACCESS_KEY": "b",
         "MERGE_KEY": "c",
         "OTHER_KEY": "d",
+        "MLFLOW_TRACKING_URI": "http://mlflow.example",
         "HOME": "/home/ada",
     }
     settings = {"describer": "endpoints", "merge": {"api_key_env": "MERGE_KEY"}, "check": {}}
@@ -144,6 +145,7 @@ def test_a_container_gets_the_credentials_that_the_settings_need_and_no_others()
         "AWS_SECRET_ACCESS_KEY": "b",
         "MERGE_KEY": "c",
         "OTHER_KEY": None,
+        "MLFLOW_TRACKING_URI": "http://mlflow.example",
         "HOME": "/tmp",
     }
     assert given["PYTHONSAFEPATH"] == "1", "a checkout's code must not stand in for the image's"
@@ -158,3 +160,12 @@ def test_a_container_may_write_the_run_s_folder_and_read_the_project_s(tmp_path,
         assert [mount["Target"] for mount in mounts] == list(
             dict.fromkeys([str(tmp_path), str(folder)])
         )
+
+
+def test_a_container_of_training_may_write_to_the_database_of_mlflow(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIXCLIP_HOME", str(tmp_path))
+    run = StepRun("rollback", {}, {"promotion": tmp_path / "run" / "promotion"})
+    mounts = docker_runner(run).container_run_args["mounts"]
+    writable = [mount["Target"] for mount in mounts if not mount["ReadOnly"]]
+    assert writable == [str(tmp_path / "run"), str(tmp_path / "runs" / "mlflow")]
+    assert (tmp_path / "runs" / "mlflow").is_dir()

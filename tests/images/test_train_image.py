@@ -1,0 +1,68 @@
+"""The train image, built by a real engine: two ranks train in it, and Git and DVC bring data."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import pixclip
+from components.runners.backends import StepRun, open_backend
+from pixclip.checkpoint import save_checkpoint
+from pixclip.data.shards import iterate_images
+from tests.images.test_images import run_in
+from tests.packed import make_longgrit
+from tests.pixclip.training.small import small_model
+from tests.pixclip.training.world import write_embeddings
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def train_image(docker_client, build_module) -> str:
+    """The name of the train image, built from this very tree."""
+    build_module.require_base(docker_client)
+    return build_module.build(docker_client, "train")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """What training starts from: a packed data set, vectors of its captions, a random model."""
+    folder = tmp_path_factory.mktemp("world")
+    samples = list(iterate_images(make_longgrit(folder / "longgrit"), "train"))
+    captions = {sample.caption for sample in samples}
+    for region in (region for sample in samples for region in sample.regions):
+        captions |= {region.long_caption, region.short_caption}
+    write_embeddings(folder / "text_embeddings", sorted(captions))
+    save_checkpoint(folder / "parent", small_model())
+    return folder
+
+
+def test_two_ranks_train_in_a_container(train_image, folder, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    inputs = {name: folder / name for name in ("longgrit", "text_embeddings", "parent")}
+    outputs = {"checkpoint": folder / "out/checkpoint", "curves": folder / "out/curves.csv"}
+    changes = {"data.batch_size": 6, "data.shuffle_shards": 2, "num_steps": 4}
+    settings = {"stage": "align", "changes": changes, "num_ranks": 2}
+    metrics = open_backend("docker").run(StepRun("train", inputs, outputs, settings))
+    assert metrics["num_steps"] == 4
+    assert len(outputs["curves"].read_text().splitlines()) == 1 + 4
+    pixclip.load(outputs["checkpoint"])
+    assert (folder / "mlflow.db").exists()
+
+
+def test_a_version_of_the_data_is_brought_in_a_container(train_image, folder):
+    settings = {"repository": str(folder / "repository")}
+    publish = {"longgrit": folder / "longgrit"}
+    publication = {"publication": folder / "publication"}
+    open_backend("local").run(StepRun("publish", publish, publication, settings))
+    out = {"longgrit": folder / "brought" / "longgrit"}
+    metrics = open_backend("docker").run(StepRun("resolve_data", {}, out, settings))
+    told = json.loads((out["longgrit"] / "version.json").read_text())
+    assert metrics["num_files"] > 0
+    assert len(told["git_commit"]) == 40
+
+
+def test_the_image_has_what_training_needs(docker_client, train_image):
+    script = "import deepspeed, peft, mlflow, dvc, kfp; print('all there')"
+    assert "all there" in run_in(docker_client, train_image, "python", "-c", script)
+    assert run_in(docker_client, train_image, "id", "-u").strip() != "0"
