@@ -1,0 +1,96 @@
+"""The step `adapt_text`, with a tiny language model, through torchrun and DeepSpeed."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+
+from components.adapt_text.pairs import draw_train_pairs
+from components.adapt_text.settings import AdaptTextSettings
+from components.adapt_text.training import make_job
+from components.kernel.errors import SettingsError
+from components.kernel.run import run_step
+from components.kernel.step import load_step
+from pixclip.text.adapt.job import AdaptJob, read_job, write_job
+from pixclip.text.encoder import TextEncoder, read_text_tower
+from tests.language_models import WIDTH, save_language_model
+from tests.packed import make_longgrit
+
+STEP = load_step("adapt_text")
+
+
+@pytest.fixture(scope="module")
+def longgrit(tmp_path_factory):
+    return make_longgrit(tmp_path_factory.mktemp("data") / "longgrit", val_share=0.4)
+
+
+def test_a_tower_is_made_measured_and_its_curves_are_in_mlflow(longgrit, tmp_path):
+    base = save_language_model(tmp_path / "base", dtype=torch.bfloat16)
+    tracking_uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    settings = {
+        "base_model": str(base),
+        "masked_tokens": {"num_steps": 2, "batch_size": 4},
+        "contrast": {"num_steps": 3, "batch_size": 4, "lr": 0.01},
+        "text": {"max_tokens": 48},
+        "tracking_uri": tracking_uri,
+    }
+    tower = tmp_path / "text_tower"
+    receipt = run_step(STEP, {"longgrit": longgrit}, {"text_tower": tower}, settings)
+    names = {f"short_to_long_r{k}_{when}" for k in (1, 5, 10) for when in ("before", "after")}
+    assert names <= set(receipt.metrics)
+    report = json.loads((tower / "adaptation.json").read_text())
+    assert report["metrics"] == receipt.metrics
+    config, provenance = read_text_tower(tower)
+    assert (config.embed_dim, config.max_tokens) == (WIDTH, 48)
+    assert provenance["base_model"] == "base"
+    assert provenance["adaptation"]["contrast"]["num_steps"] == 3
+    encoder = TextEncoder.open(tower)
+    assert encoder.encode(["a dog"]).shape == (1, WIDTH)
+    assert not (tower / "_work").exists()
+    assert [*tower.glob("*.safetensors")] == [tower / "model.safetensors"]
+    client = MlflowClient(tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("pixclip").experiment_id])
+    assert len(client.get_metric_history(run.info.run_id, "contrast/loss")) == 3
+    assert len(client.get_metric_history(run.info.run_id, "masked_tokens/loss")) == 2
+
+
+def test_a_base_model_that_is_not_there_is_refused(longgrit, tmp_path):
+    with pytest.raises(SettingsError, match=r"adapt_text.base_model=.*cannot be opened"):
+        run_step(
+            STEP,
+            {"longgrit": longgrit},
+            {"text_tower": tmp_path / "tower"},
+            {"base_model": str(tmp_path / "nothing")},
+        )
+
+
+def test_batches_must_split_evenly_over_ranks(longgrit, tmp_path):
+    with pytest.raises(SettingsError, match="multiple of num_ranks=3"):
+        run_step(STEP, {"longgrit": longgrit}, {"text_tower": tmp_path / "tower"}, {"num_ranks": 3})
+
+
+def test_settings_reach_the_training_processes(tmp_path):
+    settings = AdaptTextSettings.model_validate(
+        {"contrast": {"scale": 7.0}, "seed": 5, "text": {"prefix": "say "}}
+    )
+    job = make_job(tmp_path, settings)
+    write_job(tmp_path / "job.json", job)
+    assert read_job(tmp_path / "job.json") == job
+    assert isinstance(job, AdaptJob)
+    assert (job.contrast.scale, job.seed, job.text.prefix) == (7.0, 5, "say ")
+
+
+def test_pairs_are_of_train_alone_and_drawn_by_the_seed(longgrit, tmp_path):
+    manifest = pq.read_table(longgrit / "manifest.parquet").to_pylist()
+    train = {row["long_caption"] for row in manifest if row["split"] == "train"}
+    number = draw_train_pairs(longgrit, tmp_path / "all.parquet", 1000, seed=0)
+    assert number == sum(row["split"] == "train" for row in manifest)
+    drawn = []
+    for seed in (0, 0, 1):
+        path = tmp_path / "some.parquet"
+        assert 0 < draw_train_pairs(longgrit, path, number // 2, seed=seed) < number
+        drawn.append(set(pq.read_table(path)["long_caption"].to_pylist()))
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] | drawn[2] <= train
