@@ -67,6 +67,7 @@ def inputs_of(folder, samples, checkpoint_seed=1, split="benchmark"):
     names = ("longgrit", "text_embeddings", "parent", "checkpoint")
     inputs = {name: folder / name for name in names}
     write_longgrit(inputs["longgrit"], samples, split)
+    (inputs["longgrit"] / "version.json").write_text('{"commit": "abc"}')
     write_cache(inputs["text_embeddings"], captions(samples))
     save_checkpoint(inputs["parent"], tiny_model(0))
     save_checkpoint(inputs["checkpoint"], tiny_model(checkpoint_seed))
@@ -100,6 +101,7 @@ def test_the_evaluation_says_what_was_measured_and_how(done):
         "split": "benchmark",
         "num_regions": num_regions,
         "num_images": len(SAMPLES),
+        "version": {"commit": "abc"},
     }
     assert (metrics["num_regions"], metrics["num_images"]) == (num_regions, len(SAMPLES))
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from components.kernel.tables import write_rows
+from data_contracts.text_embeddings import SCHEMA
 from pixclip.data.samples import Sample
-from pixclip.text.embeddings import INDEX_NAME, INDEX_SCHEMA, caption_hash, write_part
+from pixclip.text.embeddings import INDEX_NAME, caption_hash, write_part
 from tests.pixclip.evaluation.models import TEXT_WIDTH
 
 
@@ -39,4 +40,4 @@ def write_cache(folder: Path, texts: Iterable[str], width: int = TEXT_WIDTH) -> 
         }
         for row, one in enumerate(hashes)
     ]
-    write_rows(folder / INDEX_NAME, rows, INDEX_SCHEMA)
+    write_rows(folder / INDEX_NAME, rows, SCHEMA)
