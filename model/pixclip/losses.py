@@ -92,7 +92,7 @@ def contrastive_loss(
     ids_b: Tensor | None = None,
     is_valid_b: Tensor | None = None,
     label_smoothing: float = 0.0,
-    chunk_size: int = 4096,
+    chunk_size: int = 1024,
 ) -> Tensor:
     """Symmetric cross entropy of cosines over the batch of all ranks (eq. 2 and 3).
 
@@ -164,7 +164,7 @@ def _rows_loss(
     if ids_B is not None:
         is_answer_cB = is_answer_cB & (ids_B[rows, None] != ids_B)
     is_answer_cB = is_answer_cB | is_own_cB
-    logits_cB = (scale * (anchors_cD @ answers_BD.T)).masked_fill(~is_answer_cB, -torch.inf)
+    logits_cB = (scale * (anchors_cD @ answers_BD.T)).masked_fill_(~is_answer_cB, -torch.inf)
     own_c = logits_cB.gather(1, rows[:, None])[:, 0]
     losses_c = logits_cB.logsumexp(dim=1) - (1 - label_smoothing) * own_c
     if label_smoothing:

@@ -32,7 +32,7 @@ class LossConfig:
     label_smoothing: float = 0.0  # AlphaCLIP's code has 0.1; the paper says nothing
     # Another sample with the very same text is not a wrong answer.
     same_text: Literal["ignore", "negative"] = "ignore"
-    chunk_size: int = 4096  # rows of the similarity matrix in memory at a time
+    chunk_size: int = 1024  # rows of the similarity matrix in memory at a time
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from data_contracts.text_embeddings import SCHEMA
 from pixclip.checkpoint import save_checkpoint
 from pixclip.data.config import DataConfig
-from pixclip.text.embeddings import INDEX_SCHEMA, caption_hash, write_part
+from pixclip.text.embeddings import caption_hash, write_part
 from pixclip.training.config import Stage
 from pixclip.training.job import Job
 from tests.pixclip.data.world import some_scenes, write_longgrit
@@ -45,7 +46,7 @@ def write_embeddings(folder: Path, captions: list[str]) -> None:
         | {"is_truncated": False, "norm": 1.0}
         for row, text in enumerate(captions)
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), folder / "index.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "index.parquet")
 
 
 def make_stage(num_steps: int = NUM_STEPS) -> Stage:
