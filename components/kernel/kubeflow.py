@@ -54,7 +54,7 @@ def run_component(
     that: a folder that outlives the task (see `state.py`). The outcome (metrics, or
     the error) is written to the metrics artifact.
     """
-    _stop_with_the_runner()
+    stop_with_the_runner()
     quieten_libraries()
     for output, path in json.loads(destinations).items():
         {**outputs, METRICS: metrics}[output].path = path
@@ -111,7 +111,7 @@ def _restore(kind: str, message: str, facts: Mapping[str, Any]) -> PipelineError
     return error
 
 
-def _stop_with_the_runner() -> None:
+def stop_with_the_runner() -> None:
     """End this process at once when the process that reads its output is gone.
 
     A killed Airflow task would otherwise leave the step running, and its retry would write to the

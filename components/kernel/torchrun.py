@@ -1,8 +1,12 @@
 """Run a module on several ranks through torchrun, and end it in good order.
 
-The step's process only waits: SIGTERM goes on to the ranks, which save their state and stop.
+The step's process only waits: SIGTERM goes on to the ranks, which save their state and stop. If the
+step's process is killed, the ranks get SIGTERM too, and the next attempt waits until they are gone.
 """
 
+import ctypes
+import fcntl
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +18,10 @@ from types import FrameType
 
 from components.kernel.errors import PipelineError
 
+log = logging.getLogger(__name__)
+
+LOCK_NAME = ".ranks.lock"
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
 SHUTDOWN_S = 120  # for the step that runs and the saving of the state, after SIGTERM
 STOPPED = 128 + signal.SIGTERM  # exit code of a process that was asked to stop
 
@@ -36,7 +44,13 @@ def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
     ]
     threads = str(max(1, (os.cpu_count() or 1) // num_ranks))
     environment = {"OMP_NUM_THREADS": threads, **os.environ}
-    with subprocess.Popen(command, env=environment) as process, _forwarding(process) as stopped:
+    with (
+        _only_ranks(job.parent) as lock,
+        subprocess.Popen(
+            command, env=environment, pass_fds=[lock], preexec_fn=_end_with_parent
+        ) as process,
+        _forwarding(process) as stopped,
+    ):
         code = process.wait()
     if stopped:
         raise SystemExit(STOPPED)
@@ -45,6 +59,25 @@ def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
             f"{module} ended with code {code}; the first traceback above tells why. What was saved "
             "is kept: the same command goes on from there"
         )
+
+
+@contextmanager
+def _only_ranks(folder: Path) -> Iterator[int]:
+    """Wait for ranks that outlive a killed step: they may still be saving their state.
+
+    The lock is torchrun's too, which inherits the open file, so that it ends with the last of both.
+    """
+    with (folder / LOCK_NAME).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("waiting for the processes of a killed run to save their state and end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

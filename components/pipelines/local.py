@@ -93,6 +93,9 @@ def main(pipeline: Path) -> None:
     """Run a compiled pipeline; its artifacts go beside the file."""
     from kfp import components, local
 
+    from components.kernel.kubeflow import stop_with_the_runner
+
+    stop_with_the_runner()
     # Of images without "python" in their names, and of resources, which a process does not get.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")
     warnings.filterwarnings("ignore", category=UserWarning, module="kfp")

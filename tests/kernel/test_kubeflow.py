@@ -108,7 +108,7 @@ def test_an_error_comes_back_as_its_nearest_known_class(error, kind, tmp_path):
 
 def test_a_component_dies_with_its_runner():
     code = (
-        "import time; from components.kernel.kubeflow import _stop_with_the_runner as stop; "
+        "import time; from components.kernel.kubeflow import stop_with_the_runner as stop; "
         "stop(); print('ready', flush=True); time.sleep(60)"
     )
     read_end, write_end = os.pipe()
