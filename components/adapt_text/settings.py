@@ -29,7 +29,7 @@ class TextSettings(Section):
 class MaskedTokensSettings(Section):
     """Masked next-token prediction."""
 
-    num_steps: int = Field(12, ge=0, description="steps; 0 leaves the stage out")
+    num_steps: int = Field(6, ge=0, description="steps; 0 leaves the stage out")
     batch_size: int = Field(16, ge=1, description="captions of a step")
     lr: float = Field(3e-4, gt=0, description="peak learning rate")
     warmup_steps: int = Field(2, ge=0, description="steps until the peak")
@@ -43,8 +43,8 @@ class ContrastSettings(Section):
     kind: Literal["captions", "simcse"] = Field(
         "captions", description="short against long caption of a region, or a caption with itself"
     )
-    num_steps: int = Field(12, ge=0, description="steps; 0 leaves the stage out")
-    batch_size: int = Field(32, ge=2, description="pairs of a step: all are each other's negatives")
+    num_steps: int = Field(10, ge=0, description="steps; 0 leaves the stage out")
+    batch_size: int = Field(16, ge=2, description="pairs of a step: all are each other's negatives")
     lr: float = Field(5e-4, gt=0, description="peak learning rate")
     warmup_steps: int = Field(2, ge=0, description="steps until the peak")
     scale: float = Field(20.0, gt=0, description="factor of cosines in the loss")
