@@ -66,6 +66,7 @@ def _rename_all(ready: Mapping[str, Path], outputs: Mapping[str, Path], first: s
     for name in (*(name for name in ready if name != first), first):
         if ready[name].exists():
             shutil.rmtree(ready[name] / WORK_FOLDER, ignore_errors=True)
+            _let_others_read(ready[name])
             _retire(outputs[name])
             ready[name].rename(outputs[name])
     for path in outputs.values():
@@ -79,6 +80,13 @@ def _retire(path: Path) -> None:
     remove(retired)
     if path.exists():
         path.rename(retired)
+
+
+def _let_others_read(path: Path) -> None:
+    """Files that safetensors writes are their owner's alone; a container may be somebody else."""
+    for file in (path, *path.rglob("*")):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(file.stat().st_mode | 0o444)
 
 
 def _prefix(path: Path) -> str:

@@ -53,6 +53,8 @@ def select(grit: In, records: Out, quarantine: Out, settings: MakeSettings) -> M
         raise KeyboardInterrupt
     CALLS["resumed"] += bool(resumed)
     write_rows(records / PART, rows, SCHEMA)
+    if settings.fault == "private":
+        (records / PART).chmod(0o600)
     if settings.fault == "gate":
         raise GateError("select: too little is left", {"low_score": 19}, "Lower min_score.")
     write_quarantine(quarantine, [quarantine_row("select", dropped, "low_score")])
@@ -195,6 +197,12 @@ def test_an_output_that_breaks_its_contract_is_not_published(inputs: Paths, outp
     assert "'records' breaks 1 rule(s): score_in_range: 7 row(s), e.g. 0-00 (score=3)" in message
     assert "7 of 19 rows, the budget is" in message
     assert tree(outputs["records"]) == before
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_published_files_can_be_read_by_other_users(inputs: Paths, outputs: Paths) -> None:
+    run_step(select, inputs, outputs, {"fault": "private"})
+    assert (outputs["records"] / PART).stat().st_mode & 0o444 == 0o444
 
 
 def test_a_gate_that_refuses_publishes_nothing(inputs: Paths, outputs: Paths) -> None:
