@@ -57,6 +57,17 @@ def test_the_component_is_the_step_in_its_image(step):
     assert spec.description.strip() == step.summary
 
 
+def test_the_local_backend_can_hand_every_input_to_the_component(step):
+    """kfp compares the types of artifacts when the pipeline of one step is made."""
+    from components.runners.backends import StepRun
+    from components.runners.local import one_step_pipeline
+
+    inputs = {name: Path("/in") / name for name in step.inputs}
+    outputs = {name: Path("/out") / name for name in step.outputs}
+    pipeline = one_step_pipeline(StepRun(step.name, inputs, outputs), Path("/out/outcome.json"))
+    assert step.name.replace("_", "-") in pipeline.pipeline_spec.root.dag.tasks
+
+
 class FakeArtifact:
     """Stands for any artifact of kfp."""
 

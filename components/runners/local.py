@@ -70,7 +70,7 @@ class LocalBackend:
         # kfp warns that an image without "python" in its name may not fit this environment.
         warnings.filterwarnings("ignore", "You may be attemping to run a task", RuntimeWarning)
         try:
-            _pipeline(run, outcome)()
+            one_step_pipeline(run, outcome)()
         except RuntimeError as error:  # kfp's, which says only that the task failed
             failure = error
         # kfp may take a container that ended at once for a success: only the outcome counts.
@@ -156,16 +156,20 @@ def _with_absolute_paths(run: StepRun) -> StepRun:
     return StepRun(run.step, absolute(run.inputs), absolute(run.outputs), run.settings)
 
 
-def _pipeline(run: StepRun, outcome: Path) -> Any:
+def one_step_pipeline(run: StepRun, outcome: Path) -> Any:
+    """A Kubeflow pipeline of one task, which takes its inputs from their paths."""
     from kfp import dsl
 
     component = getattr(importlib.import_module(f"components.{run.step}.component"), run.step)
     destinations = {name: str(path) for name, path in run.outputs.items()}
+    # "system.Model@0.0.1" is the class Model
+    types = {name: spec.type for name, spec in component.component_spec.inputs.items()}
+    kinds = {name: getattr(dsl, types[name].split(".")[1].split("@")[0]) for name in run.inputs}
 
     @dsl.pipeline(name=f"pixclip-{run.step.replace('_', '-')}")
     def one_step() -> None:
         sources = {
-            name: dsl.importer(artifact_uri=str(path), artifact_class=dsl.Dataset).output
+            name: dsl.importer(artifact_uri=str(path), artifact_class=kinds[name]).output
             for name, path in run.inputs.items()
         }
         component(

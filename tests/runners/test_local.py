@@ -77,7 +77,7 @@ def test_relative_paths_also_of_settings_belong_to_the_project(home):
 
 def test_a_finished_step_starts_no_process(home, monkeypatch):
     monkeypatch.setenv("PIXCLIP_HOME", str(home))
-    monkeypatch.setattr("components.runners.local._pipeline", None)
+    monkeypatch.setattr("components.runners.local.one_step_pipeline", None)
     assert open_backend("local").run(RELATIVE_RUN) == json.loads(
         (home / "metrics.json").read_text()
     )
@@ -92,7 +92,7 @@ def test_the_step_s_own_error_comes_back_from_the_process(publish_run, capsys):
 
 
 def test_a_wrong_setting_is_refused_before_anything_starts(publish_run, monkeypatch):
-    monkeypatch.setattr("components.runners.local._pipeline", None)
+    monkeypatch.setattr("components.runners.local.one_step_pipeline", None)
     wrong = StepRun("publish", publish_run.inputs, publish_run.outputs, {"nmae": "x"})
     with pytest.raises(SettingsError, match="did you mean 'name'"):
         open_backend("local").run(wrong)
