@@ -153,7 +153,7 @@ def test_chance_is_what_a_lottery_reaches(asked):
     _, benchmark, embedded, texts_TD = asked
     expected = chance(benchmark, SUBSETS[0])
     sums = dict.fromkeys(expected, 0.0)
-    random, rounds = torch.Generator().manual_seed(1), 150
+    random, rounds = torch.Generator().manual_seed(1), 80
     for _ in range(rounds):
         regions_RD, images_UD, by_lot_TD = (
             torch.randn(len(some), 32, generator=random)
@@ -165,7 +165,7 @@ def test_chance_is_what_a_lottery_reaches(asked):
             sums[name] += found[name].value / rounds
     assert set(expected) == set(METRICS)
     for name, value in sums.items():
-        assert value == pytest.approx(expected[name], abs=0.05), name
+        assert value == pytest.approx(expected[name], abs=0.07), name
         assert not math.isnan(value)
 
 
