@@ -1,5 +1,6 @@
 """Recipes: complete configurations as plain functions, and changes to them by dotted names."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,9 @@ def pixclip_l14() -> Recipe:
 def tiny() -> Recipe:
     """A small model from scratch on two CPU cores in minutes: same code path, tiny sizes.
 
+    At a scale of 100 random weights are far worse than chance and the first steps only undo that,
+    so the scale starts where CLIP's started, at 1 / 0.07, and learns.
+
     First only L_CL, which is a third of the work a step; then all three branches. Three regions
     of a scene come together, so that telling siblings apart is a part of every batch.
     """
@@ -47,7 +51,7 @@ def tiny() -> Recipe:
         data=data,
         optimizer=optimizer,
         num_epochs=10,
-        trainable=("mask", "vision", "adaptor"),
+        trainable=("mask", "vision", "adaptor", "logit_scale"),
         precision="fp32",
     )
     refine = replace(
@@ -63,6 +67,7 @@ def tiny() -> Recipe:
         architecture="tiny",
         embed_dim=256,
         adaptor=AdaptorConfig(num_layers=1),
+        logit_scale=math.log(1 / 0.07),
         stages=(align, refine),
     )
 
