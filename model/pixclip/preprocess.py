@@ -75,7 +75,7 @@ class Preprocess:
 
         Half precision keeps 1 exact and tiny shares above 0, and halves what workers send.
         """
-        return torch.from_numpy(area_share(mask, self.image_size_px).astype(np.float16))[None]
+        return torch.from_numpy(area_share(mask, self.image_size_px)).half()[None]
 
     def normalise_pixels(self, pixels: Tensor) -> Tensor:
         """uint8 [..., 3, S, S] to float32 with the configured mean and deviation."""
@@ -83,11 +83,12 @@ class Preprocess:
             torch.tensor(values, device=pixels.device)[:, None, None]
             for values in (self.config.mean, self.config.std)
         )
-        return (pixels.float() / 255 - mean) / std
+        return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
     def normalise_cover(self, cover: Tensor) -> Tensor:
         """Shares [..., 1, S, S] to float32 with the configured mean and deviation."""
-        return (cover.float() - self.config.mask_mean) / self.config.mask_std
+        share = cover.to(torch.float32, copy=True)
+        return share.sub_(self.config.mask_mean).div_(self.config.mask_std)
 
 
 def patch_coverage(cover_b1ss: Tensor, patch_size_px: int) -> Tensor:
