@@ -26,7 +26,7 @@ class _GatherRows(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
         # Every rank used these rows in its own loss: their gradient is the sum over ranks.
         # Nothing is scaled here; the mean over ranks is taken where parameters are reduced.
-        total = gradients[0].contiguous()
+        total = gradients[0].clone(memory_format=torch.contiguous_format)  # it may be shared
         dist.all_reduce(total)
         return total.chunk(num_ranks())[rank()]
 
