@@ -7,6 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from pixclip.config import TextConfig
+from pixclip.text import encoder as encoder_module
 from pixclip.text.encoder import TextEncoder, read_text_tower
 from pixclip.text.language_model import open_language_model, read_both_ways
 from tests.language_models import (
@@ -152,3 +153,20 @@ def test_pickled_weights_are_not_read(tower, tmp_path):
     path.unlink()
     with pytest.raises(OSError, match="safetensors"):
         TextEncoder.open(tmp_path / "tower")
+
+
+def test_all_passes_over_a_length_have_one_shape(tower, monkeypatch):
+    """Small models round alike in any shape; large ones on a GPU do not."""
+    shapes = set()
+
+    def record(body, ids, is_token):
+        shapes.add(tuple(ids.shape))
+        return read_both_ways(body, ids, is_token)
+
+    monkeypatch.setattr(encoder_module, "read_both_ways", record)
+    encoder = TextEncoder.open(tower)
+    texts = list(varied_texts(40))
+    for number in (1, 7, 40):
+        encoder.encode(texts[:number])
+    assert len(shapes) > 2
+    assert len({length for _, length in shapes}) == len(shapes), shapes
