@@ -11,6 +11,7 @@ from pixclip.data.config import DataConfig
 from pixclip.data.draw import draw
 from pixclip.data.errors import DataError
 from pixclip.data.index import read_index
+from pixclip.data.loader import LongGrit
 from pixclip.data.samples import Sample
 from pixclip.data.shards import iterate_images
 from pixclip.data.store import Store
@@ -27,6 +28,7 @@ from tests.pixclip.data.world import (
     region_json,
     write_longgrit,
 )
+from tests.pixclip.tiny_models import tiny_model
 
 NUM_REGIONS = 23
 
@@ -98,6 +100,26 @@ def test_training_sees_what_inference_sees_bit_for_bit(longgrit, scenes):
             assert torch.equal(made["crop"], PREPROCESS.image(crop))
             assert torch.equal(made["crop_mask"], PREPROCESS.mask(crop_mask))
             assert torch.equal(made["coverage"], PREPROCESS.coverage(mask, 8))
+
+
+def test_the_model_gets_the_tensors_that_it_was_trained_on(longgrit, scenes, monkeypatch):
+    model = tiny_model()
+    preprocess, patch_px = model.preprocess, model.config.vision.patch_size_px
+    config = DataConfig(batch_size=1, full_image_share=0.0)
+    data = LongGrit(longgrit, "train", preprocess, patch_px, HashVectors(), config)
+    trained = by_region(data.batches(epoch=0))
+    seen = []
+    tokens = model.vision.tokens_of_regions
+    monkeypatch.setattr(
+        model.vision, "tokens_of_regions", lambda *given: seen.append(given) or tokens(*given)
+    )
+    scene = scenes[3]
+    masks = [region_json(scene, index)["mask"] for index in range(len(scene.rows))]
+    model.encode_image(as_image(scene.jpeg), masks)
+    ((images_UCHW, masks_B1HW, _),) = seen
+    for row, mask_1HW in zip(scene.rows, masks_B1HW, strict=True):
+        assert torch.equal(mask_1HW, trained[row["region_id"]]["mask"])
+        assert torch.equal(images_UCHW[0], trained[row["region_id"]]["image"])
 
 
 def test_a_full_image_sample_has_a_full_mask_and_the_images_caption(longgrit, scenes):

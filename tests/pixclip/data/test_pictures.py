@@ -79,7 +79,7 @@ def test_a_smaller_image_gives_nearly_the_same_tensors_and_the_same_mask(size, s
     sample = make_sample(size, mask)
     picture = Picture(MADE, sample, sample.regions, has_crops=True)
     assert shrinks == [4]
-    pixels = np.asarray(as_image(sample.jpeg))
+    pixels = np.array(as_image(sample.jpeg))
     assert torch.equal(picture.cover(0), MADE.cover(mask))
     assert_near(picture.image(), MADE.pixels(pixels))
     height, width = mask.shape
