@@ -99,6 +99,7 @@ def docker_runner(run: StepRun) -> Any:
     from kfp import local
 
     home, folder = str(project_home()), str(shared_folder(run))
+    Path(folder).mkdir(parents=True, exist_ok=True)  # Docker mounts only what is there
     is_writable = {home: False, folder: True}
     if load_step(run.step).image == "train":
         is_writable[str(_tracking_folder())] = True

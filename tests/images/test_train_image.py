@@ -55,7 +55,9 @@ def test_a_version_of_the_data_is_brought_in_a_container(train_image, folder):
     publish = {"longgrit": folder / "longgrit"}
     publication = {"publication": folder / "publication"}
     open_backend("local").run(StepRun("publish", publish, publication, settings))
-    out = {"longgrit": folder / "brought" / "longgrit"}
+    out = {
+        "longgrit": folder / "brought"
+    }  # beside the repository: a container sees its run's folder
     metrics = open_backend("docker").run(StepRun("resolve_data", {}, out, settings))
     told = json.loads((out["longgrit"] / "version.json").read_text())
     assert metrics["num_files"] > 0
