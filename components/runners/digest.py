@@ -13,6 +13,8 @@ STEP_LOG = re.compile(r"^\[KFP Executor \S+ \S+ (\w+)\]: (.*)")
 # executor's preparations.
 ARTIFACT = re.compile(r"\w+: (Artifact|Dataset|Metrics|Model)\( name=")
 PREPARATION = re.compile(r"KFP component|executor output|Looking for component|temporary directory")
+# A library's warning, which is followed by the line of code that it is about.
+LIBRARY_WARNING = re.compile(r"site-packages/\S+:\d+: \w*Warning: ")
 # A progress bar, which a terminal would draw over and over in one line.
 BAR = re.compile(r"\d+%\|")
 BAR_INTERVAL_S = 10.0
@@ -29,6 +31,7 @@ class LogDigest:
         self._bar_shown = -BAR_INTERVAL_S
         self._is_dump = False  # inside the JSON that kfp prints of its input
         self._is_artifact = False
+        self._is_warning = False  # of a library: a line of code follows
 
     def add(self, line: str) -> None:
         """Take one line of the log."""
@@ -60,7 +63,10 @@ class LogDigest:
             self._say(INDENT + line)
 
     def _is_worth_saying(self, line: str) -> bool:
-        """Whether it is more than the next state of a bar that was shown a moment ago."""
+        """Whether it is no library's warning and no bar that was shown a moment ago."""
+        was_warning, self._is_warning = self._is_warning, bool(LIBRARY_WARNING.search(line))
+        if was_warning or self._is_warning:
+            return False
         if not BAR.search(line) or "100%|" in line:
             return True
         if self._now() - self._bar_shown < BAR_INTERVAL_S:

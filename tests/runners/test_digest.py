@@ -55,3 +55,12 @@ def test_a_progress_bar_is_shown_now_and_then_and_at_its_end():
     for percent in (1, 2, 5, 100):
         digest.add(f"    train: {percent}%|###  | loss 2.1")
     assert said == [f"    train: {percent}%|###  | loss 2.1" for percent in (1, 5, 100)]
+
+
+def test_warnings_of_libraries_stay_in_the_log():
+    said: list[str] = []
+    digest = LogDigest(said.append)
+    digest.add("    /x/site-packages/torch/c10d.py:83: FutureWarning: `a` is deprecated")
+    digest.add("      return func(*args, **kwargs)")
+    digest.add("    the loss is not finite")
+    assert said == ["    the loss is not finite"]
