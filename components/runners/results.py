@@ -4,6 +4,7 @@ For a run folder of `pixclip_train`, or the artifacts of a local run of the Kube
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ def render_results(artifacts: Mapping[str, Path]) -> "RenderableType":
     from rich.table import Table
 
     facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
     for name, text in _facts(artifacts):
         facts.add_row(name, escape(text))
     parts: list[RenderableType] = [facts]
@@ -68,7 +71,7 @@ def _facts(artifacts: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
         yield "because", report["reason"]
     for name, path in artifacts.items():
         page = path / PAGES.get(name, "")
-        yield name, str(page if page.exists() else path)
+        yield name, os.path.relpath(page if page.exists() else path)
 
 
 def _read(folder: Path, name: str) -> str:

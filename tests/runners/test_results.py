@@ -34,6 +34,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_model_is_shown_beside_its_baselines_with_the_decision_and_the_pages(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(run)
     done = CliRunner().invoke(cli, ["summary", str(run)])
     assert done.exit_code == 0, done.output
     rows = {line.split("│")[1].strip(): line for line in done.output.splitlines() if "│" in line}
@@ -44,4 +45,4 @@ def test_the_model_is_shown_beside_its_baselines_with_the_decision_and_the_pages
     assert "168 regions, 60 images" in done.output
     assert "Kept: version 2" in done.output
     assert "Not passed: x." in done.output
-    assert str(run / "evaluation" / "evaluation.html") in done.output
+    assert "evaluation/evaluation.html" in done.output
