@@ -5,6 +5,7 @@ is autocast: products in bf16, weights and the logit scale exact. On a CPU the r
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
@@ -134,9 +135,8 @@ def _import_deepspeed(on_gpus: bool) -> Any:
     if not on_gpus:
         os.environ["DS_ACCELERATOR"] = "cpu"  # read when deepspeed is imported
     import deepspeed
-    from deepspeed.utils.logging import set_log_level_from_string
 
-    set_log_level_from_string("error")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if not on_gpus:
         # It would compile a C++ operator for half a minute; gloo does without.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
