@@ -27,7 +27,7 @@ $(PHOTOGRAPHS)/.complete: | .venv/.installed
 	@touch $@
 
 $(LANGUAGE_MODEL)/config.json: | .venv/.installed
-	$(BIN)/python -m components.adapt_text.sample_model --into $(dir $(LANGUAGE_MODEL))
+	$(BIN)/python -m components.adapt_text.sample_model --into $(LANGUAGE_MODEL)
 
 # Small groups, so that even the sample runs through every mapped task twice.
 DEMO_CONF = {"run_folder": "$(RUN)", "overrides": { \
