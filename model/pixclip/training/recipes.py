@@ -50,7 +50,7 @@ def tiny() -> Recipe:
         losses=LossConfig(alpha=0.0, beta=0.0),
         data=data,
         optimizer=optimizer,
-        num_epochs=16,
+        num_epochs=24,
         trainable=("mask", "vision", "adaptor", "logit_scale"),
         precision="fp32",
     )
@@ -60,7 +60,7 @@ def tiny() -> Recipe:
         losses=LossConfig(),
         data=replace(data, needs_crops=True, seed=1),
         optimizer=replace(optimizer, mask_lr=3e-4, rest_lr=3e-4),
-        num_epochs=4,
+        num_epochs=6,
     )
     return Recipe(
         name="tiny",
