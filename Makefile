@@ -72,6 +72,9 @@ lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+ablation: setup  ## does each loss help? rows, options and seeds into docs/ablation.md (hours)
+	$(BIN)/python benchmarks/ablation.py
+
 golden: setup  ## write the golden files anew after a wanted change
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/dags tests/pipelines/test_compile.py
 
