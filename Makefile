@@ -11,7 +11,7 @@ export DO_NOT_TRACK = 1
 export PIXCLIP_HOME = $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-vllm airflow test test-vllm test-peers lint golden lock clean
+.PHONY: help setup demo demo-vllm airflow test test-vllm test-peers lint ablation golden lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
