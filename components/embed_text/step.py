@@ -5,7 +5,6 @@ pixclip embed-text --longgrit … --text-tower … --text-embeddings …
 
 import time
 
-from components.embed_text.captions import SortedCaptions
 from components.embed_text.settings import EmbedTextSettings
 from components.kernel.progress import progress
 from components.kernel.step import In, Metrics, Out, step
@@ -22,6 +21,7 @@ def embed_text(
     split. Training and evaluation find a vector by its caption's hash and need no language model.
     """
     # Imported here: the command line must start without torch.
+    from components.embed_text.captions import SortedCaptions
     from components.embed_text.parts import embed_part, join_index
     from components.embed_text.tower import open_tower
 
