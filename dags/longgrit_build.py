@@ -25,6 +25,7 @@ from typing import Any
 
 from airflow.sdk import Asset, Param, dag, task, task_group
 
+from components.operators.params import run_params
 from components.operators.publish import PublishOperator
 from components.operators.source import SourceOperator
 from components.operators.step import StepOperator
@@ -62,38 +63,7 @@ PARAMS = {
         description="A path or s3://bucket/key of a COCO JSON file; empty: as the params file says",
         section="Source",
     ),
-    "run_folder": Param(
-        "runs/demo",
-        type="string",
-        minLength=1,
-        title="Run folder",
-        description="Where all artifacts go; relative to the project",
-        section="Run",
-    ),
-    "params_file": Param(
-        "params.yaml",
-        type="string",
-        minLength=1,
-        title="Params file",
-        description="YAML with a section of settings for each step; relative to the project",
-        section="Settings",
-    ),
-    "overrides": Param(
-        {},
-        type="object",
-        propertyNames={"enum": [*SOURCES, *STEPS]},
-        additionalProperties={"type": "object"},
-        title="Overrides",
-        description="Step name → settings that win over the params file, for this run",
-        section="Settings",
-    ),
-    "backend": Param(
-        "local",
-        enum=["local", "docker"],
-        title="Backend",
-        description="Where the components run: processes of this machine, or their images",
-        section="Run",
-    ),
+    **run_params("runs/demo", [*SOURCES, *STEPS]),
 }
 
 

@@ -22,8 +22,9 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, Param, chain, dag, task
+from airflow.sdk import Asset, chain, dag, task
 
+from components.operators.params import run_params
 from components.operators.resolve import ResolveOperator
 from components.operators.step import StepOperator
 from pixclip.training.recipes import RECIPES
@@ -38,40 +39,7 @@ STEPS = [
     "register", "promote",
 ]  # fmt: skip
 
-PARAMS = {
-    "run_folder": Param(
-        "runs/pixclip",
-        type="string",
-        minLength=1,
-        title="Run folder",
-        description="Where all artifacts go; relative to the project",
-        section="Run",
-    ),
-    "params_file": Param(
-        "params.yaml",
-        type="string",
-        minLength=1,
-        title="Params file",
-        description="YAML with a section of settings for each step; relative to the project",
-        section="Settings",
-    ),
-    "overrides": Param(
-        {},
-        type="object",
-        propertyNames={"enum": STEPS},
-        additionalProperties={"type": "object"},
-        title="Overrides",
-        description="Step name → settings that win over the params file, for this run",
-        section="Settings",
-    ),
-    "backend": Param(
-        "local",
-        enum=["local", "docker"],
-        title="Backend",
-        description="Where the components run: processes of this machine, or their images",
-        section="Run",
-    ),
-}
+PARAMS = run_params("runs/pixclip", STEPS)
 
 
 @task

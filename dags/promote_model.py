@@ -16,6 +16,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
+from components.operators.params import run_params
 from components.operators.step import StepOperator
 
 ACTIONS = ["promote", "rollback"]
@@ -53,38 +54,7 @@ PARAMS = {
         description="Why, for the promotion log",
         section="Model",
     ),
-    "run_folder": Param(
-        "runs/promotions",
-        type="string",
-        minLength=1,
-        title="Folder of the reports",
-        description="Each run gets a folder below it; relative to the project",
-        section="Run",
-    ),
-    "params_file": Param(
-        "params.yaml",
-        type="string",
-        minLength=1,
-        title="Params file",
-        description="YAML with the policy (`promote`); relative to the project",
-        section="Settings",
-    ),
-    "overrides": Param(
-        {},
-        type="object",
-        propertyNames={"enum": ACTIONS},
-        additionalProperties={"type": "object"},
-        title="Overrides",
-        description="Step name → settings that win over the params file, for this run",
-        section="Settings",
-    ),
-    "backend": Param(
-        "local",
-        enum=["local", "docker"],
-        title="Backend",
-        description="Where the components run: processes of this machine, or their images",
-        section="Run",
-    ),
+    **run_params("runs/promotions", ACTIONS),
 }
 
 
