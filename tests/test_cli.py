@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,8 @@ def test_ctrl_c_ends_a_step_with_advice_and_without_a_traceback(tmp_path: Path) 
     settings = [f"--set=images={tmp_path}", f"--set=annotations={pipe}"]
     command = [*PIXCLIP, "import-coco", f"--grit={tmp_path}/grit", *settings]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    with process, pipe.open("wb"):  # opens as soon as the step reads
+    with process, pipe.open("wb"):  # opens as soon as the step opens it
+        time.sleep(1)  # between opening and reading, Python would look at the signal after reading
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 1
