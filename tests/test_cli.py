@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -61,9 +60,14 @@ def test_ctrl_c_ends_a_step_with_advice_and_without_a_traceback(tmp_path: Path) 
     os.mkfifo(pipe)  # reading it blocks: the step is in the middle of its work
     settings = [f"--set=images={tmp_path}", f"--set=annotations={pipe}"]
     command = [*PIXCLIP, "import-coco", f"--grit={tmp_path}/grit", *settings]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    with process, pipe.open("wb"):  # opens as soon as the step opens it
-        time.sleep(1)  # between opening and reading, Python would look at the signal after reading
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background inherits that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with process, pipe.open("wb"):  # opens as soon as the step reads
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 1
