@@ -28,6 +28,8 @@ def parse_settings(step: Step, settings: Mapping[str, object]) -> StepSettings:
 
 def _explain(step: Step, item: ErrorDetails) -> str:
     path = [str(part) for part in item["loc"]]
+    if not path:  # a rule about several settings says itself which and what
+        return f"{step.name}: {item['msg'].removeprefix('Value error, ')}"
     where = f"{step.name}.{'.'.join(path)}"
     if item["type"] != "extra_forbidden":
         return f"{where}: {item['msg']}, got {item['input']!r}"

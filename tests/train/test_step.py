@@ -106,7 +106,7 @@ def test_two_ranks_are_stopped_go_on_and_leave_checkpoint_curves_and_one_run(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"recipe": "huge"}, "no recipe 'huge'"),
+        ({"recipe": "huge"}, "^train: no recipe 'huge'; known are"),
         ({"stage": "x"}, "no stage 'x'; it has align, refine"),
         ({"changes": {"optimizer.lr": 1}}, "no field 'optimizer.lr'"),
         ({"changes": {"data.batch_size": 7}, "num_ranks": 2}, "must be a multiple of num_ranks=2"),

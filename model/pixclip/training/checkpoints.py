@@ -7,7 +7,6 @@
 The ranks of several machines need one file system for it.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pixclip.checksums import sha256_of
 from pixclip.distributed import num_ranks, rank
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
     _flush(draft / _rank_file(rank()))
     _wait_for_ranks()
     if rank() == 0:
-        digests = {path.name: _digest(path) for path in sorted(draft.iterdir())}
+        digests = {path.name: sha256_of(path) for path in sorted(draft.iterdir())}
         _write(draft / CHECKSUMS, json.dumps(digests, indent=1))
         shutil.rmtree(folder / name, ignore_errors=True)  # damaged, or of a run that was set back
         draft.rename(folder / name)
@@ -109,18 +109,13 @@ def _damage(path: Path) -> str:
         file = path / Path(name).name
         if not file.is_file():
             return f"{name} is missing"
-        if _digest(file) != digest:
+        if sha256_of(file) != digest:
             return f"{name} is not what was saved"
     return ""
 
 
 def _rank_file(number: int) -> str:
     return f"rank-{number:05d}.pt"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, text: str) -> None:
