@@ -124,7 +124,7 @@ def _not_worse(name: str, difference: Any, max_regression: float) -> Check:
     return Check(
         name=f"{name}: not worse than the champion",
         value=_shown(difference),
-        limit=f"interval not wholly below {-max_regression:+.4f}",
+        limit=f"interval not wholly below {0 - max_regression:+.4f}",
         passed=difference.high >= -max_regression,
         explanation=f"Candidate minus champion on the same {difference.num_samples} questions, "
         "with the 95 % interval of a paired bootstrap over images.",
