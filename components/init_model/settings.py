@@ -43,6 +43,11 @@ class InitModelSettings(StepSettings):
         False,
         description="draw the projection anew, where the recipe's embed_dim is not the weights'",
     )
+    crop_margin: float = Field(
+        0.0,
+        ge=0,
+        description="room around a mask's box in its crop (I' of eq. 4), as a share of its sides",
+    )
     seed: int = Field(0, description="seed of everything that is drawn at random")
 
     @model_validator(mode="after")

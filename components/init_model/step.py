@@ -42,7 +42,7 @@ def model_config(text_tower: Path, settings: InitModelSettings) -> "ModelConfig"
     """
     from dataclasses import replace
 
-    from pixclip.config import ARCHITECTURES, ModelConfig
+    from pixclip.config import ARCHITECTURES, ModelConfig, PreprocessConfig
     from pixclip.importers import find_format
     from pixclip.text.encoder import read_text_tower
     from pixclip.training.recipes import RECIPES
@@ -65,7 +65,7 @@ def model_config(text_tower: Path, settings: InitModelSettings) -> "ModelConfig"
         vision=vision,
         text=text,
         adaptor=recipe.adaptor,
-        preprocess=recipe.preprocess,
+        preprocess=PreprocessConfig(crop_margin=settings.crop_margin),
         name=recipe.name,
     )
 

@@ -64,6 +64,11 @@ def test_without_weights_the_recipes_model_is_drawn_at_random(text_tower, tmp_pa
     assert (tmp_path / "parent/text_tower/model.safetensors").read_bytes() == b"the language model"
 
 
+def test_the_room_around_a_crop_is_stored_with_the_model(text_tower, tmp_path, small_recipe):
+    run(text_tower, tmp_path / "parent", recipe=small_recipe, crop_margin=0.25)
+    assert load(tmp_path / "parent").preprocess.config.crop_margin == 0.25
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     text_tower, tmp_path, small_recipe
 ):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pixclip.config import ARCHITECTURES, AdaptorConfig, PreprocessConfig
+from pixclip.config import ARCHITECTURES, AdaptorConfig
 from pixclip.data.config import DataConfig
 
 LN_100 = 4.605170185988092  # see docs/decisions/0006-logit-scale.md
@@ -103,7 +103,6 @@ class Recipe:
     architecture: str  # one of pixclip.config.ARCHITECTURES
     embed_dim: int  # width of the space that images and texts share
     adaptor: AdaptorConfig = field(default_factory=AdaptorConfig)
-    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     logit_scale: float = LN_100  # natural logarithm of the factor of cosines
     stages: tuple[Stage, ...] = ()
 
