@@ -1,6 +1,7 @@
 """What callers have becomes what the model works with: an RGB image, and masks of its size."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pycocotools import mask as coco
 from pixclip.images import opaque, open_image
 from pixclip.masks import Mask, Rle, box_mask, decode_mask
 
+MAX_OUTLINE_PX = 2_000_000  # pycocotools takes some 50 bytes a pixel of outline
 ImageLike = Image.Image | npt.NDArray[np.uint8] | str | Path | bytes
 # An array or picture [H, W], an RLE (ours or COCO's), a box, a polygon or several polygons.
 RegionLike = Rle | Mapping[str, Any] | Image.Image | npt.NDArray[Any] | Sequence[Any]
@@ -52,9 +54,10 @@ def as_mask(region: RegionLike, height_px: int, width_px: int) -> Mask:
             in no such form; says which and what to do.
     """
     if isinstance(region, Rle):
-        mask = _of_rle(region, height_px, width_px)
+        _check_size((region.height_px, region.width_px), height_px, width_px)
+        mask = decode_mask(region)
     elif isinstance(region, Mapping):
-        mask = _of_rle(_as_rle(region), height_px, width_px)
+        mask = decode_mask(_as_rle(region, height_px, width_px))
     elif isinstance(region, Image.Image) or len(getattr(region, "shape", ())) > 1:
         mask = _of_array(np.asarray(region), height_px, width_px)
     else:
@@ -67,25 +70,25 @@ def as_mask(region: RegionLike, height_px: int, width_px: int) -> Mask:
     return mask
 
 
-def _as_rle(data: Mapping[str, Any]) -> Rle:
+def _as_rle(data: Mapping[str, Any], height_px: int, width_px: int) -> Rle:
     """A COCO dictionary; its counts are a string, bytes or a list of runs."""
     try:
-        (height_px, width_px), counts = data["size"], data["counts"]
+        size, counts = tuple(data["size"]), data["counts"]
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             "a run-length encoding needs `size` [height, width] and `counts`, "
             f"got {sorted(map(str, data))}"
         ) from None
-    if isinstance(counts, list):
-        if min(counts, default=0) < 0 or sum(counts) != height_px * width_px:
-            raise ValueError(f"the mask's runs do not add up to {height_px} x {width_px} pixels")
-        counts = coco.frPyObjects(dict(data), height_px, width_px)["counts"]
-    return Rle(height_px, width_px, counts if isinstance(counts, str) else counts.decode("ascii"))
-
-
-def _of_rle(rle: Rle, height_px: int, width_px: int) -> Mask:
-    _check_size((rle.height_px, rle.width_px), height_px, width_px)
-    return decode_mask(rle)
+    _check_size(size, height_px, width_px)
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii", "replace")
+    if isinstance(counts, str):
+        return Rle(height_px, width_px, counts)
+    is_runs = isinstance(counts, list) and all(isinstance(run, Integral) for run in counts)
+    if not is_runs or min(counts, default=0) < 0 or sum(counts) != height_px * width_px:
+        raise ValueError(f"the mask's runs do not add up to {height_px} x {width_px} pixels")
+    runs = coco.frPyObjects(dict(data), height_px, width_px)
+    return Rle(height_px, width_px, runs["counts"].decode("ascii"))
 
 
 def _of_array(array: npt.NDArray[Any], height_px: int, width_px: int) -> Mask:
@@ -122,8 +125,20 @@ def _of_numbers(numbers: list[Any], height_px: int, width_px: int) -> Mask:
         return _of_box(polygons[0], height_px, width_px)
     if any(len(polygon) < 6 for polygon in polygons):
         raise ValueError(f"a polygon needs three points [x, y, x, y, x, y], got {numbers}")
+    if sum(map(_outline_px, polygons)) > MAX_OUTLINE_PX:
+        raise ValueError(
+            f"the outline is longer than {MAX_OUTLINE_PX} pixels, far outside of the image of "
+            f"{width_px} x {height_px}; give the polygon in pixels of this image"
+        )
     outlines = coco.frPyObjects([p.tolist() for p in polygons], height_px, width_px)
     return np.asarray(coco.decode(coco.merge(outlines)), dtype=bool)
+
+
+def _outline_px(polygon: npt.NDArray[np.float64]) -> float:
+    """The steps that pycocotools takes along a polygon, which it closes itself."""
+    points = polygon.reshape(-1, 2)
+    sides = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1)
+    return float(sides.sum()) + len(points)
 
 
 def _of_box(box: npt.NDArray[np.float64], height_px: int, width_px: int) -> Mask:

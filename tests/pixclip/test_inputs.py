@@ -72,6 +72,10 @@ OTHER_SIZE = np.ones((WIDTH_PX, HEIGHT_PX), dtype=bool)
         (np.ones((1, HEIGHT_PX, WIDTH_PX)), "mask is 1 x 30 x 50"),
         ({"size": [HEIGHT_PX, WIDTH_PX], "counts": [5, 6]}, "do not add up"),
         ({"size": [HEIGHT_PX, WIDTH_PX], "counts": "no counts"}, "COCO mask counts"),
+        ({"size": [HEIGHT_PX, WIDTH_PX], "counts": ["1"]}, "do not add up"),
+        ({"size": [HEIGHT_PX, WIDTH_PX], "counts": None}, "do not add up"),
+        ({"size": [HEIGHT_PX, WIDTH_PX], "counts": b"\xff"}, "COCO mask counts"),
+        ({"size": ["30", None], "counts": [1]}, "made for the image it goes with"),
         ({"counts": "12"}, "needs `size`"),
         (np.zeros((HEIGHT_PX, WIDTH_PX), dtype=bool), "covers no pixel"),
         (np.full((HEIGHT_PX, WIDTH_PX), 0.3), "only 0 and 1"),
@@ -84,6 +88,9 @@ OTHER_SIZE = np.ones((WIDTH_PX, HEIGHT_PX), dtype=bool)
         ([1, 2, 3], "pairs of finite numbers"),
         ([[1, 2, 3, 4]], "three points"),
         (["a", "b", "c", "d"], "numbers"),
+        ([0, 0, 1e8, 0, 1e8, 1e8], "outline is longer"),
+        ([0, 0, 1e300, -1e300, 5, 5], "outline is longer"),
+        ([[0, 0, 9, 0, 9, 9] * 200_000], "outline is longer"),
     ],
 )
 def test_what_is_no_region_of_the_image_is_refused(region, message):
