@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from pixclip.data.errors import DataError
-from pixclip.images import ImageError, open_image
+from pixclip.images import DEFAULT_MAX_PIXELS, ImageError, open_image
 from pixclip.masks import Box, Rle
 
 
@@ -67,7 +67,8 @@ def parse_sample(shard: str, key: str, description: bytes, jpeg: bytes) -> Sampl
     """A sample from the members of its shard.
 
     Raises:
-        DataError: the description is damaged, or a mask is of another size than the image.
+        DataError: the description is damaged, a mask is of another size than the image, or the
+            image would be larger than any that is opened.
     """
     try:
         data = json.loads(description)
@@ -86,6 +87,19 @@ def parse_sample(shard: str, key: str, description: bytes, jpeg: bytes) -> Sampl
         raise DataError(
             f"shard {shard}, sample {key}: the description is damaged: {error!r}"
         ) from error
+    _check_sizes(sample)
+    return sample
+
+
+def _check_sizes(sample: Sample) -> None:
+    """Before anything is decoded: a mask of a few bytes can be as large as its size says."""
+    sides = sample.width_px, sample.height_px
+    is_image = all(isinstance(side, int) and side > 0 for side in sides)
+    if not is_image or sides[0] * sides[1] > DEFAULT_MAX_PIXELS:
+        raise DataError(
+            f"{sample.place}: no image has {sides[0]} x {sides[1]} pixels here; "
+            f"the limit is {DEFAULT_MAX_PIXELS} in all"
+        )
     for region in sample.regions:
         if (region.mask.height_px, region.mask.width_px) != (sample.height_px, sample.width_px):
             raise DataError(
@@ -93,7 +107,6 @@ def parse_sample(shard: str, key: str, description: bytes, jpeg: bytes) -> Sampl
                 f"{region.mask.width_px} x {region.mask.height_px} pixels for an image of "
                 f"{sample.width_px} x {sample.height_px}"
             )
-    return sample
 
 
 def _parse_region(data: dict[str, Any]) -> Region:

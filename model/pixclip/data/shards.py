@@ -128,6 +128,8 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, Member]]:
             yield from _members_by_tarfile(file)  # repeats what came before
             return
         name, size = header[:100].rstrip(b"\0").decode(), int(header[124:136].rstrip(b"\0 "), 8)
+        if size < 0:  # it would lead back, and around for ever
+            raise tarfile.ReadError(f"its member {name} has a negative size")
         yield name, (offset + BLOCK_BYTES, size)
         offset += BLOCK_BYTES + -(-size // BLOCK_BYTES) * BLOCK_BYTES
 

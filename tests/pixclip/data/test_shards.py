@@ -1,4 +1,5 @@
 import io
+import json
 import tarfile
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from components.pack.samples import sample_json
 from pixclip.data.errors import DataError
+from pixclip.data.samples import parse_sample
 from pixclip.data.shards import Shards, iterate_images, key_hashes
 from pixclip.data.store import Store
 from pixclip.masks import decode_mask
@@ -82,3 +84,21 @@ def test_a_sample_without_an_image_is_refused(tmp_path):
         tar.addfile(member, io.BytesIO(b"{}"))
     with pytest.raises(DataError, match="sample a: there is no jpg"):
         list(iterate_images(tmp_path, "train"))
+
+
+def test_a_member_of_negative_size_does_not_lead_around_for_ever(tmp_path):
+    member = bytearray(tarfile.TarInfo("a.jpg").tobuf(tarfile.USTAR_FORMAT))
+    member[124:136] = b"-0000001000\0"  # octal for 512 bytes back
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/00000.tar").write_bytes(bytes(member) + bytes(1024))
+    with pytest.raises(DataError, match="negative size"):
+        Shards(Store(tmp_path)).sample("train/00000.tar", 0)
+
+
+@pytest.mark.parametrize("sides", [(100_000, 100_000), (-60, -44), (60.0, 44), ("60", 44)])
+def test_a_sample_as_large_as_no_image_is_refused_before_its_masks_are_decoded(scenes, sides):
+    description = sample_json(scenes[0].rows) | {"width_px": sides[0], "height_px": sides[1]}
+    for region in description["regions"]:
+        region["mask"]["size"] = sides[::-1]
+    with pytest.raises(DataError, match="sample k: no image has"):
+        parse_sample("s", "k", json.dumps(description).encode(), scenes[0].jpeg)
