@@ -152,9 +152,17 @@ def _map_part(path: Path) -> Tensor:
 
 
 def _require_fit(folder: Path, parts: list[Tensor], places_n2: Tensor) -> None:
-    num_rows = torch.tensor([len(part) for part in parts])
-    if len(places_n2) and bool((places_n2[:, 1] >= num_rows[places_n2[:, 0].long()]).any()):
+    widths = {part.shape[1:] for part in parts}
+    if len(widths) > 1 or any(part.ndim != 2 or not part.is_floating_point() for part in parts):
         raise ValueError(
-            f"{folder}: {INDEX_NAME} points past the end of a part; the files are of different "
-            "runs: run `pixclip embed-text` again"
+            f"{folder}: the parts are no tables of numbers of one width; the files are of "
+            "different runs: run `pixclip embed-text` again"
+        )
+    num_rows = torch.tensor([len(part) for part in parts])
+    if len(places_n2) and bool(
+        (places_n2 < 0).any() or (places_n2[:, 1] >= num_rows[places_n2[:, 0].long()]).any()
+    ):
+        raise ValueError(
+            f"{folder}: {INDEX_NAME} points past the end of a part or before its start; the files "
+            "are of different runs: run `pixclip embed-text` again"
         )

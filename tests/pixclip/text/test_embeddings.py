@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pixclip.text.embeddings import MissingCaption, TextEmbeddings, caption_hash, write_part
 
@@ -62,6 +63,26 @@ def test_a_folder_without_an_index_is_refused(tmp_path):
 def test_an_index_that_points_past_a_part_is_refused(store):
     write_part(store, 1, torch.zeros(3, 4))
     with pytest.raises(ValueError, match="past the end of a part"):
+        TextEmbeddings.open(store)
+
+
+@pytest.mark.parametrize("column", ["part", "row"])
+def test_an_index_that_points_before_a_part_is_refused(store, column):
+    rows = pq.read_table(store / "index.parquet").to_pylist()
+    rows[3][column] = -1
+    pq.write_table(pa.Table.from_pylist(rows), store / "index.parquet")
+    with pytest.raises(ValueError, match="before its start"):
+        TextEmbeddings.open(store)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(30, 1), torch.zeros(30), torch.zeros(30, 4, 4), torch.zeros(30, 4).to(torch.int8)],
+    ids=["another width", "no width", "too many axes", "whole numbers"],
+)
+def test_a_part_that_is_no_table_like_the_others_is_refused(store, tensor):
+    save_file({"embeddings": tensor}, store / "00001.safetensors")
+    with pytest.raises(ValueError, match="no tables of numbers of one width"):
         TextEmbeddings.open(store)
 
 
