@@ -51,7 +51,7 @@ def train(job: Job) -> bool:
     )
     data = _open_data(job, model)
     num_steps = job.stage.num_steps or sum(map(data.num_steps, range(job.stage.num_epochs)))
-    if not num_steps:
+    if not data.num_steps(epoch=0):
         raise ValueError(
             f"the data set has no batch of {job.stage.data.batch_size} regions to train on; "
             "set data.batch_size lower"
@@ -84,12 +84,19 @@ def _fit(job: Job, engine: Engine, data: LongGrit, plan: Plan) -> int:
 
 def _open_data(job: Job, model: PixClip) -> LongGrit:
     vision = model.config.vision
+    embeddings = TextEmbeddings.open(Path(job.text_embeddings))
+    if embeddings.dim != model.config.text.embed_dim:
+        raise ValueError(
+            f"the vectors in {job.text_embeddings} have {embeddings.dim} numbers, the adaptor of "
+            f"{job.parent} takes {model.config.text.embed_dim}; embed the captions with the text "
+            "tower that the parent was made for"
+        )
     return LongGrit(
         job.longgrit,
         "train",
         Preprocess(vision.image_size_px, model.config.preprocess),
         vision.patch_size_px,
-        TextEmbeddings.open(Path(job.text_embeddings)),
+        embeddings,
         job.stage.data,
     )
 

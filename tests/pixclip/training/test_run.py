@@ -16,7 +16,13 @@ import pixclip
 from pixclip.training import run
 from pixclip.training.job import read_job, write_job
 from pixclip.training.signals import STOPPED, SaveSignals
-from tests.pixclip.training.world import NUM_STEPS, make_job, make_stage, write_world
+from tests.pixclip.training.world import (
+    NUM_STEPS,
+    make_job,
+    make_stage,
+    write_embeddings,
+    write_world,
+)
 
 ROOT = Path(__file__).parents[3]
 SPEEDS = ("samples_per_s", "data_wait_share", "memory_gb")
@@ -115,10 +121,18 @@ def test_parts_that_are_frozen_stay_bit_by_bit(world, tmp_path):
         assert torch.equal(trained[name], tensor) != name.startswith("vision.mask_embed"), name
 
 
-def test_too_few_regions_for_a_batch_are_told(world, tmp_path):
-    big = replace(make_stage(0), data=replace(make_stage().data, batch_size=600))
+@pytest.mark.parametrize("num_steps", [0, 5])
+def test_too_few_regions_for_a_batch_are_told(world, tmp_path, num_steps):
+    big = replace(make_stage(num_steps), data=replace(make_stage().data, batch_size=600))
     with pytest.raises(ValueError, match="has no batch of 600 regions"):
         run.train(make_job(world, tmp_path, stage=big))
+
+
+def test_vectors_of_another_text_tower_are_told(world, tmp_path):
+    write_embeddings(tmp_path / "vectors", ["a"], width=5)
+    job = make_job(world, tmp_path, text_embeddings=str(tmp_path / "vectors"))
+    with pytest.raises(ValueError, match="have 5 numbers, the adaptor"):
+        run.train(job)
 
 
 def test_a_job_is_read_as_it_was_written(world, tmp_path):

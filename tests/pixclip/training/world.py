@@ -34,12 +34,12 @@ def write_world(folder: Path) -> Path:
     return folder
 
 
-def write_embeddings(folder: Path, captions: list[str]) -> None:
+def write_embeddings(folder: Path, captions: list[str], width: int = TEXT_DIM) -> None:
     """Random vectors for captions, in the form of `embed_text`."""
     folder.mkdir(parents=True)
     captions = sorted(captions, key=caption_hash)
     seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in captions]
-    vectors = np.stack([np.random.default_rng(seed).normal(size=TEXT_DIM) for seed in seeds])
+    vectors = np.stack([np.random.default_rng(seed).normal(size=width) for seed in seeds])
     write_part(folder, 0, torch.from_numpy(vectors))
     rows = [
         {"caption_hash": caption_hash(text), "part": 0, "row": row, "num_tokens": 2}
