@@ -19,9 +19,9 @@ from components.kernel.run import run_step
 from components.kernel.step import load_step
 from components.tracking.registry import Registry
 from components.tracking.store import open_client
+from pixclip.evaluation.protocol import LONGGRIT_REGIONS
 
 NUM_SCENES = 40  # of three regions each
-PROTOCOL = {"protocol": "longgrit-regions/1", "protocol_digest": "p" * 64}
 
 
 FOLDER = tempfile.TemporaryDirectory(prefix="pixclip-mlflow-")  # goes with the process
@@ -79,7 +79,11 @@ def write_checkpoint(folder: Path, seed: int) -> Path:
 
 
 def write_evaluation(
-    folder: Path, checkpoint: Path, right: Sequence[bool], dataset: str = "d" * 64
+    folder: Path,
+    checkpoint: Path,
+    right: Sequence[bool],
+    dataset: str = "d" * 64,
+    protocol_digest: str = LONGGRIT_REGIONS.digest,
 ) -> Path:
     """An evaluation in which these scenes' regions are right (`right[scene]`), the others wrong."""
     folder.mkdir(parents=True)
@@ -88,7 +92,8 @@ def write_evaluation(
     numbers = {"scene_accuracy": share, "mask_to_text_r1": share, "text_to_mask_r1": share}
     weights = (checkpoint / "model.safetensors").read_bytes()
     content = {
-        **PROTOCOL,
+        "protocol": LONGGRIT_REGIONS.id,
+        "protocol_digest": protocol_digest,
         "checkpoint": hashlib.sha256(weights).hexdigest(),
         "data": {
             "dataset": dataset,

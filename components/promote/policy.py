@@ -65,13 +65,17 @@ def _not_rolled_back(candidate: Version) -> Check:
 
 
 def _protocol(content: dict[str, Any], settings: PromoteSettings) -> Check:
+    from pixclip.evaluation.protocol import LONGGRIT_REGIONS
+
     protocol = str(content.get("protocol"))
+    is_same = content["protocol_digest"] == LONGGRIT_REGIONS.digest
     return Check(
         name="protocol",
-        value=protocol,
+        value=protocol if is_same else f"{protocol}, but another definition or split",
         limit=settings.protocol,
-        passed=protocol == settings.protocol,
-        explanation="Only numbers of this protocol decide.",
+        passed=protocol == settings.protocol and is_same,
+        explanation="Only numbers of this protocol decide, on its own split "
+        f"({LONGGRIT_REGIONS.split}).",
     )
 
 
@@ -110,7 +114,8 @@ def _against(champion: Path, candidate: Path, settings: PromoteSettings) -> Iter
             name="comparable with the champion",
             value="no",
             limit="yes, unless allow_incomparable",
-            passed=settings.allow_incomparable,
+            # Not to be allowed: a metric that nobody asked, or damaged samples.
+            passed=settings.allow_incomparable and _asked_otherwise(champion, candidate),
             explanation=f"{error}.",
         )
         return
@@ -118,6 +123,15 @@ def _against(champion: Path, candidate: Path, settings: PromoteSettings) -> Iter
         yield _not_worse(name, found[name], settings.max_regression)
     if settings.must_beat:
         yield _better(settings.must_beat, found[settings.must_beat])
+
+
+def _asked_otherwise(champion: Path, candidate: Path) -> bool:
+    """Whether the two were measured on other samples or by another protocol."""
+    from pixclip.evaluation.compare import read_evaluation
+
+    old, new = read_evaluation(champion), read_evaluation(candidate)
+    is_same_data = old["data"]["dataset"] == new["data"]["dataset"]
+    return not (is_same_data and old["protocol_digest"] == new["protocol_digest"])
 
 
 def _not_worse(name: str, difference: Any, max_regression: float) -> Check:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.kernel.errors import GateError, InputError
-from components.kernel.receipts import file_sha256
 from components.kernel.step import In, Metrics, Out, step
 from components.promote.policy import Check, check_candidate
 from components.promote.report import ALREADY, KEPT, PROMOTED, Report, write_report
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from components.tracking.registry import Registry, Version
 
 REGISTRATION_NAME = "registration.json"
-EVALUATION_FOLDER, EVALUATION_NAME = "evaluation", "evaluation.json"
-EVALUATION_TAG = "evaluation_sha256"
+EVALUATION_FOLDER = "evaluation"
 POLICY_MET = "The policy was met."
 
 
@@ -115,13 +113,7 @@ def _check(
 
 def _evaluation(registry: "Registry", version: "Version", folder: Path) -> Path:
     folder.mkdir()
-    evaluation = registry.download(version, folder, EVALUATION_FOLDER)
-    if file_sha256(evaluation / EVALUATION_NAME) != version.tags.get(EVALUATION_TAG):
-        raise InputError(
-            f"the evaluation of {version.reference} is not the one it was registered with (tag "
-            f"{EVALUATION_TAG}); the store was changed: register its checkpoint again"
-        )
-    return evaluation
+    return registry.download_verified(version, folder, EVALUATION_FOLDER)
 
 
 def _metrics(report: Report) -> Metrics:

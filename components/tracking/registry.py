@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.kernel.errors import InputError
-from components.tracking.checksums import SUMS_NAME, require_sums
+from components.tracking.checksums import SUMS_NAME, read_sums, require_files
 from components.tracking.names import Reference
 from components.tracking.store import TrackingError, open_client, told_plainly
 
@@ -102,8 +102,8 @@ class Registry:
         Raises:
             TrackingError: the store lacks them or cannot be reached.
         """
-        quiet = f"cannot download {version.reference}{f' ({path})' if path else ''}"
-        with told_plainly(quiet):
+        what = f"cannot download {version.reference}{f' ({path})' if path else ''}"
+        with told_plainly(f"{what}; if its files are gone for good, delete the version in MLflow"):
             from mlflow.artifacts import download_artifacts
 
             root = self.client.get_model_version_download_uri(version.model, version.number)
@@ -117,21 +117,27 @@ class Registry:
         _require_inside(into, folder)
         return folder
 
-    def download_verified(self, version: Version, into: Path) -> Path:
-        """Bring all files of a version and check each against what was registered.
+    def download_verified(self, version: Version, into: Path, path: str = "") -> Path:
+        """Bring files as `download` does, and check each against what was registered.
 
         Raises:
             InputError: a file is missing, changed or too much.
             TrackingError: the store cannot be reached.
         """
-        folder = self.download(version, into)
         digest = version.tags.get(SUMS_TAG)
         if digest is None:
             raise InputError(
                 f"{version.reference} has no tag {SUMS_TAG}: it was not registered by "
                 f"`pixclip register`, and nothing vouches for its files ({SUMS_NAME})"
             )
-        require_sums(folder, digest)
+        folder = self.download(version, into, path)
+        sums = self.download(version, into, SUMS_NAME) if path else folder / SUMS_NAME
+        start = f"{path}/" if path else ""
+        registered = read_sums(sums, digest).items()
+        require_files(
+            folder,
+            {name.removeprefix(start): sha for name, sha in registered if name.startswith(start)},
+        )
         return folder
 
 

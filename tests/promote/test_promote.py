@@ -1,6 +1,7 @@
 """Who becomes the champion, who does not, and what is told of it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from components.kernel.run import run_step
 from components.kernel.step import load_step
 from components.tracking.names import Reference
 from components.tracking.registry import ROLLED_BACK_TAG, Registry
+from components.tracking.store import TrackingError
+from pixclip.evaluation.protocol import protocol_of
 from tests.model_registry import World
 
 
@@ -112,6 +115,29 @@ def test_numbers_of_other_samples_do_not_decide(world: World, registry: Registry
     assert numbers(registry)["champion"] == "2"
 
 
+def test_a_metric_that_nobody_asked_is_not_an_incomparable_champion(
+    world: World, registry: Registry
+) -> None:
+    promote(world, world.candidate("a", num_right=35))
+    report = promote(
+        world,
+        world.candidate("b", num_right=20),
+        allow_incomparable=True,
+        must_beat="seen_object.scene_accuracy",
+    )
+    assert failed(report) == ["comparable with the champion"]
+    assert numbers(registry)["champion"] == "1"
+
+
+def test_numbers_of_another_split_are_not_those_of_the_protocol(
+    world: World, registry: Registry
+) -> None:
+    val = protocol_of("val")
+    report = promote(world, world.candidate("a", num_right=30, protocol_digest=val.digest))
+    assert failed(report) == ["protocol"]
+    assert "champion" not in numbers(registry)
+
+
 def test_a_version_that_was_taken_back_does_not_return(world: World, registry: Registry) -> None:
     registration = world.candidate("a", num_right=30)
     registry.set_tag(Reference("pixclip", "1"), ROLLED_BACK_TAG, "<b>it lies</b>")
@@ -140,9 +166,30 @@ def test_an_evaluation_that_was_changed_in_the_store_is_not_believed(
     registration = world.candidate("a", num_right=2)
     (stored,) = world.folder.glob("tracking/artifacts/**/evaluation/evaluation.json")
     stored.write_text(stored.read_text().replace("0.05", "0.95"))
-    with pytest.raises(InputError, match="not the one it was registered with"):
+    with pytest.raises(InputError, match=r"not as registered, e\.g\. evaluation\.json"):
         promote(world, registration)
     assert "champion" not in numbers(registry)
+
+
+def test_samples_that_were_changed_in_the_store_are_not_believed(
+    world: World, registry: Registry
+) -> None:
+    promote(world, world.candidate("a", num_right=35))
+    better = next(world.folder.glob("tracking/artifacts/**/evaluation/samples.parquet"))
+    worse = world.candidate("b", num_right=20)
+    for stored in world.folder.glob("tracking/artifacts/**/evaluation/samples.parquet"):
+        stored.write_bytes(better.read_bytes())
+    with pytest.raises(InputError, match=r"not as registered, e\.g\. samples\.parquet"):
+        promote(world, worse)
+    assert numbers(registry)["champion"] == "1"
+
+
+def test_a_champion_whose_files_are_gone_is_told_with_what_to_do(world: World) -> None:
+    promote(world, world.candidate("a", num_right=20))
+    for stored in world.folder.glob("tracking/artifacts/**/evaluation"):
+        shutil.rmtree(stored)
+    with pytest.raises(TrackingError, match=r"models:/pixclip/1 .*delete the version in MLflow"):
+        promote(world, world.candidate("b", num_right=30))
 
 
 def test_a_registration_of_another_registry_is_told_of(world: World, tmp_path: Path) -> None:
