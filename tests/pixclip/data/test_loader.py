@@ -61,6 +61,16 @@ def by_region(batches):
     return found
 
 
+def test_an_image_without_a_caption_is_never_drawn_whole(tmp_path):
+    scenes = [draw_scene(number, 2) for number in range(3)]
+    for row in scenes[1].rows:
+        row["image_caption"] = " "
+    data = open_longgrit(write_longgrit(tmp_path, scenes), full_image_share=1.0)
+    (batch,) = data.batches(epoch=0)
+    is_whole = dict(zip(batch.region_ids, batch.is_full_image_B.tolist(), strict=True))
+    assert is_whole == {f"{scene}-{n:02d}": scene != 1 for scene in range(3) for n in range(2)}
+
+
 def at(tensor, place):
     return None if tensor is None else tensor[place]
 
