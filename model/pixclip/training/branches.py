@@ -4,6 +4,7 @@ Shapes: b = samples of this rank, U = their distinct images, P = patches, D = em
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,28 @@ from pixclip.preprocess import Preprocess
 from pixclip.training.config import LN_100, LossConfig
 
 Branches = tuple[Tensor, Tensor | None, Tensor | None]  # regions, crops, pooled: each [b, D]
+
+
+class _AtMostLn100(torch.autograd.Function):
+    """The smaller of a value and ln 100; a value beyond it learns to come back, never to go on.
+
+    A plain clamp gives no gradient there: one step too far, and the scale would stay for ever.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.save_for_backward(value)
+        return value.clamp(max=LN_100)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (value,) = ctx.saved_tensors
+        return torch.where(value > LN_100, gradients[0].clamp(min=0), gradients[0])
+
+
+def _bounded(log_scale: Tensor) -> Tensor:
+    bounded: Tensor = _AtMostLn100.apply(log_scale)  # type: ignore[no-untyped-call]
+    return bounded
 
 
 class ThreeBranches(nn.Module):
@@ -52,7 +75,7 @@ class ThreeBranches(nn.Module):
     def _scale(self) -> Tensor:
         log_scale = self.model.logit_scale
         # A scale that learns is bounded as in CLIP; one that is frozen is what it is.
-        return (log_scale.clamp(max=LN_100) if log_scale.requires_grad else log_scale).exp()
+        return (_bounded(log_scale) if log_scale.requires_grad else log_scale).exp()
 
     def _visual(self, batch: Batch) -> Branches:
         size = self.micro_batch_size

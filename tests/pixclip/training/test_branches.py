@@ -78,6 +78,19 @@ def test_a_branch_without_weight_is_not_computed():
     assert losses.total == losses.cl > 0
 
 
+@pytest.mark.parametrize("beyond", [-1.0, 1.0])
+def test_a_learned_scale_beyond_its_bound_learns_to_come_back(beyond):
+    model, batch = small_model(), random_batch()
+    with torch.no_grad():
+        model.logit_scale.fill_(LN_100 + beyond)
+    losses = ThreeBranches(model, OPTIONS)(batch)
+    losses.total.backward()
+    assert model.logit_scale.grad.item() > 0, "random embeddings call for a smaller scale"
+    model.logit_scale.grad = None
+    (-ThreeBranches(model, OPTIONS)(batch).total).backward()
+    assert (model.logit_scale.grad.item() < 0) == (beyond < 0), "never further up"
+
+
 def test_a_frozen_scale_is_used_as_it_is_and_a_learned_one_is_bounded():
     model, batch = small_model(), random_batch()
     branches = ThreeBranches(model, OPTIONS)
