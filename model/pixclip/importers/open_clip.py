@@ -20,10 +20,11 @@ def open_clip_facts(settings: Mapping[str, Any], _config: VisionConfig) -> Facts
     model = settings.get("model_cfg")
     if model is None:
         return Facts(layer_norm_eps=1e-5)
-    vision = model["vision_cfg"]
+    vision = model.get("vision_cfg", {})
+    width = vision.get("width")  # towers of timm and ResNets have none
     return Facts(
         activation="quick_gelu" if model.get("quick_gelu", False) else "gelu",
-        num_heads=vision["width"] // vision.get("head_width", 64),
+        num_heads=width and width // vision.get("head_width", 64),
         layer_norm_eps=1e-5,
     )
 

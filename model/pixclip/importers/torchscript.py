@@ -79,6 +79,7 @@ class Reader(pickle.Unpickler):
     def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(file)
         self.archive, self.folder = archive, folder
+        self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name of the archive stands for here; called by the pickle machine."""
@@ -99,9 +100,19 @@ class Reader(pickle.Unpickler):
         kind, dtype, number, _location, size = key
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not str(number).isdigit():
             raise NotAllowed(f"a stored object that is no storage of numbers: {key}")
-        content = bytearray(self.archive.read(f"{self.folder}/{number}"))
-        if len(content) != size * dtype.itemsize:
-            raise NotAllowed(f"storage {number} of {len(content)} bytes, {size} numbers expected")
+        if number not in self.storages:
+            self.storages[number] = self._read_storage(number, dtype, size)
+        return self.storages[number]
+
+    def _read_storage(self, number: str, dtype: torch.dtype, size: int) -> Tensor:
+        member = self.archive.getinfo(f"{self.folder}/{number}")
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise NotAllowed(f"storage {number} is compressed, which torch never does")
+        if member.file_size != size * dtype.itemsize:
+            raise NotAllowed(
+                f"storage {number} of {member.file_size} bytes, {size} numbers expected"
+            )
+        content = bytearray(self.archive.read(member))
         return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
 
 

@@ -77,16 +77,14 @@ def fit(
             problems.append(f"missing: {target} needs more than {keys}")
         elif target not in state:
             problems.append(f"unexpected: {keys} {_shape(tensors[0])}, the model has no {target}")
+        elif _joint_shape(tensors) != [*state[target].shape]:
+            # Before any number is read: a view that repeats itself can be larger than memory.
+            shapes = " + ".join(map(_shape, tensors))
+            problems.append(f"shape: {keys} {shapes}, {target} is {_shape(state[target])}")
         elif not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in tensors):
             problems.append(f"not finite numbers: {keys} ({tensors[0].dtype})")
-        elif len({tensor.shape[1:] for tensor in tensors}) > 1:
-            problems.append(f"shapes: {keys} do not fit each other")
         else:
             values[target] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
-            if values[target].shape != state[target].shape:
-                problems.append(
-                    f"shape: {keys} {_shape(values[target])}, {target} is {_shape(state[target])}"
-                )
     return values, problems
 
 
@@ -117,6 +115,15 @@ def compare_depth(targets: Iterable[str], state: Iterable[str]) -> Iterator[str]
 def _num_blocks(names: Iterable[str]) -> int:
     blocks = (name.split(".")[2] for name in names if name.startswith("vision.blocks."))
     return len(set(blocks))
+
+
+def _joint_shape(tensors: list[Tensor]) -> list[int] | None:
+    """The shape of tensors put below each other; `None` if they do not fit."""
+    if len(tensors) == 1:
+        return [*tensors[0].shape]
+    if len({tensor.shape[1:] for tensor in tensors}) > 1 or not tensors[0].ndim:
+        return None
+    return [sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:]]
 
 
 def _shape(tensor: Tensor) -> str:

@@ -1,5 +1,6 @@
 """Weights of every public format become the same model again, or are refused with every reason."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -172,6 +173,20 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     torch.save(weights, tmp_path / "weights.pt")
     with pytest.raises(WeightsRefused, match=r"not finite numbers: visual.ln_post.bias"):
         import_weights(model, tmp_path / "weights.pt", "openai")
+
+
+def test_a_view_larger_than_memory_is_refused_by_its_shape(tmp_path):
+    torch.save({"visual.class_embedding": torch.zeros(1).expand(10**13)}, tmp_path / "weights.pt")
+    with pytest.raises(WeightsRefused, match=r"visual.class_embedding \[10000000000000\]"):
+        import_weights(build(CLIP), tmp_path / "weights.pt", "openai")
+
+
+def test_the_description_of_another_kind_of_tower_is_no_reason_to_fail(tmp_path):
+    write(tmp_path / "weights.pt", "timm")
+    description = {"model_cfg": {"vision_cfg": {"timm_model_name": "eva02_base_patch16_clip_224"}}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(description))
+    with pytest.raises(WeightsRefused, match="its keys are those of 'timm'"):
+        import_weights(build(CLIP), tmp_path / "weights.pt", "open_clip")
 
 
 def test_two_keys_for_one_tensor_are_refused(tmp_path):

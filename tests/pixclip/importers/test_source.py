@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -108,11 +109,30 @@ def test_a_torchscript_archive_gives_its_state_dict(kind, tmp_path):
 
 
 def test_a_torchscript_archive_with_a_foreign_name_is_refused_and_runs_nothing(tmp_path):
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "clip.pt", "w") as archive:
         archive.writestr("clip/constants.pkl", pickle.dumps(()))
         archive.writestr("clip/data.pkl", pickle.dumps(Bomb(tmp_path / "boom")))
     with pytest.raises(WeightsRefused, match=r"the name \w+.mkdir"):
         read_source(tmp_path / "clip.pt")
     assert not (tmp_path / "boom").exists()
+
+
+def test_a_torchscript_archive_that_leads_around_is_refused(tmp_path):
+    around = b"c__torch__\nAround\n)\x81q\x00}X\x02\x00\x00\x00meh\x00sb."
+    with zipfile.ZipFile(tmp_path / "clip.pt", "w") as archive:
+        archive.writestr("clip/constants.pkl", pickle.dumps(()))
+        archive.writestr("clip/data.pkl", around)
+    with pytest.raises(WeightsRefused, match="RecursionError"):
+        read_source(tmp_path / "clip.pt")
+
+
+def test_a_compressed_storage_is_refused_before_it_is_unpacked(tmp_path):
+    torch.jit.save(torch.jit.script(Small()), tmp_path / "clip.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "clip.pt") as source,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for member in source.infolist():
+            bomb.writestr(member.filename, source.read(member))
+    with pytest.raises(WeightsRefused, match="is compressed"):
+        read_source(tmp_path / "bomb.pt")
