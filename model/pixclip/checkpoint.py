@@ -100,9 +100,10 @@ def load(
     verify(folder, {name: sums[name] for name in sums if not is_text[name]})
     text_sums = {name: sums[name] for name in sums if is_text[name]}
     open_text = partial(_open_text_tower, folder, text_sums) if text_sums else None
+    config, weights = _read_config(folder), _read_weights(folder / WEIGHTS_NAME)
+    _require_size(folder / WEIGHTS_NAME, config, weights)
     with torch.device("meta"):  # no memory, no random numbers: every weight is replaced
-        model = PixClip(_read_config(folder), open_text)
-    weights = _read_weights(folder / WEIGHTS_NAME)
+        model = PixClip(config, open_text)
     _require_same_tensors(folder / WEIGHTS_NAME, model.state_dict(), weights)
     wanted = dtype or torch.float32
     model.load_state_dict({n: w.to(wanted) for n, w in weights.items()}, strict=True, assign=True)
@@ -136,6 +137,20 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is no safetensors file ({error}); pickles and other formats are never read"
         ) from None
+
+
+def _require_size(path: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Before the model is built: a few bytes of configuration can ask for more than there is."""
+    name, num_positions = "vision.position_embedding", config.vision.grid**2 + 1
+    num_layers = config.vision.num_layers + config.adaptor.num_layers
+    if name not in weights or weights[name].shape[:1] != (num_positions,):
+        found = list(weights[name].shape) if name in weights else "missing"
+        problem = f"{name} is {found}, not [{num_positions}, {config.vision.width}]"
+    elif num_layers > len(weights):
+        problem = f"there are {len(weights)} tensors for {num_layers} layers"
+    else:
+        return
+    raise CheckpointError(f"{path} does not hold the weights of {CONFIG_NAME}: {problem}")
 
 
 def _require_same_tensors(

@@ -5,6 +5,7 @@ elsewhere, so training and inference cannot differ.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -14,6 +15,14 @@ from typing import Any, Literal
 # OpenAI CLIP's pixel statistics (https://github.com/openai/CLIP), which EVA-CLIP uses too.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def _require(section: str, config: Any, names: tuple[str, ...], least: float) -> None:
+    for name in names:
+        value = getattr(config, name)
+        values = value if isinstance(value, tuple) else (value,)
+        if not all(least <= number < math.inf for number in values):
+            raise ValueError(f"{section}.{name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +43,9 @@ class VisionConfig:
     rope_grid: int = 16  # eva02: side of the patch grid that positions were pretrained on
 
     def __post_init__(self) -> None:
+        sides = ("image_size_px", "patch_size_px", "width", "num_layers", "num_heads", "mlp_width")
+        _require("vision", self, (*sides, "embed_dim", "rope_grid"), 1)
+        _require("vision", self, ("layer_norm_eps",), 0)
         if self.image_size_px % self.patch_size_px:
             raise ValueError(
                 f"vision.image_size_px must be a multiple of patch_size_px={self.patch_size_px}, "
@@ -43,7 +55,6 @@ class VisionConfig:
             raise ValueError(
                 f"vision.width must be a multiple of num_heads={self.num_heads}, got {self.width}"
             )
-
         if (self.kind == "eva02") != (self.activation == "swiglu"):
             raise ValueError(
                 "vision.activation must be swiglu for kind eva02 and for no other, "
@@ -72,6 +83,9 @@ class TextConfig:
     # Tokens of one forward pass. Part of the model: rounding depends on the shape of a pass.
     tokens_per_pass: int = 512
 
+    def __post_init__(self) -> None:
+        _require("text", self, ("embed_dim", "max_tokens", "tokens_per_pass"), 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptorConfig:
@@ -79,6 +93,10 @@ class AdaptorConfig:
 
     num_layers: int = 4
     expansion: int = 2  # width inside a block, in widths of the language model
+
+    def __post_init__(self) -> None:
+        _require("adaptor", self, ("num_layers",), 0)
+        _require("adaptor", self, ("expansion",), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +108,11 @@ class PreprocessConfig:
     mask_mean: float = 0.5  # AlphaCLIP's: inside becomes +1.92, outside -1.92
     mask_std: float = 0.26
     crop_margin: float = 0.0  # around a mask's box for I', as a share of its sides
+
+    def __post_init__(self) -> None:
+        _require("preprocess", self, ("mean", "mask_mean"), -1e6)
+        _require("preprocess", self, ("std", "mask_std"), 1e-6)  # it is divided by
+        _require("preprocess", self, ("crop_margin",), 0)
 
 
 @dataclass(frozen=True, kw_only=True)

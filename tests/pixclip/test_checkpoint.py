@@ -85,6 +85,27 @@ def test_a_loaded_model_reads_texts_through_its_own_text_tower(folder):
     torch.testing.assert_close(model.encode_text(TEXTS[1])[0], embeddings[1], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        (
+            "vision",
+            {"image_size_px": 8_000_000},
+            r"position_embedding is \[17, 32\], not \[10000000",
+        ),
+        ("vision", {"num_layers": 10**9}, "tensors for 1000000001 layers"),
+        ("adaptor", {"num_layers": 10**9}, "tensors for 1000000002 layers"),
+    ],
+)
+def test_a_configuration_cannot_ask_for_more_than_its_weights_hold(
+    folder, section, change, message
+):
+    change_json(folder / "config.json", lambda config: config[section].update(change))
+    seal(folder)
+    with pytest.raises(CheckpointError, match=message):
+        pixclip.load(folder)
+
+
 def test_half_precision_weights_load_as_float32_unless_asked_otherwise(tmp_path):
     save_checkpoint(tmp_path / "saved", tiny_model().to(torch.bfloat16))
     assert {p.dtype for p in pixclip.load(tmp_path / "saved").parameters()} == {torch.float32}
