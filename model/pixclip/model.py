@@ -78,11 +78,16 @@ class PixClip(nn.Module):
             return torch.empty(0, self.vision.config.embed_dim)
         pooled_mE = self._text().encode(texts)
         with self._inference():
-            return self.embed_pooled(pooled_mE.to(self.logit_scale.device)).float().cpu()
+            return self.embed_pooled(pooled_mE.to(self.logit_scale.device)).cpu()
 
     def embed_pooled(self, pooled_BE: Tensor) -> Tensor:
-        """L2-normalised embeddings [B, D] of what the language model made of texts, [B, E]."""
-        return F.normalize(self.adaptor(pooled_BE), dim=-1)
+        """L2-normalised embeddings [B, D] of what the language model made of texts, [B, E].
+
+        In float32 at least: rounded to bfloat16, they would no longer be of length 1.
+        """
+        embeddings_BD = self.adaptor(pooled_BE)
+        dtype = torch.promote_types(embeddings_BD.dtype, torch.float32)
+        return F.normalize(embeddings_BD.to(dtype), dim=-1)
 
     def similarity(self, images_nD: Tensor, texts_mD: Tensor) -> Tensor:
         """Cosine of every region with every text, [n, m] (paper, eq. 2)."""
@@ -107,7 +112,10 @@ class PixClip(nn.Module):
     def _prepare_image(
         self, number: int, image_like: ImageLike, regions: list[RegionLike | None]
     ) -> Iterator[Prepared]:
-        image = as_image(image_like)
+        try:
+            image = as_image(image_like)
+        except ValueError as error:
+            raise ValueError(f"image {number}: {error}") from error
         pixels_CHW = self.preprocess.image(image)
         for place, region in enumerate(regions):
             if region is None:

@@ -1,5 +1,6 @@
 """Regions in every form become embeddings that depend on nothing but the region."""
 
+import copy
 import subprocess
 import sys
 
@@ -124,6 +125,11 @@ def test_a_mask_that_does_not_fit_is_refused_with_its_place(model):
         model.encode_image(picture(0), (100, 100, 110, 110))
 
 
+def test_an_image_that_cannot_be_read_is_refused_with_its_place(model):
+    with pytest.raises(ValueError, match="image 1: not_an_image"):
+        model.encode_image([picture(0), b"no image"])
+
+
 def test_masks_that_cannot_be_matched_with_images_are_refused(model):
     with pytest.raises(ValueError, match="2 images came with 1 entries of masks"):
         model.encode_image([picture(0), picture(1)], [BOX])
@@ -151,6 +157,13 @@ def test_pooled_texts_become_normalised_embeddings_that_can_be_trained(model):
     embeddings = model.embed_pooled(torch.randn(3, 16))
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
     assert embeddings.requires_grad
+
+
+def test_texts_have_length_one_also_where_weights_are_rounded(model):
+    rounded = copy.deepcopy(model).to(torch.bfloat16)
+    embeddings = rounded.embed_pooled(torch.randn(3, 16))
+    assert embeddings.dtype == torch.float32
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
 
 
 def test_similarity_is_the_cosine_whatever_the_lengths(model):
