@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from components.kernel.credentials import without_credentials
+
 
 class PipelineError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error this project raises on purpose; its message shows no password."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_credentials(message))
 
 
 class InputError(PipelineError):

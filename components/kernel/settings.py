@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from components.kernel.credentials import places_of_credentials
 from components.kernel.errors import SettingsError
 from components.kernel.step import STEP_NAMES, Step, StepSettings
 
@@ -17,13 +18,30 @@ def parse_settings(step: Step, settings: Mapping[str, object]) -> StepSettings:
     """Validated settings of a step.
 
     Raises:
-        SettingsError: names `step.field`, the rule and the value.
+        SettingsError: names `step.field`, the rule and the value, but no password.
     """
+    refuse_credentials(settings, step.name)
     try:
         return step.settings_type.model_validate(dict(settings))
     except ValidationError as error:
         failures = [_explain(step, item) for item in error.errors()]
         raise SettingsError("; ".join(failures)) from None
+
+
+def refuse_credentials(settings: Mapping[str, object], name: str) -> None:
+    """Refuse settings that hold a password or token inside an address.
+
+    Raises:
+        SettingsError: names them without their values.
+    """
+    places = list(places_of_credentials(dict(settings), name))
+    if places:
+        raise SettingsError(
+            f"{', '.join(places)}: the address holds a user or password, and settings are written "
+            "into receipts, pipelines and MLflow; leave it out and give it by Git's credential "
+            "helper, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or a secret of the "
+            "cluster"
+        )
 
 
 def _explain(step: Step, item: ErrorDetails) -> str:

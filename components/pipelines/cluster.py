@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.kernel.errors import SettingsError
+from components.kernel.settings import refuse_credentials
 from components.kernel.state import VARIABLE as STATE_VARIABLE
 from components.kernel.step import Step
 
@@ -92,7 +93,7 @@ def read_cluster(path: Path | None) -> ClusterSettings:
         return ClusterSettings()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return ClusterSettings.model_validate(content)
+        cluster = ClusterSettings.model_validate(content)
     except OSError as error:
         raise SettingsError(f"cannot read the cluster file {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
@@ -103,6 +104,8 @@ def read_cluster(path: Path | None) -> ClusterSettings:
             for item in error.errors()
         ]
         raise SettingsError(f"{path}: {'; '.join(wrong)}") from None
+    refuse_credentials(content, path.stem)
+    return cluster
 
 
 def place(task: Any, step: Step | None, cluster: ClusterSettings) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.kernel.credentials import without_credentials
 from components.kernel.errors import PipelineError
 from components.kernel.settings import merge
 from components.runners.plan import Overrides
@@ -44,7 +45,7 @@ class Host:
         try:
             self._client: Any = kfp.Client(host=self.url, namespace=namespace)
         except (HTTPError, RuntimeError, OSError) as error:
-            raise HostError(f"cannot reach Kubeflow Pipelines at {url}: {error}") from error
+            raise HostError(f"cannot reach Kubeflow Pipelines at {url}: {error}") from None
 
     def upload(self, package: Path, name: str, version: str) -> str:
         """Bring a compiled pipeline as a new version, and give the version's id.
@@ -94,7 +95,7 @@ class Host:
                 )
         except ApiException as error:
             raise _told(error, f"run of {name} on {self.url}") from error
-        url = f"{self.url}/#/runs/details/{run.run_id}"
+        url = f"{without_credentials(self.url)}/#/runs/details/{run.run_id}"
         return HostRun(run.run_id, str(version.display_name), url)
 
     def wait(self, run_id: str, say: Callable[[str], None], poll_s: float = POLL_S) -> None:

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
@@ -35,7 +34,7 @@ def bring_version(repository: str, revision: str, name: str, target: Path) -> di
     remove(target)  # `dvc get` begins anew
     _dvc("get", "--rev", commit, "--out", str(target), repository, name)
     return {
-        "repository": without_credentials(repository),
+        "repository": repository,
         "revision": revision,
         "git_commit": commit,
         "name": name,
@@ -59,17 +58,9 @@ def find_commit(repository: str, revision: str) -> str:
     if f"refs/tags/{revision}" in found:
         return found[f"refs/tags/{revision}"]
     raise InputError(
-        f"{without_credentials(repository)} has no branch or tag '{revision}'; "
+        f"{repository} has no branch or tag '{revision}'; "
         "a commit must be given with all its 40 digits"
     )
-
-
-def without_credentials(repository: str) -> str:
-    """An address without the user and the password that may stand in it."""
-    parts = urlsplit(repository)
-    if "@" not in parts.netloc or parts.scheme == "ssh":
-        return repository
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _digest(repository: str, commit: str, name: str) -> str:

@@ -7,7 +7,6 @@ working folder; the artifacts of a database file lie beside it.
 import fcntl
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +44,8 @@ def told_plainly(what: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        raise TrackingError(f"{what}: {error}") from error
+        # Without its cause: a traceback would show the password that an address may hold.
+        raise TrackingError(f"{what}: {error}") from None
 
 
 def quieten() -> None:
@@ -75,11 +75,6 @@ def database_path(uri: str) -> Path | None:
     return Path(unquote(uri.removeprefix(SQLITE))) if uri.startswith(SQLITE) else None
 
 
-def without_password(uri: str) -> str:
-    """The address as it may be shown."""
-    return re.sub(r"//[^/@]*@", "//***@", uri)
-
-
 def open_client(tracking_uri: str) -> Any:
     """MLflow's client of that address (`""`: the default); a database file is made if missing.
 
@@ -91,7 +86,7 @@ def open_client(tracking_uri: str) -> Any:
     from mlflow import MlflowClient
 
     uri = resolve_uri(tracking_uri)
-    with told_plainly(f"cannot open {without_password(uri)}"), _alone_at_first(database_path(uri)):
+    with told_plainly(f"cannot open {uri}"), _alone_at_first(database_path(uri)):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)  # makes or checks the tables
     return client

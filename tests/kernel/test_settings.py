@@ -38,6 +38,22 @@ def test_every_bad_setting_is_told_at_once():
         parse_settings(brew, {"cups": "many", "label": 7})
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["https://ada:hunter2@git.example/x", "http://hunter2@host", "postgresql://a:hunter2@db/x"],
+)
+def test_a_password_in_a_setting_is_refused_and_told_nowhere(address):
+    with pytest.raises(SettingsError, match=r"^brew\.label: the address holds") as caught:
+        parse_settings(brew, {"label": address})
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in str(SettingsError(f"cannot reach '{address}'"))
+
+
+@pytest.mark.parametrize("text", ["ssh://git@host/x", "git@host:x", "s3://b/a@c", "http://h/@x"])
+def test_an_address_without_a_password_is_taken(text):
+    assert parse_settings(brew, {"label": text}).label == text
+
+
 def test_a_whole_number_that_came_back_as_a_float_is_taken():
     assert parse_settings(brew, {"cups": 3.0}).cups == 3
 

@@ -141,6 +141,15 @@ def test_secrets_come_by_name_and_no_value_stands_in_the_file(text, monkeypatch)
     assert "secretName: pixclip-s3" in text
 
 
+def test_a_password_in_the_settings_or_the_cluster_file_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match=r"resolve_data\.repository: the address holds"):
+        compiled(resolve_data={"repository": "https://ada:hunter2@git.example/x.git"})
+    path = tmp_path / "cluster.yaml"
+    path.write_text("environment: {MLFLOW_TRACKING_URI: 'https://ada:hunter2@mlflow'}\n")
+    with pytest.raises(SettingsError, match=r"cluster\.environment\.MLFLOW_TRACKING_URI: "):
+        read_cluster(path)
+
+
 def test_without_a_volume_no_state_is_kept_between_attempts():
     text = compiled(ClusterSettings())
     assert "PIXCLIP_STATE_FOLDER" not in text

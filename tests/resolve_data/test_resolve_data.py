@@ -14,7 +14,7 @@ from components.kernel.receipts import read_receipt
 from components.kernel.run import is_published, run_step
 from components.kernel.step import load_step
 from components.resolve_data.step import resolve_data
-from components.resolve_data.versions import find_commit, without_credentials
+from components.resolve_data.versions import find_commit
 from tests.packed import make_longgrit
 
 
@@ -131,7 +131,8 @@ def test_an_s3_prefix_is_fetched(published, s3_endpoint, tmp_path):
     assert content(tmp_path / "data") == content(published.folders[0])
 
 
-def test_a_password_in_an_address_is_not_written_down():
-    address = "https://ada:secret@git.example/data.git"
-    assert without_credentials(address) == "https://git.example/data.git"
-    assert without_credentials("runs/repository") == "runs/repository"
+def test_a_password_in_an_address_is_refused_and_not_told(tmp_path):
+    address = "https://ada:hunter2@git.example/data.git"
+    with pytest.raises(SettingsError, match=r"^resolve_data\.repository: .*") as refused:
+        bring(tmp_path / "data", repository=address)
+    assert "hunter2" not in str(refused.value)
