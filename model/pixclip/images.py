@@ -81,6 +81,8 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def opaque(image: Image.Image) -> Image.Image:
     """The image in RGB; colours hidden under full transparency do not come to light."""
+    if image.mode.startswith("I;16"):  # Pillow's own conversion clips all above 255 to white
+        image = image.convert("I").point(lambda value: value / 257).convert("L")
     if image.has_transparency_data:
         pixels = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), pixels).convert("RGB")

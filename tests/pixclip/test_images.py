@@ -37,6 +37,15 @@ def png_that_claims(width_px: int, height_px: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
+@pytest.mark.parametrize("byte_order", ["<u2", ">u2"])
+def test_a_picture_of_sixteen_bits_keeps_its_greys(byte_order):
+    greys = np.arange(256, dtype=np.uint8)[None].repeat(2, 0)
+    wide = Image.fromarray((greys.astype(np.uint16) * 257).astype(byte_order))
+    assert wide.mode.startswith("I;16")
+    for form in ("PNG", "TIFF"):
+        assert np.array_equal(np.asarray(open_image(encoded(wide, form)))[..., 0], greys)
+
+
 def reason_of(data: bytes, **options: int) -> str:
     with pytest.raises(ImageError) as caught:
         open_image(data, **options)
