@@ -1,6 +1,7 @@
 """What callers have becomes what the model works with: an RGB image, and masks of its size."""
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ def as_mask(region: RegionLike, height_px: int, width_px: int) -> Mask:
         mask = decode_mask(_as_rle(region, height_px, width_px))
     elif isinstance(region, Image.Image) or len(getattr(region, "shape", ())) > 1:
         mask = _of_array(np.asarray(region), height_px, width_px)
+    elif isinstance(region, str | bytes | Path) or not isinstance(region, Iterable):
+        raise ValueError(
+            f"a region is an array, a picture, an RLE, a box or polygons, got {region!r}; "
+            "a mask in a file is opened first: PIL.Image.open(path)"
+        )
     else:
         mask = _of_numbers(list(region), height_px, width_px)
     if not mask.any():
@@ -92,6 +98,8 @@ def _as_rle(data: Mapping[str, Any], height_px: int, width_px: int) -> Rle:
 
 
 def _of_array(array: npt.NDArray[Any], height_px: int, width_px: int) -> Mask:
+    if array.ndim == 2 and array.shape[1] == 4 != width_px:
+        raise ValueError(f"an array of {len(array)} boxes is no mask; give them as list(boxes)")
     _check_size(array.shape, height_px, width_px)
     if array.dtype == np.bool_:
         # Pillow's true is the byte 255; compared, it becomes 1, which areas are summed of.
@@ -120,11 +128,17 @@ def _of_numbers(numbers: list[Any], height_px: int, width_px: int) -> Mask:
     except (TypeError, ValueError):
         polygons = []
     if not polygons or any(not len(p) or len(p) % 2 or not np.isfinite(p).all() for p in polygons):
-        raise ValueError(f"a box or polygon must be pairs of finite numbers, got {numbers}")
+        raise ValueError(
+            f"a box or polygon must be pairs of finite numbers, got {reprlib.repr(numbers)}"
+        )
     if is_flat and len(numbers) == 4:
         return _of_box(polygons[0], height_px, width_px)
+    if any(len(polygon) > 8 and np.isin(polygon, (0, 1)).all() for polygon in polygons):
+        raise ValueError("a mask in nested lists is read as polygons; give numpy.array(mask)")
     if any(len(polygon) < 6 for polygon in polygons):
-        raise ValueError(f"a polygon needs three points [x, y, x, y, x, y], got {numbers}")
+        raise ValueError(
+            f"a polygon needs three points [x, y, x, y, x, y], got {reprlib.repr(numbers)}"
+        )
     if sum(map(_outline_px, polygons)) > MAX_OUTLINE_PX:
         raise ValueError(
             f"the outline is longer than {MAX_OUTLINE_PX} pixels, far outside of the image of "

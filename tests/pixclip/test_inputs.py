@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +92,12 @@ OTHER_SIZE = np.ones((WIDTH_PX, HEIGHT_PX), dtype=bool)
         ([0, 0, 1e8, 0, 1e8, 1e8], "outline is longer"),
         ([0, 0, 1e300, -1e300, 5, 5], "outline is longer"),
         ([[0, 0, 9, 0, 9, 9] * 200_000], "outline is longer"),
+        ("mask.png", "opened first"),
+        (Path("mask.png"), "opened first"),
+        (7, "a box or polygons, got 7"),
+        (np.zeros((2, 4)), r"2 boxes .* list\(boxes\)"),
+        ([[0, 1] * 25] * HEIGHT_PX, "numpy.array"),
+        ([1.5] * 999, r"^.{0,120}$"),
     ],
 )
 def test_what_is_no_region_of_the_image_is_refused(region, message):
