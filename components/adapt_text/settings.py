@@ -69,6 +69,11 @@ class AdaptTextSettings(StepSettings):
         description="folder, or name on the Hugging Face Hub, of a causal model (safetensors)",
     )
     revision: str = Field("main", description="commit of the model; pin one for a real tower")
+    num_layers: int = Field(
+        0,
+        ge=0,
+        description="lowest layers of the model that are kept, for speed; 0 keeps all",
+    )
     text: TextSettings = TextSettings()
     masked_tokens: MaskedTokensSettings = MaskedTokensSettings()
     contrast: ContrastSettings = ContrastSettings()

@@ -20,7 +20,14 @@ from pixclip.text.encoder import TextEncoder
 from pixclip.text.language_model import open_language_model
 
 CaptionPairs = tuple[list[str], list[str]]  # short and long captions, row by row
-SAME_IN_JOB = ("base_model", "revision", "precision", "gradient_checkpointing", "seed")
+SAME_IN_JOB = (
+    "base_model",
+    "revision",
+    "num_layers",
+    "precision",
+    "gradient_checkpointing",
+    "seed",
+)
 SECTIONS = ("text", "masked_tokens", "contrast", "lora")
 JOB_NAME = "job.json"
 
@@ -61,6 +68,7 @@ def measure_base(settings: AdaptTextSettings, pairs: CaptionPairs) -> dict[str, 
             revision=settings.revision,
             with_head=False,
             dtype=torch.float32 if device == "cpu" else torch.bfloat16,
+            num_layers=settings.num_layers,
         ).to(device)
         tokenizer = AutoTokenizer.from_pretrained(settings.base_model, revision=settings.revision)
     except (OSError, ValueError) as error:

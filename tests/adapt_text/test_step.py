@@ -31,6 +31,7 @@ def test_a_tower_is_made_measured_and_its_curves_are_in_mlflow(longgrit, tmp_pat
     tracking_uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     settings = {
         "base_model": str(base),
+        "num_layers": 1,
         "masked_tokens": {"num_steps": 2, "batch_size": 4},
         "contrast": {"num_steps": 3, "batch_size": 4, "lr": 0.01},
         "text": {"max_tokens": 48},
@@ -46,6 +47,7 @@ def test_a_tower_is_made_measured_and_its_curves_are_in_mlflow(longgrit, tmp_pat
     assert (config.embed_dim, config.max_tokens) == (WIDTH, 48)
     assert provenance["base_model"] == "base"
     assert provenance["adaptation"]["contrast"]["num_steps"] == 3
+    assert provenance["num_layers"] == 1
     encoder = TextEncoder.open(tower)
     assert encoder.encode(["a dog"]).shape == (1, WIDTH)
     assert not (tower / "_work").exists()

@@ -11,15 +11,21 @@ from torch import Tensor
 
 
 def open_language_model(
-    source: str | Path, *, revision: str = "main", with_head: bool, dtype: torch.dtype | None = None
+    source: str | Path,
+    *,
+    revision: str = "main",
+    with_head: bool,
+    dtype: torch.dtype | None = None,
+    num_layers: int = 0,
 ) -> Any:
     """The model at `source` (a folder or a name on the Hugging Face Hub), reading both ways.
 
     Only safetensors are read and no code of the model's repository is run. `dtype` None keeps the
-    checkpoint's own.
+    checkpoint's own. `num_layers` keeps the lowest layers only; 0 keeps all.
 
     Raises:
-        ValueError: weights are missing or do not fit, or the model still reads one way only.
+        ValueError: weights are missing or do not fit, the model still reads one way only, or it
+            has fewer layers than `num_layers`.
         OSError: there is no such model.
     """
     from transformers import AutoModel, AutoModelForCausalLM
@@ -37,6 +43,8 @@ def open_language_model(
     except SafetensorError as error:
         raise ValueError(f"the weights of {source} are damaged: {error}") from None
     _require_complete(source, report)
+    if num_layers:
+        _keep_lowest_layers(model, num_layers)
     model.config.is_causal = False  # saved: transformers itself then builds masks for both ways
     model.config.use_cache = False
     _require_both_ways(model)
@@ -54,6 +62,17 @@ def read_both_ways(body: Any, ids_BN: Tensor, is_token_BN: Tensor) -> Tensor:
     output = body(input_ids=ids_BN, attention_mask=sees_B1NN, use_cache=False)
     hidden_BNE: Tensor = output.last_hidden_state
     return hidden_BNE
+
+
+def _keep_lowest_layers(model: Any, num_layers: int) -> None:
+    """Drop the upper layers, in the configuration too; the norm after the last layer stays."""
+    body, config = model.base_model, model.config
+    if num_layers > len(body.layers):
+        raise ValueError(f"the model has {len(body.layers)} layers, num_layers is {num_layers}")
+    body.layers = body.layers[:num_layers]
+    config.num_hidden_layers = num_layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:num_layers]
 
 
 @torch.no_grad()

@@ -42,6 +42,27 @@ def test_a_later_token_changes_an_earlier_position(kind, tmp_path):
     assert not torch.allclose(hidden[0, 0], hidden[1, 0])
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "qwen3"])
+def test_the_lowest_layers_read_as_within_the_whole_model_and_survive_saving(kind, tmp_path):
+    source = save_language_model(tmp_path / "model", kind)
+    whole = open_language_model(source, with_head=False)
+    lowest = open_language_model(source, with_head=False, num_layers=1)
+    lowest.save_pretrained(tmp_path / "lowest")
+    again = open_language_model(tmp_path / "lowest", with_head=False)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    sees = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    states = whole(ids, attention_mask=sees, output_hidden_states=True).hidden_states
+    expected = whole.norm(states[1])
+    for model in (lowest, again):
+        hidden = read_both_ways(model, ids, torch.ones_like(ids, dtype=torch.bool))
+        torch.testing.assert_close(hidden, expected)
+
+
+def test_more_layers_than_there_are_cannot_be_kept(base):
+    with pytest.raises(ValueError, match="has 2 layers, num_layers is 3"):
+        open_language_model(base, with_head=False, num_layers=3)
+
+
 def test_padding_changes_nothing(base):
     model = open_language_model(base, with_head=False)
     ids, longer = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 7, 0, 0]])

@@ -62,6 +62,7 @@ class AdaptJob:
     pairs: str  # Parquet file with the columns short_caption and long_caption
     work: str
     revision: str = "main"
+    num_layers: int = 0  # lowest layers that are kept; 0 keeps all
     text: TextFormat = field(default_factory=TextFormat)
     masked_tokens: MaskedTokens = field(default_factory=MaskedTokens)
     contrast: Contrast = field(default_factory=Contrast)

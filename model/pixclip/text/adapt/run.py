@@ -41,7 +41,11 @@ def adapt(job: AdaptJob) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(job.base_model, revision=job.revision)
     model = open_language_model(
-        job.base_model, revision=job.revision, with_head=True, dtype=torch.float32
+        job.base_model,
+        revision=job.revision,
+        with_head=True,
+        dtype=torch.float32,
+        num_layers=job.num_layers,
     )
     own_dropout = getattr(model.config, "attention_dropout", 0.0)
     pairs, stop = Pairs(Path(job.pairs)), StopRequest()
@@ -117,6 +121,7 @@ def write_tower(model: Any, tokenizer: Any, job: AdaptJob) -> None:
     provenance = {
         "base_model": Path(job.base_model).name,
         "revision": getattr(base, "_commit_hash", None) or job.revision,
+        "num_layers": model.config.num_hidden_layers,
         "adaptation": {**stages, "seed": job.seed, "precision": job.precision},
     }
     config = text_config(job, model)
