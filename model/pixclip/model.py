@@ -5,7 +5,7 @@ language model, H = W = the side of the tower's square.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +71,9 @@ class PixClip(nn.Module):
         """L2-normalised embeddings [m, D] of texts, float32 on the CPU.
 
         Raises:
-            ValueError: the checkpoint has no text tower, or a text is empty.
+            ValueError: the checkpoint has no text tower, or a text is empty or no string.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = _as_texts(texts)
         if not texts:
             return torch.empty(0, self.vision.config.embed_dim)
         pooled_mE = self._text().encode(texts)
@@ -90,7 +90,12 @@ class PixClip(nn.Module):
         return F.normalize(embeddings_BD.to(dtype), dim=-1)
 
     def similarity(self, images_nD: Tensor, texts_mD: Tensor) -> Tensor:
-        """Cosine of every region with every text, [n, m] (paper, eq. 2)."""
+        """Cosine of every region with every text, [n, m] (paper, eq. 2).
+
+        Raises:
+            ValueError: these are no embeddings of `encode_image` and `encode_text`.
+        """
+        _require_embeddings(images_nD, texts_mD)
         return F.normalize(images_nD, dim=-1) @ F.normalize(texts_mD, dim=-1).T
 
     @contextmanager
@@ -146,6 +151,25 @@ class PixClip(nn.Module):
                 )
             self._text_encoder = self._open_text(str(self.logit_scale.device))
         return self._text_encoder
+
+
+def _require_embeddings(images_nD: Any, texts_mD: Any) -> None:
+    given = (images_nD, texts_mD)
+    are_tables = all(isinstance(one, Tensor) and one.ndim == 2 for one in given)
+    if not are_tables or images_nD.shape[1] != texts_mD.shape[1]:
+        forms = [f"{type(one).__name__} {list(getattr(one, 'shape', []))}" for one in given]
+        raise ValueError(
+            "similarity takes what encode_image and encode_text gave, tensors [n, D] and [m, D], "
+            f"got {forms[0]} and {forms[1]}"
+        )
+
+
+def _as_texts(texts: Any) -> list[str]:
+    texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"text {number} is no string but {type(text).__name__}: {text!r:.80}")
+    return texts
 
 
 def _batched(regions: Iterator[Prepared], batch_size: int) -> Iterator[list[Prepared]]:

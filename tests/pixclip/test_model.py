@@ -173,6 +173,26 @@ def test_similarity_is_the_cosine_whatever_the_lengths(model):
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
+@pytest.mark.parametrize(
+    ("images", "texts", "told"),
+    [
+        (torch.ones(2, 24), torch.ones(3, 16), r"\[2, 24\] and Tensor \[3, 16\]"),
+        (torch.ones(24), torch.ones(3, 24), r"\[24\] and"),
+        ("scene.jpg", ["a cat"], r"got str .* and list"),
+        (np.ones((2, 24)), torch.ones(3, 24), "got ndarray"),
+    ],
+)
+def test_similarity_tells_what_it_takes(model, images, texts, told):
+    with pytest.raises(ValueError, match=f"encode_image and encode_text.*{told}"):
+        model.similarity(images, texts)
+
+
+@pytest.mark.parametrize("texts", [7, None, ["a dog", None], [["a dog", "a cat"]], b"a dog"])
+def test_what_is_no_text_is_named(model, texts):
+    with pytest.raises(ValueError, match=r"text [01] is no string"):
+        model.encode_text(texts)
+
+
 def test_importing_the_library_imports_no_torch():
     code = "import sys, pixclip; assert 'torch' not in sys.modules and 'PIL' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
