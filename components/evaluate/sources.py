@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from components.kernel.errors import InputError
-from components.kernel.receipts import read_receipt
-from pixclip.checkpoint import TEXT_TOWER_NAME, load, weights_digest
-from pixclip.checksums import CheckpointError, read_checksums
+from pixclip.checkpoint import load, weights_digest
+from pixclip.checksums import CheckpointError
 from pixclip.data.errors import DataError
 from pixclip.data.shards import MANIFEST_NAME
 from pixclip.evaluation.errors import EvaluationError
 from pixclip.model import PixClip
 from pixclip.text.embeddings import MissingCaption, TextEmbeddings, caption_hash
+from pixclip.text.tower_digest import OtherTextTower, require_same_tower
 
 TEXTS_PER_PASS = 1024
 
@@ -41,7 +41,7 @@ def input_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (CheckpointError, DataError, EvaluationError, MissingCaption) as error:
+    except (CheckpointError, DataError, EvaluationError, MissingCaption, OtherTextTower) as error:
         raise InputError(str(error)) from error
 
 
@@ -65,8 +65,8 @@ def open_sources(text_embeddings: Path, parent: Path, checkpoint: Path, device: 
     """Load the models on a device and open the cached texts.
 
     Raises:
-        CheckpointError, InputError: a folder cannot be used, or the texts were embedded for
-            another model.
+        CheckpointError, InputError: a folder cannot be used.
+        OtherTextTower: the texts were embedded by another text tower than the models'.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -81,40 +81,9 @@ def open_sources(text_embeddings: Path, parent: Path, checkpoint: Path, device: 
             f"the texts of {text_embeddings} have {embeddings.dim} numbers, the adaptor of "
             f"{checkpoint} takes {model.config.text.embed_dim}; embed them with its text tower"
         )
-    _require_same_text_tower(text_embeddings, parent, checkpoint)
+    for folder in (checkpoint, parent):
+        require_same_tower(text_embeddings, folder)
     return sources
-
-
-def _require_same_text_tower(text_embeddings: Path, parent: Path, checkpoint: Path) -> None:
-    """Refuse texts that another language model embedded: their numbers mean nothing here.
-
-    The parent was made of a text tower, and its receipt says of which; so does that of the
-    embeddings. The checkpoint must hold the very files of that tower, if it holds any.
-    """
-    embedded, made = (_tower_in_receipt(folder) for folder in (text_embeddings, parent))
-    if embedded and made and embedded != made:
-        raise InputError(
-            f"the texts of {text_embeddings} were embedded by another text tower than the one that "
-            f"{parent} was made with; run `pixclip embed-text` with that one"
-        )
-    own, began = (_tower_files(folder) for folder in (checkpoint, parent))
-    if own and began and own != began:
-        raise InputError(
-            f"the text tower in {checkpoint} is another one than that of {parent}; "
-            "give the parent that the checkpoint's training began with"
-        )
-
-
-def _tower_in_receipt(folder: Path) -> str:
-    """The digest of the text tower a folder was made from; empty if no receipt tells."""
-    receipt = read_receipt(folder)
-    return receipt.inputs.get(TEXT_TOWER_NAME, "") if receipt else ""
-
-
-def _tower_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of a checkpoint's text tower, by name."""
-    sums = read_checksums(folder)
-    return {name: digest for name, digest in sums.items() if name.startswith(f"{TEXT_TOWER_NAME}/")}
 
 
 @torch.inference_mode()

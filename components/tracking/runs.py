@@ -50,6 +50,15 @@ class Run:
                 self._client.log_batch(self.run_id, metrics=self._waiting[:BATCH_SIZE])
                 del self._waiting[:BATCH_SIZE]
 
+    def tag(self, name: str, value: str) -> None:
+        """Tag the run.
+
+        Raises:
+            TrackingError: MLflow refused.
+        """
+        with told_plainly(f"cannot tag run {self.run_id}"):
+            self._client.set_tag(self.run_id, name, value)
+
     def artifact(self, path: Path) -> None:
         """Keep a file, or a folder as a whole, with the run.
 

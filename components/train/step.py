@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pixclip.training.job import Job
 
 JOB, RUN_ID, LOGGED = "job.json", "mlflow_run", "mlflow_step"
+WEIGHTS_NAME = "model.safetensors"
 SAME_IN_JOB = ("num_workers", "micro_batch_size", "save_every_steps", "save_every_s", "device")
 
 
@@ -48,6 +49,7 @@ def train(
     work = checkpoint / WORK_FOLDER
     work.mkdir(parents=True, exist_ok=True)
     notes = _notes(settings, _origins(longgrit, text_embeddings, parent))
+    _require_own_texts(text_embeddings, parent)
     with tracked_run(
         f"train {settings.recipe} {settings.stage}",
         tracking_uri=settings.tracking_uri,
@@ -58,12 +60,14 @@ def train(
     ) as run:
         (work / RUN_ID).write_text(run.run_id)
         job = make_job(settings, longgrit, text_embeddings, parent, checkpoint)
-        write_job(work / JOB, replace(job, notes=notes | {"mlflow_run_id": run.run_id}))
+        write_job(work / JOB, replace(job, notes=notes))
         with following(Followed(work / STEPS, work / LOGGED, run)):
             run_ranks("pixclip.training.run", work / JOB, num_ranks=settings.num_ranks)
         steps = read_steps(work / STEPS)
         write_csv(curves, steps)
         run.artifact(curves)
+        # The version in the registry has the same tag: its training is found by it.
+        run.tag("checkpoint_sha256", file_sha256(checkpoint / WEIGHTS_NAME))
     return summary(steps)
 
 
@@ -100,12 +104,27 @@ def _origins(longgrit: Path, text_embeddings: Path, parent: Path) -> dict[str, s
     Raises:
         InputError: a file is missing.
     """
-    files = {"longgrit": longgrit / "manifest.parquet", "parent": parent / "model.safetensors"}
+    files = {"longgrit": longgrit / "manifest.parquet", "parent": parent / WEIGHTS_NAME}
     for name, path in files.items():
         if not path.is_file():
             raise InputError(f"train: the {name} at {path.parent} has no {path.name}")
     digests = {name: file_sha256(path) for name, path in files.items()}
     return {**digests, "text_embeddings": input_digest("text_embeddings", text_embeddings)}
+
+
+def _require_own_texts(text_embeddings: Path, parent: Path) -> None:
+    """Refuse vectors of another text tower than the parent's.
+
+    Raises:
+        InputError: they are, or the parent is no whole checkpoint.
+    """
+    from pixclip.checksums import CheckpointError
+    from pixclip.text.tower_digest import OtherTextTower, require_same_tower
+
+    try:
+        require_same_tower(text_embeddings, parent)
+    except (CheckpointError, OtherTextTower) as error:
+        raise InputError(f"train: {error}") from None
 
 
 def _read(path: Path) -> str:

@@ -13,10 +13,13 @@ from components.embed_text.captions import SortedCaptions
 from components.kernel.errors import InputError
 from components.kernel.run import run_step
 from components.kernel.step import load_step
+from pixclip.checkpoint import save_checkpoint
 from pixclip.text.embeddings import TextEmbeddings, caption_hash
 from pixclip.text.encoder import TextEncoder
+from pixclip.text.tower_digest import require_same_tower
 from tests.language_models import save_language_model, save_text_tower_of
 from tests.packed import make_longgrit
+from tests.pixclip.evaluation.models import tiny_model
 
 STEP = load_step("embed_text")
 
@@ -53,6 +56,12 @@ def test_every_long_short_and_image_caption_has_the_vector_the_tower_gives(input
     tokens = encoder.tokenize(texts)
     assert receipt.metrics["num_tokens"] == sum(len(caption.ids) for caption in tokens)
     assert receipt.metrics["num_truncated"] == sum(caption.is_truncated for caption in tokens) > 0
+
+
+def test_the_embeddings_say_which_text_tower_made_them(inputs, tmp_path):
+    run_step(STEP, inputs, {"text_embeddings": tmp_path / "embeddings"}, {})
+    save_checkpoint(tmp_path / "model", tiny_model(1), text_tower=inputs["text_tower"])
+    require_same_tower(tmp_path / "embeddings", tmp_path / "model")
 
 
 def test_a_killed_run_embeds_no_part_twice(inputs, tmp_path, monkeypatch):

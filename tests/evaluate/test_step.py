@@ -11,13 +11,14 @@ from PIL import Image
 from components.evaluate.settings import EvaluateSettings
 from components.evaluate.step import evaluate
 from components.kernel.errors import InputError
-from components.kernel.receipts import RECEIPT_NAME, Receipt
+from components.kernel.receipts import RECEIPT_NAME
 from components.kernel.run import run_step
 from pixclip.checkpoint import save_checkpoint, weights_digest
 from pixclip.checksums import sha256_of
 from pixclip.evaluation.compare import compare
 from pixclip.evaluation.metrics import METRICS
 from pixclip.evaluation.protocol import LONGGRIT_REGIONS, protocol_of
+from pixclip.text.tower_digest import tower_digest, write_tower_digest
 from tests.pixclip.evaluation.models import VISION, tiny_model
 from tests.pixclip.evaluation.scenes import SUBSETS, scenes, write_longgrit
 from tests.pixclip.evaluation.texts import captions, write_cache
@@ -263,25 +264,24 @@ def test_a_model_that_gives_no_numbers_is_refused(done, tmp_path):
     refused({**done[0], "checkpoint": tmp_path / "checkpoint"}, tmp_path, "NaN or infinity")
 
 
-@pytest.mark.parametrize(("of_parent", "fits"), [("a", True), ("b", False)])
-def test_texts_embedded_by_another_text_tower_are_refused(tmp_path, of_parent, fits):
+@pytest.mark.parametrize("made_by", ["another tower", ""])
+@pytest.mark.parametrize("name", ["parent", "checkpoint"])
+def test_texts_of_another_text_tower_are_refused(tmp_path, name, made_by):
     inputs = inputs_of(tmp_path, SAMPLES[:4])
-    for name, tower in (("text_embeddings", "a"), ("parent", of_parent)):
-        receipt = Receipt(
-            step="", fingerprint="", settings={}, inputs={"text_tower": tower}, metrics={},
-            contracts={}, files={},
-        )  # fmt: skip
-        (inputs[name] / RECEIPT_NAME).write_text(receipt.to_json())
-    if fits:
-        run(inputs, tmp_path / "evaluation")
-    else:
-        refused(inputs, tmp_path, "by another text tower")
+    (tmp_path / "tower").mkdir()
+    (tmp_path / "tower" / "config.json").write_text("{}")
+    save_checkpoint(inputs[name], tiny_model(1), text_tower=tmp_path / "tower")
+    if made_by:
+        write_tower_digest(inputs["text_embeddings"], made_by)
+    refused(inputs, tmp_path, "by another text tower" if made_by else "does not say by which")
 
 
-def test_a_checkpoint_with_another_text_tower_than_its_parent_is_refused(tmp_path):
+def test_texts_of_the_models_own_text_tower_are_taken(tmp_path):
     inputs = inputs_of(tmp_path, SAMPLES[:4])
+    (tmp_path / "tower").mkdir()
+    (tmp_path / "tower" / "config.json").write_text("{}")
+    (tmp_path / "tower" / RECEIPT_NAME).write_text("a pipeline's")
     for name in ("parent", "checkpoint"):
-        (tmp_path / f"tower-{name}").mkdir()
-        (tmp_path / f"tower-{name}" / "config.json").write_text(name)
-        save_checkpoint(inputs[name], tiny_model(1), text_tower=tmp_path / f"tower-{name}")
-    refused(inputs, tmp_path, "another one than that of")
+        save_checkpoint(inputs[name], tiny_model(1), text_tower=tmp_path / "tower")
+    write_tower_digest(inputs["text_embeddings"], tower_digest(tmp_path / "tower"))
+    run(inputs, tmp_path / "evaluation")

@@ -18,7 +18,7 @@ from components.kernel.run import run_step
 from components.kernel.settings import parse_settings
 from components.kernel.step import load_step
 from components.train.curves import Followed, read_steps, summary
-from pixclip.checkpoint import save_checkpoint
+from pixclip.checkpoint import save_checkpoint, weights_digest
 from pixclip.data.shards import iterate_images
 from tests.packed import make_longgrit
 from tests.pixclip.training.small import small_model
@@ -71,6 +71,11 @@ def logged_losses(uri: str) -> list[float]:
     return [metric.value for metric in client.get_metric_history(run.info.run_id, "loss")]
 
 
+def tagged(uri: str) -> str:
+    (run,) = MlflowClient(uri).search_runs(["1"])
+    return run.data.tags["checkpoint_sha256"]
+
+
 def test_two_ranks_are_stopped_go_on_and_leave_checkpoint_curves_and_one_run(
     world, tmp_path, tracking_uri
 ):
@@ -98,7 +103,8 @@ def test_two_ranks_are_stopped_go_on_and_leave_checkpoint_curves_and_one_run(
     assert notes["recipe"] == "tiny"
     assert notes["stage"]["data"]["batch_size"] == 6
     assert set(notes["trained_on"]) == {"longgrit", "text_embeddings", "parent"}
-    assert notes["mlflow_run_id"]
+    assert set(notes) == {"recipe", "stage", "trained_on", "git_commit"}  # nothing of this run
+    assert tagged(tracking_uri) == weights_digest(outputs["checkpoint"])
     pixclip.load(outputs["checkpoint"])
     assert not (outputs["checkpoint"] / "_work").exists()
 
@@ -124,6 +130,15 @@ def test_a_parent_that_is_no_checkpoint_is_refused(world, tmp_path, tracking_uri
     inputs, outputs = places(world, tmp_path)
     with pytest.raises(InputError, match=r"the parent at .* has no model.safetensors"):
         run_step(STEP, {**inputs, "parent": tmp_path / "empty"}, outputs, {})
+
+
+def test_vectors_of_another_text_tower_than_the_parent_s_are_refused(world, tmp_path, tracking_uri):
+    (tmp_path / "tower").mkdir()
+    (tmp_path / "tower" / "config.json").write_text("{}")
+    save_checkpoint(tmp_path / "parent", small_model(), text_tower=tmp_path / "tower")
+    inputs, outputs = places(world, tmp_path)
+    with pytest.raises(InputError, match="does not say by which text tower"):
+        run_step(STEP, {**inputs, "parent": tmp_path / "parent"}, outputs, {})
 
 
 class NotingRun:
