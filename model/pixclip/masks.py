@@ -45,7 +45,8 @@ def decode_mask(rle: Rle) -> Mask:
             f"mask counts do not cover {rle.height_px} x {rle.width_px} pixels; "
             "the mask belongs to an image of another size or is damaged"
         )
-    return np.asarray(coco.decode(rle.as_coco()), dtype=bool)
+    decoded: Mask = coco.decode(rle.as_coco()).view(np.bool_)  # bytes 0 and 1
+    return decoded
 
 
 def rle_num_pixels(counts: str) -> int:
@@ -84,9 +85,10 @@ def mask_box(mask: Mask) -> Box:
     Raises:
         ValueError: the mask is empty.
     """
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
     if not len(columns):
         raise ValueError("an empty mask has no box")
+    rows = np.flatnonzero(mask[:, columns[0] : columns[-1] + 1].any(axis=1))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 

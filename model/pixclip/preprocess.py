@@ -21,7 +21,7 @@ from pixclip.masks import Box, Mask, mask_box
 # Legend: B = masks or images, S = side of the model's square, P = patches; H, W = a mask's sides.
 ROUNDING = 1e-4  # of a pixel, so that a size computed from a scale never falls below S
 Pixels = npt.NDArray[np.uint8]  # [H, W, 3]
-Sums = npt.NDArray[np.int32] | npt.NDArray[np.float64]  # a summed-area table
+Sums = npt.NDArray[np.float64]  # of areas, from an edge on
 Window = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels; x2 and y2 are exclusive
 
 
@@ -121,22 +121,28 @@ def area_share(mask: Mask, size_px: int) -> npt.NDArray[np.float32]:
     box = np.ascontiguousarray(mask[y1:y2, x1:x2]).view(np.uint8)
     rows, edges_y = _edges(y1, y2, mask.shape[0], size_px)
     columns, edges_x = _edges(x1, x2, mask.shape[1], size_px)
-    sums = _at(_at(cv2.integral(box), edges_y).T, edges_x).T
-    pixel_area = (mask.shape[0] / size_px) * (mask.shape[1] / size_px)
-    areas = np.diff(np.diff(sums, axis=0), axis=1)
-    share[rows, columns] = np.clip(areas / pixel_area, 0, 1)  # rounding leaves -1e-16
+    strips = np.diff(_at(cv2.integral(box, sdepth=cv2.CV_64F), edges_y, axis=0), axis=0)
+    areas = np.diff(_at(strips, edges_x, axis=1), axis=1)
+    areas /= (mask.shape[0] / size_px) * (mask.shape[1] / size_px)
+    share[rows, columns] = np.clip(areas, 0, 1, out=areas)  # rounding leaves -1e-16
     return share
 
 
-def _edges(start: int, stop: int, side: int, size: int) -> tuple[slice, npt.NDArray[np.float64]]:
+def _edges(start: int, stop: int, side: int, size: int) -> tuple[slice, Sums]:
     """The output pixels that touch a box's side, and their edges counted from the box's start."""
     first, last = start * size // side, -(-stop * size // side)
     edges = np.arange(first, last + 1) * side / size - start
     return slice(first, last), np.clip(edges, 0, stop - start)
 
 
-def _at(table: Sums, places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The rows of a table at fractional places, linearly between neighbours."""
-    below = np.minimum(places.astype(np.intp), len(table) - 2)
-    part = (places - below)[:, None]
-    return np.asarray(table[below] * (1 - part) + table[below + 1] * part)
+def _at(table: Sums, places: Sums, axis: int) -> Sums:
+    """The rows or columns of a table at fractional places, linearly between neighbours.
+
+    Without a needless copy: this is done for every region of every batch.
+    """
+    below = np.minimum(places.astype(np.intp), table.shape[axis] - 2)
+    first, found = table.take(below, axis), table.take(below + 1, axis)
+    found -= first
+    found *= np.expand_dims(places - below, 1 - axis)
+    found += first
+    return found
