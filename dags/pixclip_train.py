@@ -45,8 +45,9 @@ PARAMS = run_params("runs/pixclip", STEPS)
 @task
 def check_settings(params: Any = None, dag_run: Any = None) -> None:
     """Refuse wrong settings now, not hours later."""
-    from components.operators.conf import refuse_wrong_conf
+    from components.operators.conf import refuse_fixed, refuse_wrong_conf
 
+    refuse_fixed(params["overrides"], {"train": {"recipe", "stage"}, "init_model": {"recipe"}})
     refuse_wrong_conf(STEPS, PARAMS, params, dag_run.conf or {})
 
 

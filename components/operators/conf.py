@@ -33,6 +33,24 @@ def refuse_wrong_conf(
         raise AirflowFailException(f"SettingsError: {error}") from error
 
 
+def refuse_fixed(overrides: Mapping[str, Mapping[str, Any]], fixed: Mapping[str, set[str]]) -> None:
+    """Refuse overrides of settings (names by step) that the DAG's own tasks decide.
+
+    Raises:
+        AirflowFailException: names them; there is no retry.
+    """
+    named = [
+        f"{step}.{name}"
+        for step, names in fixed.items()
+        for name in sorted(names & set(overrides.get(step, {})))
+    ]
+    if named:
+        raise AirflowFailException(
+            f"overrides: {', '.join(named)}: the tasks of this DAG decide that; they follow "
+            "PIXCLIP_RECIPE in the environment of Airflow"
+        )
+
+
 def list_groups(run_folder: str, artifact: str) -> list[str]:
     """The groups of an artifact, over which tasks are mapped.
 

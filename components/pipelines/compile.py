@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.kernel.errors import SettingsError
-from components.kernel.settings import merge
+from components.kernel.settings import merge, parse_settings
 from components.kernel.step import load_step
 from components.pipelines.cluster import ClusterSettings
 from components.runners.plan import Overrides, check_settings, step_settings
@@ -38,17 +38,29 @@ def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict
     for stage in recipe_stages(recipe):
         train = merge(overrides.get("train", {}), {"stage": stage})
         check_settings(STEPS, params_file, {**overrides, "train": train})
-    begun = settings["init_model"].get("recipe", recipe)
+    begun = recipe_of(settings, "init_model")
     if begun != recipe:
         raise SettingsError(f"init_model.recipe is '{begun}', train.recipe is '{recipe}'")
     return settings
+
+
+def check_step(name: str, settings: Mapping[str, Any]) -> None:
+    """Check a step's settings, those of `train` for every stage of its recipe.
+
+    Raises:
+        SettingsError: names what is wrong.
+    """
+    stages = recipe_stages(recipe_of({name: settings})) if name == "train" else ()
+    for own in [{"stage": stage} for stage in stages] or [{}]:
+        parse_settings(load_step(name), {**settings, **own})
 
 
 def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings) -> str:
     """The pipeline as YAML text; the settings become the defaults of its parameters.
 
     Raises:
-        SettingsError: the recipe of `train` is unknown, or a step of `cluster.gpus`.
+        SettingsError: the recipe of `train` is unknown, or a step of `cluster.gpus`, or a step
+            would leave accelerators idle or lack some.
     """
     from kfp import compiler
 
@@ -57,6 +69,7 @@ def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: Cluster
     strange = sorted(set(cluster.gpus) - set(STEPS))
     if strange:
         raise SettingsError(f"gpus: no such step in this pipeline: {', '.join(strange)}")
+    _require_a_rank_an_accelerator(settings, cluster)
     pipeline = build_pipeline(recipe_stages(recipe_of(settings)), cluster)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
@@ -66,15 +79,28 @@ def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: Cluster
         return path.read_text()
 
 
+def _require_a_rank_an_accelerator(
+    settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings
+) -> None:
+    for name, num_gpus in cluster.gpus.items():
+        field = load_step(name).settings_type.model_fields.get("num_ranks")
+        num_ranks = settings[name].get("num_ranks", field.default) if field else num_gpus
+        if num_ranks != num_gpus:
+            raise SettingsError(
+                f"gpus: {name} gets {num_gpus} accelerator(s), but {name}.num_ranks is "
+                f"{num_ranks}, and a rank uses one; set both alike"
+            )
+
+
 def pipeline_arguments(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The pipeline's parameters: each step's settings as JSON text."""
     return {name: json.dumps(dict(section)) for name, section in settings.items()}
 
 
-def recipe_of(settings: Mapping[str, Mapping[str, Any]]) -> str:
-    """The recipe that `train` follows."""
-    default = load_step("train").settings_type.model_fields["recipe"].default
-    return str(settings["train"].get("recipe", default))
+def recipe_of(settings: Mapping[str, Mapping[str, Any]], step: str = "train") -> str:
+    """The recipe that a step follows."""
+    default = load_step(step).settings_type.model_fields["recipe"].default
+    return str(settings[step].get("recipe", default))
 
 
 def recipe_stages(recipe: str) -> tuple[str, ...]:

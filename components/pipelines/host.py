@@ -13,6 +13,7 @@ from typing import Any
 from components.kernel.credentials import without_credentials
 from components.kernel.errors import PipelineError
 from components.kernel.settings import merge
+from components.pipelines.compile import check_step
 from components.runners.plan import Overrides
 
 # kfp's own `wait_for_run_completion` never returns for a cancelled run.
@@ -128,17 +129,25 @@ def changed_arguments(spec: Mapping[str, Any], overrides: Overrides) -> dict[str
     """The pipeline's parameters of which a setting changes: the version's own with the changes.
 
     Raises:
-        HostError: the pipeline has no step of that name.
+        HostError: the pipeline has no step of that name, or was compiled for another recipe.
+        SettingsError: a setting is unknown or wrong; refused here, not at its task hours later.
     """
     spec = spec.get("pipeline_spec", spec)  # beside it is what the platform gets
     known = spec["root"]["inputDefinitions"]["parameters"]
     strange = [step for step in overrides if step not in known]
     if strange:
         raise HostError(f"{strange[0]}: no such step; the pipeline's are {', '.join(known)}")
-    return {
-        step: json.dumps(merge(json.loads(known[step]["defaultValue"]), changes))
-        for step, changes in overrides.items()
-    }
+    defaults = {step: json.loads(known[step]["defaultValue"]) for step in overrides}
+    changed = {step: merge(defaults[step], changes) for step, changes in overrides.items()}
+    for step, settings in changed.items():
+        if settings.get("recipe") != defaults[step].get("recipe"):
+            raise HostError(
+                f"{step}.recipe: the pipeline there was compiled for another recipe, which decides "
+                "its tasks; upload it with this one: `pixclip pipeline upload … --set "
+                f"{step}.recipe={settings['recipe']}`"
+            )
+        check_step(step, settings)
+    return {step: json.dumps(settings) for step, settings in changed.items()}
 
 
 def _told(error: Any, what: str) -> HostError:

@@ -103,6 +103,17 @@ def test_a_wrong_conf_is_refused(dag, conf):
         as_served(dag).params.deep_merge(conf).validate()
 
 
+def test_a_run_cannot_take_another_recipe_than_its_tasks():
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from components.operators.conf import refuse_fixed
+
+    fixed = {"train": {"recipe", "stage"}}
+    refuse_fixed({"train": {"num_ranks": 1}}, fixed)
+    with pytest.raises(AirflowFailException, match=r"train\.recipe: .* PIXCLIP_RECIPE"):
+        refuse_fixed({"train": {"recipe": "pixclip_l14"}}, fixed)
+
+
 @pytest.fixture
 def resolve(tmp_path, monkeypatch) -> SimpleNamespace:
     """The task that brings the data, with a backend that notes what it is asked."""

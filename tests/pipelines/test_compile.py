@@ -94,8 +94,14 @@ def test_training_gets_as_many_accelerators_as_the_cluster_says(parts):
         name: c["resources"].get("accelerator", {}).get("resourceCount")
         for name, c in containers.items()
     }
-    assert counts["exec-train"] == counts["exec-train-2"] == "8"
+    assert counts["exec-train"] == counts["exec-train-2"] == "2"
     assert counts["exec-evaluate"] == "1"
+
+
+def test_accelerators_that_no_rank_would_use_are_refused():
+    with pytest.raises(SettingsError, match=r"train gets 8 accelerator.*train\.num_ranks is 2"):
+        compiled(ClusterSettings(gpus={"train": 8}))
+    assert compiled(ClusterSettings(gpus={"train": 8, "evaluate": 1}), train={"num_ranks": 8})
 
 
 def test_a_stage_takes_the_checkpoint_of_the_stage_before(parts):
@@ -163,11 +169,15 @@ def test_another_recipe_has_other_stages():
     assert [name for name in tasks(spec) if name.startswith("train")] == ["train"]
 
 
-def test_a_wrong_setting_is_refused_before_anything_is_compiled():
+def test_a_wrong_setting_is_refused_before_anything_is_compiled(tmp_path):
     with pytest.raises(SettingsError, match=r"resolve_data\.revison: no such setting"):
         compiled(resolve_data={"revison": "main"})
     with pytest.raises(SettingsError, match=r"init_model\.recipe is 'tiny', train\.recipe is"):
         compiled(train={"recipe": "pixclip_l14"})
+    only_train = tmp_path / "params.yaml"
+    only_train.write_text("train: {recipe: pixclip_l14, stage: regions}\n")
+    with pytest.raises(SettingsError, match=r"init_model\.recipe is 'tiny', train\.recipe is"):
+        pipeline_settings(only_train, {})
     with pytest.raises(SettingsError, match="gpus: no such step in this pipeline: trian"):
         compiled(ClusterSettings(gpus={"trian": 2}))
 

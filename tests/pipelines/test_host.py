@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from components.cli import cli
-from components.pipelines.host import Host, HostError
+from components.kernel.errors import SettingsError
+from components.pipelines.host import Host, HostError, changed_arguments
 from tests.pipelines.kubeflow_server import KubeflowServer
 
 GOLDEN = Path(__file__).with_name("pixclip-train.yaml")
@@ -71,6 +72,32 @@ def test_a_step_that_the_uploaded_version_does_not_have_is_refused(server):
     server.add_version(NAME, "old", GOLDEN.read_text())
     with pytest.raises(HostError, match="segment: no such step; the pipeline's are"):
         Host(server.url).run(NAME, {"segment": {}}, "pixclip")
+    assert not server.runs
+
+
+def test_settings_of_another_recipe_are_checked_by_its_own_stages():
+    recipe = {"recipe": "pixclip_l14", "stage": "align", "num_ranks": 2}
+    spec = {
+        "root": {
+            "inputDefinitions": {"parameters": {"train": {"defaultValue": json.dumps(recipe)}}}
+        }
+    }
+    changed = changed_arguments(spec, {"train": {"num_ranks": 4}})
+    assert json.loads(changed["train"]) == {**recipe, "num_ranks": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"train": {"num_rank": 2}}, SettingsError, r"train\.num_rank: no such setting; did you"),
+        ({"promote": {"min_samples": "few"}}, SettingsError, r"promote\.min_samples: .*'few'"),
+        ({"train": {"recipe": "pixclip_l14", "stage": "regions"}}, HostError, "another recipe"),
+    ],
+)
+def test_a_setting_that_would_fail_hours_later_is_refused_here(server, changes, error, message):
+    server.add_version(NAME, "old", GOLDEN.read_text())
+    with pytest.raises(error, match=message):
+        Host(server.url).run(NAME, changes, "pixclip")
     assert not server.runs
 
 
