@@ -9,6 +9,7 @@ captions of a call, their number or their order: see `TextEncoder.encode`.
 """
 
 import json
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor
 
 from pixclip.config import TextConfig, from_dict, to_dict
-from pixclip.text.language_model import open_language_model, read_both_ways
+from pixclip.text.language_model import open_language_model, read_both_ways, without_bars
 from pixclip.text.tokens import Caption, CaptionTokenizer
 
 # n = texts of a call, R = rows of a pass, N = padded length, E = width of the language model
-CONFIG_NAME = "text_tower.json"
+CONFIG_NAME, ADAPTER_NAME = "text_tower.json", "adapter_config.json"
+log = logging.getLogger(__name__)
 
 
 class TextEncoder:
@@ -52,6 +54,9 @@ class TextEncoder:
         from transformers import AutoTokenizer
 
         config, _ = read_text_tower(Path(folder))
+        if (Path(folder) / ADAPTER_NAME).exists():
+            # transformers would follow it to another model, elsewhere, and load that one.
+            raise ValueError(f"{folder} holds {ADAPTER_NAME}; a text tower has no adapters: merge")
         if dtype is None:
             dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
         body = open_language_model(Path(folder), with_head=False, dtype=dtype).to(device)
@@ -63,13 +68,24 @@ class TextEncoder:
 
         Rounding in a matrix product depends on the product's shape. So a caption is padded to a
         length that it alone decides, and every pass over that length has the same number of rows.
+        A text of more than `config.max_tokens` is read so far, and a warning is logged.
 
         Raises:
             ValueError: a text is empty.
         """
-        return self.encode_tokens(self.tokenize(texts))
+        captions = self.tokenize(texts)
+        num_cut = sum(caption.is_truncated for caption in captions)
+        if num_cut:
+            log.warning(
+                "%d of %d texts are longer than the %d tokens that the text tower takes; "
+                "what comes after them is not read",
+                num_cut,
+                len(captions),
+                self.config.max_tokens,
+            )
+        return self.encode_tokens(captions)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: its tensors could not train an adaptor
     def encode_tokens(
         self, captions: Sequence[Caption], on_pass: Callable[[int], object] | None = None
     ) -> Tensor:
@@ -133,7 +149,8 @@ def save_text_tower(
     folder: Path, body: Any, tokenizer: Any, config: TextConfig, provenance: Mapping[str, Any]
 ) -> None:
     """Write a self-contained text tower: weights (safetensors), tokenizer, `text_tower.json`."""
-    body.save_pretrained(folder)
+    with without_bars():
+        body.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     described = {"config": to_dict(config), "provenance": dict(provenance)}
     (folder / CONFIG_NAME).write_text(
@@ -150,10 +167,11 @@ def read_text_tower(folder: Path) -> tuple[TextConfig, dict[str, Any]]:
     path = folder / CONFIG_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config, provenance = content["config"], dict(content["provenance"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{folder} is no text tower: {CONFIG_NAME} cannot be read ({error}); "
+            f"{folder} is no text tower: {CONFIG_NAME} cannot be read ({error!r}); "
             "`pixclip adapt-text` makes one of a causal language model"
         ) from None
-    config: TextConfig = from_dict(TextConfig, content["config"], f"{path}: config")
-    return config, dict(content["provenance"])
+    read: TextConfig = from_dict(TextConfig, config, f"{path}: config")
+    return read, provenance

@@ -1,5 +1,7 @@
 """A causal language model of transformers that reads in both directions (LLM2Vec, step 1)."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,18 @@ def open_language_model(
     """
     from transformers import AutoModel, AutoModelForCausalLM
 
+    is_here = Path(source).is_dir()  # else a download shows how far it is
     try:
-        model, report = (AutoModelForCausalLM if with_head else AutoModel).from_pretrained(
-            str(source),
-            revision=revision,
-            dtype=dtype or "auto",
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-        )
+        with without_bars() if is_here else contextlib.nullcontext():
+            model, report = (AutoModelForCausalLM if with_head else AutoModel).from_pretrained(
+                str(source),
+                revision=revision,
+                dtype=dtype or "auto",
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
     except SafetensorError as error:
         raise ValueError(f"the weights of {source} are damaged: {error}") from None
     _require_complete(source, report)
@@ -49,6 +53,20 @@ def open_language_model(
     model.config.use_cache = False
     _require_both_ways(model)
     return model.eval()
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Leave out transformers' progress bars of reading and writing files on this machine."""
+    from transformers.utils import logging
+
+    were_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_shown:
+            logging.enable_progress_bar()
 
 
 def read_both_ways(body: Any, ids_BN: Tensor, is_token_BN: Tensor) -> Tensor:

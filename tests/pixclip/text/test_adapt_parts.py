@@ -1,5 +1,7 @@
 """What an adaptation is made of: masked tokens, the order of pairs, retrieval, adapters."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,10 +11,10 @@ from transformers import AutoTokenizer
 from pixclip.config import TextConfig
 from pixclip.text.adapt import lora
 from pixclip.text.adapt.batches import NOT_ASKED, Tokens, mask_id_of, mask_tokens, pad
-from pixclip.text.adapt.job import Lora
+from pixclip.text.adapt.job import AdaptJob, Contrast, Lora
 from pixclip.text.adapt.pairs import Pairs
 from pixclip.text.adapt.retrieval import short_to_long_recall
-from pixclip.text.adapt.stages import MaskedPrediction, PooledPairs
+from pixclip.text.adapt.stages import MaskedPrediction, PooledPairs, set_attention_dropout
 from pixclip.text.encoder import TextEncoder
 from pixclip.text.language_model import open_language_model, read_both_ways
 from pixclip.text.tokens import CaptionTokenizer
@@ -105,6 +107,40 @@ def test_recall_counts_any_long_caption_of_a_shared_short_one():
         ByFirstLetter(), ["cat", "cat", "dog", "eel"], ["xylophone", "cat long", "dog", "fish"]
     )
     assert recall["r1"] == pytest.approx(2 / 3)  # eel finds no fish
+
+
+def test_simcse_without_any_dropout_is_refused():
+    files = {"base_model": "a", "pairs": "b", "work": "c"}
+    simcse, still = Contrast(kind="simcse"), Lora(dropout=0.0)
+    with pytest.raises(ValueError, match=r"both views are equal: set contrast.attention_dropout"):
+        AdaptJob(**files, contrast=simcse, lora=still)
+    AdaptJob(**files, contrast=replace(simcse, attention_dropout=0.3), lora=still)
+    AdaptJob(**files, contrast=replace(simcse, num_steps=0), lora=still)
+    AdaptJob(**files, contrast=Contrast(), lora=still)
+
+
+def test_dropout_of_adapters_tells_views_apart_once_the_adapters_have_learned(base):
+    model = open_language_model(base, with_head=True)
+    adapted = lora.put_on(model, Lora(dropout=0.5)).train()
+    pooled, tokens = PooledPairs(model), pad(_tokenize(base, CAPTIONS[:2]))
+    left, right = pooled(tokens, tokens)
+    assert torch.equal(left, right), "adapters begin at zero"
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    left, right = pooled(tokens, tokens)
+    assert not torch.allclose(left, right)
+
+
+def test_a_model_without_attention_dropout_to_set_is_refused():
+    set_attention_dropout(torch.nn.Linear(1, 1), 0.0)
+    with pytest.raises(ValueError, match="Linear has no attention dropout"):
+        set_attention_dropout(torch.nn.Linear(1, 1), 0.3)
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_adapters_are_put_on_without_a_warning_that_nobody_can_act_on(base):
+    lora.put_on(open_language_model(base, with_head=True), Lora(rank=2))
 
 
 def test_a_tower_that_says_the_same_of_all_finds_nothing():

@@ -1,6 +1,8 @@
 """The text encoder: both directions, pooling, and vectors that do not depend on the batch."""
 
+import json
 import random
+import shutil
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from transformers import AutoTokenizer
 
 from pixclip.config import TextConfig
 from pixclip.text import encoder as encoder_module
-from pixclip.text.encoder import TextEncoder, read_text_tower
+from pixclip.text.encoder import TextEncoder, read_text_tower, save_text_tower
 from pixclip.text.language_model import open_language_model, read_both_ways
 from tests.language_models import (
     CAPTIONS,
@@ -107,7 +109,7 @@ def test_a_vector_is_the_mean_over_the_captions_own_tokens(tmp_path):
     torch.testing.assert_close(found, expected.bfloat16().float(), atol=1e-2, rtol=1e-2)
 
 
-def test_a_long_caption_is_cut_and_says_so(base):
+def test_a_long_caption_is_cut_and_says_so(base, caplog):
     model = open_language_model(base, with_head=False)
     tokenizer = AutoTokenizer.from_pretrained(base)
     config = TextConfig(embed_dim=WIDTH, max_tokens=12, suffix=" dog")
@@ -117,7 +119,8 @@ def test_a_long_caption_is_cut_and_says_so(base):
     assert long.is_truncated
     assert len(long.ids) == 12
     assert long.ids[long.stop :] == short.ids[short.stop :] != ()
-    whole = encoder.encode([CAPTIONS[1], CAPTIONS[1] + " And more of it."])
+    whole = encoder.encode([CAPTIONS[1], CAPTIONS[1] + " And more of it.", "a dog"])
+    assert "2 of 3 texts are longer than the 12 tokens" in caplog.text
     assert torch.equal(whole[0], whole[1])
 
 
@@ -133,6 +136,35 @@ def test_texts_that_look_alike_in_unicode_have_one_vector(tower):
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     vectors = TextEncoder.open(tower).encode([composed, decomposed])
     assert torch.equal(vectors[0], vectors[1])
+
+
+def test_opening_and_saving_a_tower_shows_no_bars(tower, tmp_path, capfd):
+    from transformers.utils import logging
+
+    encoder = TextEncoder.open(tower)
+    save_text_tower(tmp_path / "again", encoder._body, encoder._tokenizer, encoder.config, {})
+    assert "%" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled(), "other uses of transformers keep theirs"
+
+
+def test_vectors_can_train_an_adaptor(tower):
+    vectors = TextEncoder.open(tower).encode(CAPTIONS)
+    torch.nn.Linear(WIDTH, 2)(vectors).sum().backward()
+
+
+def test_a_tower_that_leads_to_another_model_is_refused(tower, tmp_path):
+    folder = shutil.copytree(tower, tmp_path / "tower")
+    leads_to = {"peft_type": "LORA", "base_model_name_or_path": "someone/else"}
+    (folder / "adapter_config.json").write_text(json.dumps(leads_to))
+    with pytest.raises(ValueError, match=r"adapter_config.json; a text tower has no adapters"):
+        TextEncoder.open(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"config": {}, "provenance": 3}', "no JSON"])
+def test_a_description_in_another_form_is_refused(tmp_path, content):
+    (tmp_path / "text_tower.json").write_text(content)
+    with pytest.raises(ValueError, match="is no text tower"):
+        read_text_tower(tmp_path)
 
 
 def test_an_empty_text_is_refused_with_its_position(tower):

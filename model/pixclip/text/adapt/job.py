@@ -72,6 +72,15 @@ class AdaptJob:
     seed: int = 0
     save_every_s: float = 300.0
 
+    def __post_init__(self) -> None:
+        dropouts = self.contrast.attention_dropout, self.lora.dropout
+        if self.contrast.kind == "simcse" and self.contrast.num_steps and not any(dropouts):
+            raise ValueError(
+                "contrast.kind=simcse contrasts a caption with itself, and without dropout both "
+                "views are equal: set contrast.attention_dropout (LLM2Vec: 0.3), or at least "
+                "lora.dropout, which tells them apart from the second step on"
+            )
+
     @property
     def tower(self) -> Path:
         """Where the finished text tower is written, by rename."""

@@ -1,5 +1,6 @@
 """Low-rank adapters through peft: put on, saved, merged."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,17 @@ def put_on(model: Any, config: Lora) -> Any:
     """The model with fresh adapters on every linear layer but its head; only they are trained."""
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules="all-linear",
-            bias="none",
-        ),
+    settings = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules="all-linear",
+        bias="none",
     )
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers for the state of checkpointing by its name of old.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(model, settings)
 
 
 def save(adapted: Any, path: Path) -> None:

@@ -39,7 +39,9 @@ def adapt(job: AdaptJob) -> None:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(job.base_model, revision=job.revision)
+    tokenizer = AutoTokenizer.from_pretrained(
+        job.base_model, revision=job.revision, trust_remote_code=False
+    )
     model = open_language_model(
         job.base_model,
         revision=job.revision,
@@ -91,7 +93,7 @@ def _stage(
         return lora.merge(adapted)
     adapted.train()
     if job.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     engine = open_engine(module(model), _groups(model, config), precision=job.precision)
     run_stage(StageRun(name, config, engine, make_loss(engine), stop), job)
@@ -114,7 +116,9 @@ def write_tower(model: Any, tokenizer: Any, job: AdaptJob) -> None:
     """Write the text tower by rename, in the number format of the base model."""
     from transformers import AutoConfig
 
-    base = AutoConfig.from_pretrained(job.base_model, revision=job.revision)
+    base = AutoConfig.from_pretrained(
+        job.base_model, revision=job.revision, trust_remote_code=False
+    )
     draft = job.tower.with_name(f".{job.tower.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     stages = {name: to_dict(getattr(job, name)) for name in ("masked_tokens", "contrast", "lora")}

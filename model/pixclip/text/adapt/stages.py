@@ -95,10 +95,19 @@ def contrast_loss(engine: Any, pairs: Pairs, tokenize: CaptionTokenizer, job: Ad
 
 
 def set_attention_dropout(model: nn.Module, share: float) -> None:
-    """Drop attention weights while training; models of transformers keep the share themselves."""
-    for module in model.modules():
-        if hasattr(module, "attention_dropout"):
-            module.attention_dropout = share  # type: ignore[assignment]
+    """Drop attention weights while training; models of transformers keep the share themselves.
+
+    Raises:
+        ValueError: the model has no such share to set.
+    """
+    modules = [module for module in model.modules() if hasattr(module, "attention_dropout")]
+    if share and not modules:
+        raise ValueError(
+            f"{type(model).__name__} has no attention dropout to set; "
+            "leave contrast.attention_dropout at 0 and use lora.dropout"
+        )
+    for module in modules:
+        module.attention_dropout = share  # type: ignore[assignment]
 
 
 def _seed_step(seed: int, stage: int, step: int) -> int:
