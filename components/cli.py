@@ -31,6 +31,12 @@ Definitions = list[tuple[str, str]]
 
 # What a person need not name: a report goes to a folder of its own.
 DEFAULT_OUTPUTS = {"promotion": "runs/promotions/{now}"}
+FILE_ENDINGS = {"quarantine": ".parquet", "ledger": ".json", "curves": ".csv"}
+# Settings without which a step has nothing to do, for its example.
+EXAMPLE_SETTINGS = {
+    "import_grit": ("uri=/data/grit",),
+    "import_coco": ("images=/data/animals", "annotations=/data/animals/annotations.json"),
+}
 # Settings that people give by hand are options too, beside `--set`.
 SETTING_OPTIONS = {"rollback": ("model", "version", "reason")}
 
@@ -55,6 +61,11 @@ class StepCommand(click.Command):
         if definitions:
             with formatter.section(f"Settings (--set, or section '{self.step.name}' of --params)"):
                 formatter.write_dl(definitions)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a whole command, to begin with."""
+        with formatter.section("Example"):
+            formatter.write(_example(self.step))
 
 
 class StepGroup(click.Group):
@@ -156,6 +167,16 @@ def _path_options(step: Step) -> list[click.Parameter]:
         for role, names in (("input", step.inputs), ("output", step.outputs))
         for name in names
     ]
+
+
+def _example(step: Step) -> str:
+    paths = [f"--{name.replace('_', '-')} runs/demo/{name}" for name in step.inputs]
+    for name in step.outputs:
+        if name not in DEFAULT_OUTPUTS:
+            paths.append(f"--{name.replace('_', '-')} runs/mine/{name}{FILE_ENDINGS.get(name, '')}")
+    words = [f"pixclip {step.name.replace('_', '-')}", *paths, "--params params.yaml"]
+    words += [f"--set {setting}" for setting in EXAMPLE_SETTINGS.get(step.name, ())]
+    return "  " + " \\\n      ".join(words) + "\n"
 
 
 def _default_output(name: str) -> Callable[[], Path] | None:

@@ -2,14 +2,18 @@
 
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from components import cli
+from components.kernel.step import STEP_NAMES
 
 PIXCLIP = [sys.executable, "-m", "components.cli"]
 
@@ -53,6 +57,25 @@ def test_a_mistake_is_told_in_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def help_of(name: str) -> str:
+    return CliRunner().invoke(cli.cli, [name, "--help"], catch_exceptions=False).output
+
+
+@pytest.mark.parametrize("name", STEP_NAMES)
+def test_the_help_of_a_step_ends_with_a_command_that_can_be_typed(name: str) -> None:
+    program, command, *words = shlex.split(help_of(name).partition("\nExample:\n")[2])
+    assert (program, command) == ("pixclip", name.replace("_", "-"))
+    known = cli.cli.get_command(click.Context(cli.cli), command)
+    assert known
+    assert {option.opts[0] for option in known.params if option.required} <= set(words)
+
+
+def test_the_help_of_train_names_recipes_and_stages() -> None:
+    told = " ".join(help_of("train").split())
+    assert "one of pixclip_b16_paper, pixclip_l14, tiny" in told
+    assert "align, refine of tiny" in told
 
 
 def test_ctrl_c_ends_a_step_with_advice_and_without_a_traceback(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ Format = Literal[
 class InitModelSettings(StepSettings):
     """What the model is and where its weights are from."""
 
-    recipe: str = Field("tiny", description="recipe whose model is made")
+    recipe: str = Field("tiny", description="recipe whose model is made: the one of train.recipe")
     weights: str = Field(
         "", description="file or folder of public weights; empty: weights drawn at random"
     )

@@ -6,14 +6,19 @@ from pydantic import Field, model_validator
 
 from components.kernel.step import StepSettings, runtime
 from pixclip.training.config import Stage
-from pixclip.training.recipes import find_stage
+from pixclip.training.recipes import RECIPES, find_stage
+
+STAGES = "; ".join(
+    f"{', '.join(stage.name for stage in recipe.stages)} of {name}"
+    for name, recipe in RECIPES.items()
+)
 
 
 class TrainSettings(StepSettings):
     """Which stage of which recipe, what is changed of it, and how it runs."""
 
-    recipe: str = Field("tiny", description="one of pixclip.training.recipes.RECIPES")
-    stage: str = Field("align", description="name of the recipe's stage")
+    recipe: str = Field("tiny", description=f"one of {', '.join(RECIPES)}")
+    stage: str = Field("align", description=f"stage of the recipe: {STAGES}")
     changes: dict[str, Any] = Field(
         default_factory=dict,
         description="changes of the stage by dotted name, e.g. {optimizer.rest_lr: 1.0e-6}",
