@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.kernel.step import StepSettings, runtime
+from pixclip.text.adapt.job import EQUAL_VIEWS
 
 
 class Section(BaseModel):
@@ -94,6 +95,14 @@ class AdaptTextSettings(StepSettings):
     save_every_s: float = runtime(300.0, "seconds between states that a killed run resumes from")
     tracking_uri: str = runtime("", "MLflow server; empty: MLFLOW_TRACKING_URI, or runs/mlflow/")
     experiment: str = runtime("pixclip", "MLflow experiment")
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> "AdaptTextSettings":
+        # Told now, not after the base model was measured.
+        dropouts = self.contrast.attention_dropout, self.lora.dropout
+        if self.contrast.kind == "simcse" and self.contrast.num_steps and not any(dropouts):
+            raise ValueError(EQUAL_VIEWS)
+        return self
 
     @model_validator(mode="after")
     def _batches_split_evenly(self) -> "AdaptTextSettings":

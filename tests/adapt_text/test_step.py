@@ -73,6 +73,11 @@ def test_batches_must_split_evenly_over_ranks(longgrit, tmp_path):
         run_step(STEP, {"longgrit": longgrit}, {"text_tower": tmp_path / "tower"}, {"num_ranks": 3})
 
 
+def test_simcse_without_any_dropout_is_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="both views are equal"):
+        AdaptTextSettings(contrast={"kind": "simcse"}, lora={"dropout": 0})
+
+
 def test_settings_reach_the_training_processes(tmp_path):
     settings = AdaptTextSettings.model_validate(
         {"contrast": {"scale": 7.0}, "seed": 5, "text": {"prefix": "say "}}

@@ -8,6 +8,11 @@ from typing import Literal
 from pixclip.config import from_dict, to_dict
 
 Precision = Literal["fp32", "bf16"]
+EQUAL_VIEWS = (
+    "contrast.kind=simcse contrasts a caption with itself, and without dropout both views are "
+    "equal: set contrast.attention_dropout (LLM2Vec: 0.3), or at least lora.dropout, which tells "
+    "them apart from the second step on"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +80,7 @@ class AdaptJob:
     def __post_init__(self) -> None:
         dropouts = self.contrast.attention_dropout, self.lora.dropout
         if self.contrast.kind == "simcse" and self.contrast.num_steps and not any(dropouts):
-            raise ValueError(
-                "contrast.kind=simcse contrasts a caption with itself, and without dropout both "
-                "views are equal: set contrast.attention_dropout (LLM2Vec: 0.3), or at least "
-                "lora.dropout, which tells them apart from the second step on"
-            )
+            raise ValueError(EQUAL_VIEWS)
 
     @property
     def tower(self) -> Path:
