@@ -43,11 +43,12 @@ class Evaluation:
 
 
 def evaluation_of(checkpoint: Path, evaluation: Path) -> Evaluation:
-    """The evaluation in a folder, if it was made with this very checkpoint.
+    """The evaluation in a folder, if it was made with this very checkpoint, which is whole.
 
     Raises:
         InputError: a file is missing or damaged, or the evaluation is of other weights.
     """
+    from pixclip.checksums import CheckpointError, read_checksums, verify
     from pixclip.evaluation.compare import EVALUATION_NAME, read_evaluation
     from pixclip.evaluation.errors import EvaluationError
 
@@ -55,8 +56,9 @@ def evaluation_of(checkpoint: Path, evaluation: Path) -> Evaluation:
     if not weights.is_file():
         raise InputError(f"{checkpoint} is no checkpoint: it has no {WEIGHTS_NAME}; train first")
     try:
+        verify(checkpoint, read_checksums(checkpoint))
         content = read_evaluation(evaluation)
-    except EvaluationError as error:
+    except (CheckpointError, EvaluationError) as error:
         raise InputError(str(error)) from error
     of, digest = content.get("checkpoint"), file_sha256(weights)
     if of != digest:

@@ -24,7 +24,7 @@ class Reference:
             ("name of a model", self.model, NAME_PATTERN),
             ("version or alias", self.which, WHICH_PATTERN),
         ):
-            if not re.match(pattern, value):
+            if not re.fullmatch(pattern, value):
                 raise SettingsError(f"'{value}' is no {what}: it must match {pattern}")
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ def parse_address(address: str) -> Reference:
     Raises:
         SettingsError: it is none.
     """
-    found = ADDRESS.match(address)
+    found = ADDRESS.fullmatch(address)
     if found is None:
         raise SettingsError(
             f"'{address}' is no address of a model; write models:/pixclip@champion or "

@@ -55,7 +55,7 @@ class Registry:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
-        return _version(found)
+        return _version(reference.model, found)
 
     def get(self, reference: Reference) -> Version:
         """The version that is meant.
@@ -76,7 +76,7 @@ class Registry:
         query = f"name = '{model}' and tag.{CONTENT_TAG} = '{content}'"
         with told_plainly(f"cannot search the versions of {model}"):
             found = self.client.search_model_versions(query)
-        versions = sorted((_version(one) for one in found), key=lambda one: int(one.number))
+        versions = sorted((_version(model, one) for one in found), key=lambda one: int(one.number))
         return versions[-1] if versions else None
 
     def set_alias(self, reference: Reference, alias: str) -> None:
@@ -141,8 +141,15 @@ class Registry:
         return folder
 
 
-def _version(found: Any) -> Version:
-    return Version(found.name, str(found.version), dict(found.tags), found.run_id or "")
+def _version(model: str, found: Any) -> Version:
+    """What a server says of a version, unless it could lead a path elsewhere."""
+    number = str(found.version)
+    if found.name != model or not number.isdecimal():
+        raise TrackingError(
+            f"asked for {model}, the registry told of {found.name!r}, version {number!r}; "
+            "nothing is used"
+        )
+    return Version(model, number, dict(found.tags), found.run_id or "")
 
 
 def _require_inside(folder: Path, found: Path) -> None:

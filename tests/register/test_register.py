@@ -58,6 +58,14 @@ def test_an_evaluation_of_other_weights_is_refused(world: World, registry: Regis
     assert registry.find(CANDIDATE) is None
 
 
+def test_a_checkpoint_with_an_altered_file_is_refused(world: World) -> None:
+    world.checkpoint("a", num_right=30)
+    config = world.folder / "a" / "checkpoint" / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(InputError, match=r"config\.json is damaged or was altered"):
+        world.register("a")
+
+
 def test_registering_leaves_the_checkpoint_as_it_was(world: World) -> None:
     world.checkpoint("a", num_right=30)
     checkpoint = world.folder / "a" / "checkpoint"

@@ -3,8 +3,10 @@
 import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mlflow import MlflowClient
 
 import pixclip
 from components import cli
@@ -13,6 +15,7 @@ from components.tracking.fetch import fetch
 from components.tracking.names import Reference, parse_address
 from components.tracking.promotions import PROMOTE, promotion_entry
 from components.tracking.registry import Registry
+from components.tracking.store import TrackingError
 from tests.model_registry import World
 
 ADDRESS = "models:/pixclip@candidate"
@@ -46,6 +49,18 @@ def test_a_damaged_file_of_the_store_is_not_brought(world: World) -> None:
         fetch(ADDRESS, world.folder / "got", world.tracking_uri)
 
 
+def test_a_registry_cannot_choose_where_a_model_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.candidate("a", num_right=30)
+    hostile = SimpleNamespace(name="../../evil/x", version="1", tags={}, run_id="")
+    monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", lambda *_: hostile)
+    monkeypatch.chdir(world.folder)
+    with pytest.raises(TrackingError, match="nothing is used"):
+        fetch(ADDRESS, None, world.tracking_uri)
+    assert not (world.folder / "models").exists()
+
+
 def test_what_is_in_the_place_is_not_replaced(world: World) -> None:
     world.candidate("a", num_right=30)
     (world.folder / "mine.txt").write_text("mine")
@@ -57,7 +72,8 @@ def test_what_is_in_the_place_is_not_replaced(world: World) -> None:
 @pytest.mark.parametrize(
     "address",
     ["pixclip", "models:/pixclip", "models:/../x@champion", "models:/a/b/c", "models:/a@b/c",
-     "models:/A@champion", "models:/a' or 1=1@champion", "models:/a@v 1", "runs:/abc/model"],
+     "models:/A@champion", "models:/a' or 1=1@champion", "models:/a@v 1", "runs:/abc/model",
+     "models:/a\n@b", "models:/a@b\n"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(SettingsError, match="is no"):
