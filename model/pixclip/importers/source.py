@@ -75,9 +75,13 @@ def read_settings(path: Path, name: str) -> dict[str, Any]:
     file = (path if path.is_dir() else path.parent) / name
     if not name or not file.is_file():
         return {}
-    settings = json.loads(file.read_text())
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        settings = f"{error}"
     if not isinstance(settings, dict):
-        raise WeightsRefused(f"{file} is not the description of a model:", [], "restore it.")
+        problems = [str(settings)[:200]]
+        raise WeightsRefused(f"{file} is not the description of a model:", problems, "restore it.")
     return settings
 
 

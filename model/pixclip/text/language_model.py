@@ -32,20 +32,8 @@ def open_language_model(
     """
     from transformers import AutoModel, AutoModelForCausalLM
 
-    is_here = Path(source).is_dir()  # else a download shows how far it is
-    try:
-        with without_bars() if is_here else contextlib.nullcontext():
-            model, report = (AutoModelForCausalLM if with_head else AutoModel).from_pretrained(
-                str(source),
-                revision=revision,
-                dtype=dtype or "auto",
-                use_safetensors=True,
-                trust_remote_code=False,
-                attn_implementation="sdpa",
-                output_loading_info=True,
-            )
-    except SafetensorError as error:
-        raise ValueError(f"the weights of {source} are damaged: {error}") from None
+    kind: Any = AutoModelForCausalLM if with_head else AutoModel
+    model, report = _read(kind, source, revision=revision, dtype=dtype or "auto")
     _require_complete(source, report)
     if num_layers:
         _keep_lowest_layers(model, num_layers)
@@ -53,6 +41,24 @@ def open_language_model(
     model.config.use_cache = False
     _require_both_ways(model)
     return model.eval()
+
+
+def _read(kind: Any, source: str | Path, **options: Any) -> tuple[Any, Any]:
+    """A model and what became of its weights; nothing but safetensors, no code of a repository."""
+    is_here = Path(source).is_dir()  # else a download shows how far it is
+    try:
+        with without_bars() if is_here else contextlib.nullcontext():
+            model, report = kind.from_pretrained(
+                str(source),
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                **options,
+            )
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {source} are damaged: {error}") from None
+    return model, report
 
 
 @contextlib.contextmanager

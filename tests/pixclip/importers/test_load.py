@@ -189,6 +189,14 @@ def test_the_description_of_another_kind_of_tower_is_no_reason_to_fail(tmp_path)
         import_weights(build(CLIP), tmp_path / "weights.pt", "open_clip")
 
 
+@pytest.mark.parametrize("content", ["[1]", "{", "\xff"])
+def test_a_damaged_description_is_named(content, tmp_path):
+    write(tmp_path / "weights.pt", "huggingface")
+    (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(WeightsRefused, match=r"config.json is not the description of a model"):
+        import_weights(build(CLIP), tmp_path / "weights.pt", "huggingface")
+
+
 def test_two_keys_for_one_tensor_are_refused(tmp_path):
     model = build(EVA02)
     weights = public.llm2clip(model.state_dict())

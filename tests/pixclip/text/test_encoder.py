@@ -1,5 +1,6 @@
 """The text encoder: both directions, pooling, and vectors that do not depend on the batch."""
 
+import contextlib
 import json
 import random
 import shutil
@@ -158,6 +159,20 @@ def test_a_tower_that_leads_to_another_model_is_refused(tower, tmp_path):
     (folder / "adapter_config.json").write_text(json.dumps(leads_to))
     with pytest.raises(ValueError, match=r"adapter_config.json; a text tower has no adapters"):
         TextEncoder.open(folder)
+
+
+@pytest.mark.parametrize("kind", ["llama", "of_its_own"])
+def test_code_beside_the_weights_is_not_run(tower, tmp_path, kind):
+    folder = shutil.copytree(tower, tmp_path / "tower")
+    (folder / "code.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'boom')!r})\n")
+    for name, key in (("config.json", "AutoModel"), ("tokenizer_config.json", "AutoTokenizer")):
+        content = json.loads((folder / name).read_text())
+        content["auto_map"] = {"AutoConfig": "code.Config", key: "code.Kind"}
+        content["model_type"] = kind
+        (folder / name).write_text(json.dumps(content))
+    with contextlib.suppress(ValueError):
+        TextEncoder.open(folder)
+    assert not (tmp_path / "boom").exists()
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"config": {}, "provenance": 3}', "no JSON"])
