@@ -165,11 +165,12 @@ def _require_embeddings(images_nD: Any, texts_mD: Any) -> None:
 
 
 def _as_texts(texts: Any) -> list[str]:
-    texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
-    for number, text in enumerate(texts):
+    is_one = isinstance(texts, str) or not isinstance(texts, Iterable)
+    given: list[Any] = [texts] if is_one else list(texts)
+    for number, text in enumerate(given):
         if not isinstance(text, str):
             raise ValueError(f"text {number} is no string but {type(text).__name__}: {text!r:.80}")
-    return texts
+    return given
 
 
 def _batched(regions: Iterator[Prepared], batch_size: int) -> Iterator[list[Prepared]]:

@@ -141,7 +141,8 @@ def _at(table: Sums, places: Sums, axis: int) -> Sums:
     Without a needless copy: this is done for every region of every batch.
     """
     below = np.minimum(places.astype(np.intp), table.shape[axis] - 2)
-    first, found = table.take(below, axis), table.take(below + 1, axis)
+    first: Sums = table.take(below, axis)
+    found: Sums = table.take(below + 1, axis)
     found -= first
     found *= np.expand_dims(places - below, 1 - axis)
     found += first
