@@ -89,6 +89,11 @@ def load(
             exactly those of its configuration; lists every difference.
     """
     folder = local_folder(path_or_uri)
+    if not folder.exists():
+        raise CheckpointError(
+            f"there is no folder {folder}; a registered model (models:/…) is brought by `pixclip "
+            "fetch`, weights of other projects are imported (pixclip.importers)"
+        )
     if folder.is_file():
         raise CheckpointError(
             f"{folder} is a file; a checkpoint is a folder. Weights of other projects are "

@@ -247,11 +247,15 @@ def test_a_safetensors_header_that_promises_too_much_is_refused(folder):
         pixclip.load(folder)
 
 
+def test_a_folder_that_is_not_there_is_told_apart_from_one_that_is_no_checkpoint(tmp_path):
+    for place in (tmp_path / "nothing", "models:/pixclip@champion"):
+        with pytest.raises(CheckpointError, match=r"no folder .*pixclip fetch"):
+            pixclip.load(place)
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"checksums\.json cannot be read"):
         pixclip.load(tmp_path)
-    with pytest.raises(CheckpointError, match="is no checkpoint"):
-        pixclip.load(tmp_path / "nowhere")
 
 
 def test_an_altered_text_tower_is_refused_when_a_text_comes(folder):
