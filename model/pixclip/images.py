@@ -51,6 +51,7 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
         raise ImageError(
             "too_many_pixels", f"{image.width} x {image.height} is over the limit of {max_pixels}"
         )
+    _require_colours(image)
     try:
         if shrink > 1:
             image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
@@ -80,13 +81,28 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """The image in RGB; colours hidden under full transparency do not come to light."""
+    """The image in RGB; colours hidden under full transparency do not come to light.
+
+    Raises:
+        ImageError: `not_an_image`, if its numbers are no colours.
+    """
+    _require_colours(image)
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips all above 255 to white
         image = image.convert("I").point(lambda value: value / 257).convert("L")
     if image.has_transparency_data:
         pixels = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), pixels).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _require_colours(image: Image.Image) -> None:
+    """Pillow would cut numbers off at 255: what was measured in thousands becomes all white."""
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            "not_an_image",
+            f"its pixels are numbers (mode {image.mode}) whose range is not told; "
+            "scale them to 0 to 255 and convert to L or RGB",
+        )
 
 
 def _describe(error: Exception) -> str:

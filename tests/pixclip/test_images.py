@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pixclip.images import FORMATS, ImageError, open_image
+from pixclip.images import FORMATS, ImageError, opaque, open_image
 
 ORIENTATION = 0x0112
 
@@ -63,6 +63,14 @@ def test_every_colour_mode_becomes_rgb(mode):
     form = "TIFF" if mode == "CMYK" else "PNG"
     source = Image.new(mode, (8, 6)) if mode == "I;16" else two_colours(8, 6).convert(mode)
     assert open_image(encoded(source, form)).mode == "RGB"
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_numbers_without_a_range_are_no_colours(dtype):
+    image = Image.fromarray(np.full((4, 4), 1000, dtype=dtype))
+    for opened in (lambda: open_image(encoded(image, "TIFF")), lambda: opaque(image)):
+        with pytest.raises(ImageError, match="scale them to 0 to 255"):
+            opened()
 
 
 @pytest.mark.parametrize(
