@@ -128,9 +128,7 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, Member]]:
             yield from _members_by_tarfile(file)  # repeats what came before
             return
         name, size = header[:100].rstrip(b"\0").decode(), int(header[124:136].rstrip(b"\0 "), 8)
-        if size < 0:  # it would lead back, and around for ever
-            raise tarfile.ReadError(f"its member {name} has a negative size")
-        yield name, (offset + BLOCK_BYTES, size)
+        yield name, (offset + BLOCK_BYTES, _checked(size, name))
         offset += BLOCK_BYTES + -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
@@ -146,5 +144,12 @@ def _members_by_tarfile(file: BinaryIO) -> Iterator[tuple[str, Member]]:
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
+            size = _checked(member.size, member.name)
             if member.isreg():
-                yield member.name, (member.offset_data, member.size)
+                yield member.name, (member.offset_data, size)
+
+
+def _checked(size: int, name: str) -> int:
+    if size < 0:  # it would lead back, and around for ever
+        raise tarfile.ReadError(f"its member {name} has a negative size")
+    return size

@@ -86,11 +86,20 @@ def test_a_sample_without_an_image_is_refused(tmp_path):
         list(iterate_images(tmp_path, "train"))
 
 
-def test_a_member_of_negative_size_does_not_lead_around_for_ever(tmp_path):
+@pytest.mark.parametrize(
+    ("before", "size"),
+    [
+        (b"", b"-0000001000\0"),  # octal for 512 bytes back
+        (tarfile.TarInfo.create_pax_global_header({"a": "b"}), b"\xff" * 10 + b"\xfe\x00"),
+    ],
+    ids=["plain", "extended"],
+)
+def test_a_member_of_negative_size_does_not_lead_around_for_ever(tmp_path, before, size):
     member = bytearray(tarfile.TarInfo("a.jpg").tobuf(tarfile.USTAR_FORMAT))
-    member[124:136] = b"-0000001000\0"  # octal for 512 bytes back
+    member[124:136] = size
+    member[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(member))[0]
     (tmp_path / "train").mkdir()
-    (tmp_path / "train/00000.tar").write_bytes(bytes(member) + bytes(1024))
+    (tmp_path / "train/00000.tar").write_bytes(before + bytes(member) + bytes(1024))
     with pytest.raises(DataError, match="negative size"):
         Shards(Store(tmp_path)).sample("train/00000.tar", 0)
 
