@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from components.kernel.step import StepSettings
+from components.kernel.step import StepSettings, place
 
 # The formats of pixclip.importers, which imports PyTorch and so is not imported here.
 Format = Literal[
@@ -24,7 +24,7 @@ class InitModelSettings(StepSettings):
     """What the model is and where its weights are from."""
 
     recipe: str = Field("tiny", description="recipe whose model is made: the one of train.recipe")
-    weights: str = Field(
+    weights: str = place(
         "", description="file or folder of public weights; empty: weights drawn at random"
     )
     format: Format = Field(

@@ -53,9 +53,9 @@ def read_receipt(folder: Path) -> Receipt | None:
 
 def fingerprint(step: Step, settings: StepSettings, inputs: Mapping[str, str]) -> str:
     """A digest of everything that decides a step's outputs."""
-    return sha256_text(
-        json.dumps([step.name, step.fingerprinted_settings(settings), dict(inputs)], sort_keys=True)
-    )
+    places = {name: _files_digest(path) for name, path in step.places(settings).items()}
+    decisive = [step.name, step.fingerprinted_settings(settings), {**inputs, **places}]
+    return sha256_text(json.dumps(decisive, sort_keys=True))
 
 
 def receipts_of(name: str, path: Path) -> dict[str, Receipt]:

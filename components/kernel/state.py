@@ -43,21 +43,31 @@ def run_kept(
     if state is None or not step.is_pure:
         return run_step(step, inputs, outputs, settings)
     place = state / step.name / run_digest(step, inputs, settings)[:16]
+    place.mkdir(parents=True, exist_ok=True)
+    os.utime(place)  # `forget_old` goes by the time of the last use
     kept = {name: place / name for name in outputs}
     receipt = run_step(step, inputs, kept, settings)
-    os.utime(place)  # `forget_old` goes by the time of the last use
+    os.utime(place)
     for name, path in outputs.items():
         _hand_over(kept[name], path)
     return receipt
 
 
 def forget_old(state: Path, keep_days: float) -> list[Path]:
-    """Remove what no run has used for some days; gives the removed folders."""
+    """Remove what no run has used or written for some days; gives the removed folders."""
     limit = time.time() - keep_days * DAY_S
-    old = [path for path in sorted(state.glob("*/*")) if path.stat().st_mtime < limit]
+    old = [path for path in sorted(state.glob("*/*")) if _last_change(path) < limit]
     for path in old:
         remove(path)
     return old
+
+
+def _last_change(folder: Path) -> float:
+    """Of the folder or of anything in it: a training writes deep below it, for weeks perhaps."""
+    try:
+        return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:  # somebody is at work in it
+        return time.time()
 
 
 def _hand_over(source: Path, target: Path) -> None:

@@ -65,6 +65,11 @@ def runtime(default: Any, description: str, **rules: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"runtime": True}, **rules)
 
 
+def place(default: Any, description: str, **rules: Any) -> Any:
+    """A setting that may name a file or folder here, whose content decides the outputs too."""
+    return Field(default, description=description, json_schema_extra={"place": True}, **rules)
+
+
 def _runtime_fields(model: type[BaseModel]) -> dict[str, Any]:
     """The runtime settings, also those of nested sections, in the form that `exclude` takes."""
     found: dict[str, Any] = {}
@@ -102,6 +107,15 @@ class Step:
     def fingerprinted_settings(self, settings: StepSettings) -> Mapping[str, object]:
         """The settings that decide the content of the outputs."""
         return settings.model_dump(mode="json", exclude=_runtime_fields(self.settings_type))
+
+    def places(self, settings: StepSettings) -> dict[str, Path]:
+        """The files and folders that are named by settings, as far as they are here."""
+        named = {
+            name: Path(getattr(settings, name))
+            for name, field in self.settings_type.model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("place")
+        }
+        return {name: path for name, path in named.items() if path.name and path.exists()}
 
 
 def step(

@@ -2,7 +2,9 @@
 
 import pytest
 
-from components.kernel.receipts import RECEIPT_NAME, Receipt, input_digest
+from components.kernel.receipts import RECEIPT_NAME, Receipt, fingerprint, input_digest
+from components.kernel.settings import parse_settings
+from components.kernel.step import load_step
 
 FILES = {"captions/part-00000.parquet": "c", "ledger": "wall seconds of one run"}
 
@@ -30,3 +32,13 @@ def test_other_outputs_of_the_same_step_do_not_count(digest_of):
 def test_an_artifact_under_another_name_counts_whole(digest_of):
     before = digest_of("checked", FILES)
     assert digest_of("checked", FILES | {"captions/part-00000.parquet": "d"}) != before
+
+
+def test_other_weights_in_the_file_that_a_setting_names_are_other_work(tmp_path):
+    step, weights = load_step("init_model"), tmp_path / "weights.pt"
+    settings = parse_settings(step, {"weights": str(weights), "format": "openai"})
+    digests = []
+    for content in ("a", "a", "b"):
+        weights.write_text(content)
+        digests.append(fingerprint(step, settings, {}))
+    assert digests[0] == digests[1] != digests[2]

@@ -99,10 +99,22 @@ def test_what_no_run_has_used_for_days_is_forgotten(parent, tmp_path):
         path for path in state.glob("train/*") if "old" in (path / "checkpoint/model").read_text()
     ]
     past = time.time() - 3 * DAY_S
-    os.utime(old, (past, past))
+    for path in (old, *old.rglob("*")):
+        os.utime(path, (past, past))
     assert forget_old(state, keep_days=2) == [old]
     assert len(list(state.glob("train/*"))) == 1
     assert (tmp_path / "old/checkpoint/model").read_text() == "old", "what was handed over stays"
+
+
+def test_a_training_of_weeks_that_still_writes_is_not_forgotten(parent, tmp_path):
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        run_kept(train, parent, places(tmp_path / "out"), {"is_killed": True}, state)
+    (place,) = state.glob("train/*")
+    past = time.time() - 3 * DAY_S
+    for path in (place, *place.iterdir()):
+        os.utime(path, (past, past))
+    assert forget_old(state, keep_days=2) == []
 
 
 def test_the_folder_is_named_by_the_environment(monkeypatch, tmp_path):
