@@ -1,64 +1,105 @@
 """Does it learn, and does each loss help? Rows of the paper's Table 6, options, seeds, a table.
 
     make ablation                                   # hours on two cores; resumes after a kill
-    python benchmarks/ablation.py --scenes 300 --seeds 1 --epochs 1 --rows cl   # a quick try
+    python benchmarks/ablation.py --scenes 300 --seeds 1 --epochs 1 1 --rows cl   # a quick try
 
-Makes a sample of composed scenes, one text tower and its embeddings, then trains the tiny model
-anew for every row and seed, all on the same data for the same number of epochs, and evaluates it.
-Everything is made by the pipeline's steps, so a rerun repeats nothing; the table goes to
-docs/ablation.md.
+Makes a sample of composed scenes, one text tower and its embeddings. Then, as the recipe `tiny`
+does, a model of each seed learns from random weights by L_CL alone (stage `align`), and goes on
+from there once for each row of the table (stage `refine`): rows of a seed share model and data,
+so they are compared pair by pair. Everything is made by the pipeline's steps and a rerun repeats
+nothing. The table replaces what follows the marker in docs/ablation.md.
 """
 
 import argparse
+import csv
 import json
 import math
 import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
 
+import pixclip
+from pixclip.checkpoint import save_checkpoint
+from pixclip.checksums import CHECKSUMS_NAME
+
 ROOT = Path(__file__).resolve().parents[1]
 PIXCLIP = Path(sys.executable).parent / "pixclip"
+MARKER = "<!-- The rest of this page is written by benchmarks/ablation.py. -->"
 POOL = 360  # regions that R@1 is told for, whatever the benchmark's size
 STUDENT_T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided, by number of seeds
 SUBSETS = {"seen_objects": "seen objects", "held_out_objects": "held-out objects"}
-BASELINES = {"whole_image": "whole image", "masked_crop": "masked crop"}
+METRICS = {
+    "scene_accuracy": "in scene",
+    "pool_r1": f"R@1 of {POOL}",
+    "image_r1": "whole images",
+}
+BASELINES = {
+    "masked_crop": "masked crop",
+    "whole_image": "whole image",
+    "mask_conv_only": "mask convolution only",
+}
+TEXT = {  # SmolLM2's lower half learns more from as many seconds than the whole
+    "num_layers": 16,
+    "masked_tokens": {"num_steps": 0},
+    "contrast": {"num_steps": 40, "batch_size": 32, "warmup_steps": 4},
+}
+NO_PICTURES = {"num_examples": 0, "num_mistakes": 0, "num_maps": 0}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what is changed of the full loss."""
+    """A line of the table: what is changed of the stage `refine`, and which line it is held to."""
 
     title: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    against: str = "cl_lg_fc"
+    crop_margin: float = 0.0
 
 
 NO_CROPS = {"losses.alpha": 0.0, "data.needs_crops": False}
 ROWS = {
-    "cl": Row("L_CL", {**NO_CROPS, "losses.beta": 0.0}),
-    "cl_lg": Row("L_CL + L_LG", NO_CROPS),
-    "cl_lg_fc": Row("L_CL + L_LG + L_FC"),
-    "fc_region": Row("full, L_FC to the region's embedding", {"losses.fc_target": "region"}),
+    "cl": Row("L_CL", {**NO_CROPS, "losses.beta": 0.0}, against="cl"),
+    "cl_lg": Row("L_CL + L_LG", NO_CROPS, against="cl"),
+    "cl_lg_fc": Row("L_CL + L_LG + L_FC (all)", against="cl"),
+    "fc_region": Row("all, L_FC to the region's embedding", {"losses.fc_target": "region"}),
     "fc_positives": Row(
-        "full, L_FC to the region's embedding, positives only",
+        "all, L_FC to the region's embedding, positives only",
         {"losses.fc_target": "region_positives"},
     ),
-    "lg_text": Row("full, L_LG to the text", {"losses.lg_target": "text"}),
-    "lg_stop": Row("full, L_LG stops the gradient", {"losses.lg_stop_gradient": True}),
-    "tau_quarter": Row("full, τ = 0.25", {"losses.coverage_threshold": 0.25}),
-    "long_only": Row("full, long captions only", {"data.long_caption_share": 1.0}),
-    "one_region": Row("full, one region an image", {"data.regions_per_image": 1}),
+    "lg_text": Row("all, L_LG to the text", {"losses.lg_target": "text"}),
+    "lg_stop": Row("all, L_LG stops the gradient", {"losses.lg_stop_gradient": True}),
+    "tau_quarter": Row("all, τ = 0.25", {"losses.coverage_threshold": 0.25}),
+    "crop_margin": Row("all, crops with a margin of 0.25", crop_margin=0.25),
+    "long_only": Row("all, long captions only", {"data.long_caption_share": 1.0}),
+    "one_region": Row("all, one region an image", {"data.regions_per_image": 1}),
 }
-Paths = Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where everything is, and how long models learn."""
+
+    folder: Path
+    num_seeds: int
+    align_epochs: int
+    refine_epochs: int
+
+    def aligned(self, seed: int) -> Path:
+        """The run of stage `align`."""
+        return self.folder / "align" / str(seed)
+
+    def refined(self, row: str, seed: int) -> Path:
+        """The run of stage `refine`."""
+        return self.folder / row / str(seed)
 
 
 def main() -> None:
@@ -69,19 +110,20 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--scenes", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, nargs=2, default=[6, 1], metavar=("ALIGN", "REFINE"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="models trained at a time")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
-    parser.add_argument("--table", type=Path, default=ROOT / "docs" / "ablation.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "ablation.md")
     arguments = parser.parse_args()
-    folder = arguments.into.absolute()
-    make_data(folder, arguments.scenes)
-    runs = [(row, seed) for row in arguments.rows for seed in range(arguments.seeds)]
+    study = Study(arguments.into.absolute(), arguments.seeds, *arguments.epochs)
+    make_data(study.folder, arguments.scenes)
+    seeds = range(study.num_seeds)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda run: train_and_evaluate(folder, *run, arguments.epochs), runs))
-    results = {row: read_results(folder, row, arguments.seeds) for row in arguments.rows}
-    arguments.table.write_text(page(results, arguments, folder))
-    sys.stdout.write(f"{arguments.table}\n")
+        list(pool.map(lambda seed: align(study, seed), seeds))
+        runs = [(row, seed) for row in arguments.rows for seed in seeds]
+        list(pool.map(lambda run: refine(study, *run), runs))
+    write_page(arguments.page, study, arguments.rows)
+    sys.stdout.write(f"{arguments.page}\n")
 
 
 def make_data(folder: Path, num_scenes: int) -> None:
@@ -95,39 +137,69 @@ def make_data(folder: Path, num_scenes: int) -> None:
         laptop = [sys.executable, "-m", "components.runners.laptop", "run", "--conf", conf]
         subprocess.run(laptop, check=True, cwd=ROOT)
     longgrit, tower = folder / "longgrit", folder / "text_tower"
-    step("adapt_text", {"longgrit": longgrit, "text_tower": tower}, folder)
+    step("adapt_text", {"longgrit": longgrit, "text_tower": tower}, folder, TEXT)
     embeddings = folder / "text_embeddings"
     paths = {"longgrit": longgrit, "text_tower": tower, "text_embeddings": embeddings}
     step("embed_text", paths, folder)
 
 
-def train_and_evaluate(folder: Path, row: str, seed: int, num_epochs: int) -> None:
-    """Train the model of a row and seed, and ask it the benchmark."""
-    run, started = folder / row / str(seed), time.perf_counter()
-    parent = folder / "parents" / str(seed)
-    data = {"longgrit": folder / "longgrit", "text_embeddings": folder / "text_embeddings"}
-    # Two rows may want the same parent at the same time: the second waits for the first.
-    step("init_model", {"text_tower": folder / "text_tower", "parent": parent}, folder, seed=seed)
-    settings = {
-        "stage": "refine",
-        "changes": {**ROWS[row].changes, "num_epochs": num_epochs, "data.seed": seed},
-    }
-    trained = {"checkpoint": run / "checkpoint", "curves": run / "curves.csv"}
-    step("train", {**data, "parent": parent, **trained}, folder, **settings)
-    asked = {"checkpoint": run / "checkpoint", "evaluation": run / "evaluation"}
-    pictures = {"num_examples": 0, "num_mistakes": 0, "num_maps": 0}
-    step("evaluate", {**data, "parent": parent, **asked}, folder, **pictures)
-    sys.stderr.write(f"{row}, seed {seed}: {time.perf_counter() - started:.0f} s\n")
+def align(study: Study, seed: int) -> None:
+    """Train the model of a seed that all rows go on from."""
+    run = study.aligned(seed)
+    made = {"text_tower": study.folder / "text_tower", "parent": run / "parent"}
+    step("init_model", made, study.folder, {"seed": seed})
+    changes = {"num_epochs": study.align_epochs, "data.seed": seed}
+    train(study, run / "parent", run, {"stage": "align", "changes": changes})
+    evaluate(study, run, seed)
 
 
-def step(name: str, paths: Paths, folder: Path, **settings: Any) -> None:
-    """Run a step of the pipeline on one core, unless its output is there."""
-    place = "-".join(
-        path.relative_to(folder).as_posix().replace("/", "_") for path in paths.values()
-    )
-    own = folder / "params" / f"{name}-{place}.yaml"
+def refine(study: Study, name: str, seed: int) -> None:
+    """Train a row's model and ask it the benchmark."""
+    row, run = ROWS[name], study.refined(name, seed)
+    own = {"num_epochs": study.refine_epochs, "data.seed": 1000 + seed}
+    parent = study.aligned(seed) / "checkpoint"
+    if row.crop_margin:
+        parent = with_margin(parent, run / "parent", row.crop_margin)
+    train(study, parent, run, {"stage": "refine", "changes": {**row.changes, **own}})
+    evaluate(study, run, seed)
+
+
+def with_margin(checkpoint: Path, parent: Path, crop_margin: float) -> Path:
+    """The checkpoint with room around its crops, which `align` does not look at."""
+    if not (parent / CHECKSUMS_NAME).exists():
+        model = pixclip.load(checkpoint)
+        preprocess = replace(model.config.preprocess, crop_margin=crop_margin)
+        model.config = replace(model.config, preprocess=preprocess)
+        save_checkpoint(parent, model, text_tower=checkpoint / "text_tower")
+    return parent
+
+
+def train(study: Study, parent: Path, run: Path, settings: Mapping[str, Any]) -> None:
+    """Train a stage on one core."""
+    made = {"parent": parent, "checkpoint": run / "checkpoint", "curves": run / "curves.csv"}
+    step("train", data_of(study) | made, study.folder, {**settings, "num_ranks": 1})
+
+
+def evaluate(study: Study, run: Path, seed: int) -> None:
+    """Ask a model the benchmark; the tower without training is the one before `align`."""
+    parent = study.aligned(seed) / "parent"
+    asked = {"parent": parent, "checkpoint": run / "checkpoint", "evaluation": run / "evaluation"}
+    step("evaluate", data_of(study) | asked, study.folder, NO_PICTURES)
+
+
+def data_of(study: Study) -> dict[str, Path]:
+    """The inputs of every training and evaluation."""
+    return {name: study.folder / name for name in ("longgrit", "text_embeddings")}
+
+
+def step(
+    name: str, paths: Mapping[str, Path], folder: Path, settings: Mapping[str, Any] | None = None
+) -> None:
+    """Run a step of the pipeline, unless its output is there; only texts take more than a core."""
+    outputs = "-".join(path.relative_to(folder).as_posix() for path in paths.values())
+    own = folder / "params" / f"{name}-{outputs.replace('/', '_')}.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)
-    section = yaml.safe_load((ROOT / "params.yaml").read_text())[name] | settings
+    section = merged(yaml.safe_load((ROOT / "params.yaml").read_text())[name], settings or {})
     own.write_text(yaml.safe_dump({name: section}))
     options = [text for key, path in paths.items() for text in (f"--{key.replace('_', '-')}", path)]
     threads = "2" if name in ("adapt_text", "embed_text") else "1"
@@ -140,36 +212,44 @@ def step(name: str, paths: Paths, folder: Path, **settings: Any) -> None:
     )
 
 
+def merged(section: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The section with settings changed, those of its own sections one by one."""
+    return {**section} | {
+        name: {**section[name], **value} if name != "changes" and isinstance(value, dict) else value
+        for name, value in settings.items()
+    }
+
+
 @dataclass(frozen=True)
 class Result:
-    """What one model reached: metric by subset, its own and the baselines'."""
+    """What one model reached: metric by subset, its own and the baselines', in percent."""
 
-    model: Mapping[str, Mapping[str, float]]
-    baselines: Mapping[str, Mapping[str, Mapping[str, float]]]
+    metrics: Mapping[tuple[str, str], float]
+    baselines: Mapping[tuple[str, str], float]
     train_s: float
 
 
-def read_results(folder: Path, row: str, num_seeds: int) -> list[Result]:
-    """The results of all seeds of a row."""
-    return [read_result(folder / row / str(seed)) for seed in range(num_seeds)]
-
-
-def read_result(run: Path) -> Result:
+def read_result(run: Path, batch_size: int = 64) -> Result:
     """The evaluation of one model; R@1 is brought to a pool of fixed size."""
     evaluation = json.loads((run / "evaluation" / "evaluation.json").read_text())
     samples = pq.read_table(run / "evaluation" / "samples.parquet").to_pylist()
     metrics = {}
     for subset in SUBSETS:
         ranks = [s["text_to_mask_rank_in_subset"] for s in samples if s["subset"] == subset]
-        metrics[subset] = {
-            "scene_accuracy": evaluation["metrics"][subset]["scene_accuracy"],
-            "text_to_mask_r1": evaluation["metrics"][subset]["text_to_mask_r1"],
-            "pool_r1": statistics.fmean(first_in_pool(rank, len(ranks)) for rank in ranks),
-        }
-    seconds = [line.split(",") for line in (run / "curves.csv").read_text().splitlines()]
-    column = seconds[0].index("seconds")
-    total_s = sum(float(line[column]) for line in seconds[1:])
-    return Result(metrics, evaluation["baselines"], total_s)
+        found = statistics.fmean(first_in_pool(rank, len(ranks)) for rank in ranks)
+        of_subset = evaluation["metrics"][subset]
+        images_r1 = of_subset["image_to_text_r1"], of_subset["text_to_image_r1"]
+        metrics[subset, "scene_accuracy"] = 100 * of_subset["scene_accuracy"]
+        metrics[subset, "pool_r1"] = 100 * found
+        metrics[subset, "image_r1"] = 100 * statistics.fmean(images_r1)
+    baselines = {
+        (name, subset): 100 * evaluation["baselines"][name][subset]["scene_accuracy"]
+        for name in BASELINES
+        for subset in SUBSETS
+    }
+    with (run / "curves.csv").open() as file:
+        train_s = sum(batch_size / float(line["samples_per_s"]) for line in csv.DictReader(file))
+    return Result(metrics, baselines, train_s)
 
 
 def first_in_pool(rank: int, num_candidates: int, pool: int = POOL) -> float:
@@ -184,71 +264,112 @@ def first_in_pool(rank: int, num_candidates: int, pool: int = POOL) -> float:
     return math.comb(worse, others) / math.comb(num_candidates - 1, others)
 
 
-def page(results: Mapping[str, list[Result]], arguments: argparse.Namespace, folder: Path) -> str:
-    """The table as Markdown, with what it was made of."""
-    data = json.loads((folder / "longgrit" / "_receipt.json").read_text())["metrics"]
-    asked = json.loads((folder / next(iter(results)) / "0/evaluation/evaluation.json").read_text())
-    pools = ", ".join(
-        f"{asked['num_samples'][subset]['text_to_mask_r1']} regions of {title}"
+def write_page(page: Path, study: Study, rows: list[str]) -> None:
+    """Put the tables behind the marker; what stands before it is left alone."""
+    seeds = range(study.num_seeds)
+    aligned = [read_result(study.aligned(seed)) for seed in seeds]
+    results = {row: [read_result(study.refined(row, seed)) for seed in seeds] for row in rows}
+    text = page.read_text() if page.exists() else "# Does it learn, and does each loss help?\n\n"
+    kept = text.split(MARKER)[0]
+    lines = [
+        MARKER,
+        "",
+        *about(study),
+        "",
+        *results_table(aligned, results),
+        "",
+        "## Differences",
+        "",
+        "Of the models of the same seed, in points: the rows of Table 6 against L_CL alone, the "
+        "options against all three losses. **Bold**: the interval leaves out zero.",
+        "",
+        *differences_table(results),
+        "",
+        "## Other ways to show a region",
+        "",
+        "In-scene accuracy of the same weights (all three losses) without the mask's convolution, "
+        "or with nothing but it:",
+        "",
+        *baselines_table(results.get("cl_lg_fc", aligned)),
+    ]
+    page.write_text(kept + "\n".join(lines) + "\n")
+
+
+def about(study: Study) -> list[str]:
+    """What the tables were made of."""
+    data = json.loads((study.folder / "longgrit" / "_receipt.json").read_text())["metrics"]
+    evaluation = json.loads((study.aligned(0) / "evaluation" / "evaluation.json").read_text())
+    numbers = evaluation["num_samples"]
+    pools = " and ".join(
+        f"{numbers[subset]['text_to_mask_r1']} regions of {title} in "
+        f"{numbers[subset]['image_to_text_r1']} images"
         for subset, title in SUBSETS.items()
     )
-    lines = [
-        "# Does it learn, and does each loss help?",
+    return [
+        f"{data['regions_train']} regions of composed scenes to train on; {study.align_epochs} "
+        f"epochs of `align` from random weights, then {study.refine_epochs} of `refine` with the "
+        f"losses of the row; {study.num_seeds} seeds. Asked for {pools}: backgrounds and "
+        "compositions that were never seen, and of the held-out objects not one.",
         "",
-        f"Made by `make ablation`: the tiny model ({arguments.epochs} epochs from random weights) "
-        f"on {data['regions_train']} regions of composed scenes, {arguments.seeds} seeds a row, "
-        f"asked for {pools}. Backgrounds and compositions of the benchmark were never seen; of the "
-        "held-out objects, not one was.",
-        "",
-        f"*In scene*: accuracy among a scene's regions. *R@1 of {POOL}*: how often a text finds "
-        f"its region among {POOL}, expected over random pools. Values are means with 95 % "
-        "intervals over seeds (Student's t). *Time* is that of the training steps on one core.",
-        "",
-        *table(results),
-        "",
-        "The baselines ask the same weights (the last row of the paper's three, if it is here) "
-        "without the mask's convolution:",
-        "",
-        *baseline_table(results.get("cl_lg_fc", next(iter(results.values())))),
+        f"*In scene*: accuracy among the regions of a scene (chance 33 %). *R@1 of {POOL}*: how "
+        f"often a long text finds its region among {POOL}, expected over random pools (chance "
+        f"{100 / POOL:.2f} %). *Whole images*: R@1 of images and their captions, the mean of both "
+        "directions, among all images of the subset. Percent, mean ± half of the 95 % interval "
+        "over seeds (Student's t). *Time*: the stage's steps on one core.",
     ]
-    return "\n".join(lines) + "\n"
 
 
-def table(results: Mapping[str, list[Result]]) -> list[str]:
+def results_table(aligned: list[Result], results: Mapping[str, list[Result]]) -> list[str]:
     """A line a row of the ablation."""
-    titles = list(SUBSETS.values())
-    head = [f"{name}, {title}" for title in titles for name in ("in scene", f"R@1 of {POOL}")]
+    head = [f"{name}, {title}" for title in SUBSETS.values() for name in METRICS.values()]
     lines = [f"| | {' | '.join(head)} | time |", "|---" * (len(head) + 2) + "|"]
-    for row, found in results.items():
+    rows = {"after `align`": aligned} | {ROWS[row].title: found for row, found in results.items()}
+    for title, found in rows.items():
         cells = [
-            interval([result.model[subset][metric] for result in found])
+            interval([result.metrics[subset, metric] for result in found])
             for subset in SUBSETS
-            for metric in ("scene_accuracy", "pool_r1")
+            for metric in METRICS
         ]
         minutes = statistics.fmean(result.train_s for result in found) / 60
-        lines.append(f"| {ROWS[row].title} | {' | '.join(cells)} | {minutes:.1f} min |")
+        lines.append(f"| {title} | {' | '.join(cells)} | {minutes:.1f} min |")
     return lines
 
 
-def baseline_table(found: list[Result]) -> list[str]:
-    """In-scene accuracy of the ways to show a region without the mask's convolution."""
+def differences_table(results: Mapping[str, list[Result]]) -> list[str]:
+    """A line for every row that is held to another one."""
+    head = [f"{name}, {title}" for title in SUBSETS.values() for name in METRICS.values()]
+    lines = [f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    for row, found in results.items():
+        other = ROWS[row].against
+        if other == row or other not in results:
+            continue
+        cells = []
+        for key in ((subset, metric) for subset in SUBSETS for metric in METRICS):
+            pairs = zip(found, results[other], strict=True)
+            cells.append(interval([own.metrics[key] - its.metrics[key] for own, its in pairs], "+"))
+        lines.append(f"| {ROWS[row].title} − {ROWS[other].title} | {' | '.join(cells)} |")
+    return lines
+
+
+def baselines_table(found: list[Result]) -> list[str]:
+    """In-scene accuracy of the other ways to show a region."""
     lines = [f"| | {' | '.join(SUBSETS.values())} |", "|---" * (len(SUBSETS) + 1) + "|"]
     for name, title in BASELINES.items():
         cells = [
-            interval([result.baselines[name][subset]["scene_accuracy"] for result in found])
-            for subset in SUBSETS
+            interval([result.baselines[name, subset] for result in found]) for subset in SUBSETS
         ]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
 
 
-def interval(values: list[float]) -> str:
-    """Mean and half width of its 95 % interval, in percent."""
-    mean = 100 * statistics.fmean(values)
+def interval(values: list[float], sign: str = "") -> str:
+    """Mean and half width of its 95 % interval; a signed one in bold if it leaves out zero."""
+    mean = statistics.fmean(values)
     if len(values) < 2:
-        return f"{mean:.1f}"
-    deviation = 100 * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:.1f} ± {STUDENT_T_95[len(values)] * deviation:.1f}"
+        return f"{mean:{sign}.1f}"
+    half = STUDENT_T_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+    text = f"{mean:{sign}.1f} ± {half:.1f}"
+    return f"**{text}**" if sign and abs(mean) > half else text
 
 
 if __name__ == "__main__":
