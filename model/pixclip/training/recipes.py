@@ -78,6 +78,8 @@ RECIPES = {recipe.__name__: recipe() for recipe in (pixclip_b16_paper, pixclip_l
 def find_stage(recipe: str, stage: str, changes: Mapping[str, Any] | None = None) -> Stage:
     """A recipe's stage, with changes by dotted name, e.g. `{"optimizer.rest_lr": 1e-6}`.
 
+    `{"optimizer": {"rest_lr": 1e-6}}` is the same: the section's other fields stay.
+
     Raises:
         ValueError: no such recipe, stage or field, or a value of the wrong type or range.
     """
@@ -105,4 +107,8 @@ def _change(data: dict[str, Any], name: str, value: Any) -> None:
     if last not in data or last == "name":
         known = [key for key in data if key != "name"]
         raise ValueError(f"changes: no field '{name}'; known are {', '.join(known)}")
+    if isinstance(data[last], dict) and isinstance(value, Mapping):
+        for inner_name, inner_value in value.items():
+            _change(data[last], inner_name, inner_value)
+        return
     data[last] = value

@@ -35,6 +35,12 @@ def test_a_change_reaches_its_field_and_nothing_else():
     assert stage.data == find_stage("tiny", "refine").data
 
 
+def test_a_change_inside_a_section_leaves_its_other_fields():
+    dotted = {"optimizer.rest_lr": 1e-6, "data.batch_size": 6}
+    nested = {"optimizer": {"rest_lr": 1e-6}, "data": {"batch_size": 6}}
+    assert find_stage("tiny", "align", nested) == find_stage("tiny", "align", dotted)
+
+
 @pytest.mark.parametrize(
     ("recipe", "stage", "changes", "message"),
     [
@@ -42,6 +48,8 @@ def test_a_change_reaches_its_field_and_nothing_else():
         ("tiny", "first", {}, "no stage 'first'; it has align, refine"),
         ("tiny", "refine", {"lr": 1}, "changes: no field 'lr'; known are losses"),
         ("tiny", "refine", {"name": "x"}, "no field 'name'"),
+        ("tiny", "refine", {"optimizer": {"lr": 1}}, "no field 'lr'; known are mask_lr"),
+        ("tiny", "refine", {"optimizer": 1}, "optimizer"),
         ("tiny", "refine", {"optim.lr": 1}, "no section 'optim'; known are"),
         ("tiny", "refine", {"optimizer.mask_lr": "fast"}, "optimizer.mask_lr must be of type"),
         ("tiny", "refine", {"optimizer.mask_lr": -1.0}, "must not be negative, got -1.0"),
