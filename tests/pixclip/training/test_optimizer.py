@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,16 @@ def test_weight_decay_reaches_the_optimiser_that_steps_and_spares_norms_and_bias
         for name in (names[id(parameter)] for parameter in group["params"]):
             is_spared = name.endswith(("bias", "logit_scale", "class_embedding")) or "norm" in name
             assert (group["weight_decay"] == 0) == is_spared, name
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change():
+    model = small_model()
+    engine = open_engine(model, parameter_groups(model, OptimizerConfig()))
+    before = model.logit_scale.detach().clone()
+    engine.backward(sum((p * torch.nan).sum() * 0 for p in model.parameters()))
+    with pytest.raises(FloatingPointError, match="a gradient is not finite"):
+        engine.step()
+    assert torch.equal(model.logit_scale, before)
 
 
 def test_rates_follow_their_peaks():
