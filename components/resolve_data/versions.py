@@ -32,7 +32,12 @@ def bring_version(repository: str, revision: str, name: str, target: Path) -> di
         raise InputError("resolve_data: name a repository, or a uri of a data set outside of DVC")
     commit = find_commit(repository, revision)
     remove(target)  # `dvc get` begins anew
-    _dvc("get", "--rev", commit, "--out", str(target), repository, name)
+    try:
+        _dvc("get", "--rev", commit, "--out", str(target), repository, name)
+    except InputError as error:  # of a name that is not there, DVC says only the name
+        raise InputError(
+            f"{error}; is there a data set '{name}' (publish.name) in {repository} at {revision}?"
+        ) from None
     return {
         "repository": repository,
         "revision": revision,

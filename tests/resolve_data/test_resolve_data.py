@@ -75,7 +75,7 @@ def test_what_is_not_there_is_told_plainly(published, tmp_path):
     where = {"repository": published.repository}
     with pytest.raises(InputError, match=r"repository has no branch or tag 'v9'"):
         bring(tmp_path / "a", **where, revision="v9")
-    with pytest.raises(InputError, match=r"cannot be brought: .*parts"):
+    with pytest.raises(InputError, match=r"data set 'parts' .* at HEAD"):
         bring(tmp_path / "a", **where, name="parts")
     with pytest.raises(InputError, match=r"cannot be brought: .*nowhere"):
         bring(tmp_path / "a", repository=str(tmp_path / "nowhere"))
