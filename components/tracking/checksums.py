@@ -48,7 +48,9 @@ def require_files(folder: Path, wanted: Mapping[str, str]) -> None:
         InputError: names what is missing, changed or too much.
     """
     found = {name: value for name, value in file_digests(folder).items() if name != SUMS_NAME}
-    wrong = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+    wrong = sorted(
+        name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
+    )
     if wrong:
         raise InputError(
             f"{len(wrong)} file(s) of {folder} are not as registered, e.g. {', '.join(wrong[:3])}; "

@@ -97,14 +97,15 @@ def tracked_run(
     Args:
         tracking_uri: see `store.py`; empty: the default.
         params: nested mappings become dotted names.
-        run_id: of a run to go on with, after a kill; its parameters stay as they are.
+        run_id: of a run to go on with, after a kill; its parameters stay as they are. If it is
+            gone, or was of another server, a new one begins.
 
     Raises:
         TrackingError: MLflow refused or cannot be reached.
     """
     client = open_client(tracking_uri)
     with told_plainly(f"cannot start the run '{name}'"):
-        if run_id:
+        if run_id and _is_there(client, run_id):
             client.update_run(run_id, status="RUNNING")
         else:
             created = client.create_run(experiment_id(client, experiment), run_name=name)
@@ -119,6 +120,18 @@ def tracked_run(
         run.end("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
     run.end("FINISHED")
+
+
+def _is_there(client: Any, run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        stage: str = client.get_run(run_id).info.lifecycle_stage
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return stage == "active"  # not deleted on MLflow's pages
 
 
 def _log_params(client: Any, run_id: str, params: Mapping[str, object]) -> None:

@@ -58,6 +58,8 @@ def train(
         params=notes | {"num_ranks": settings.num_ranks},
         run_id=_read(work / RUN_ID),
     ) as run:
+        if run.run_id != _read(work / RUN_ID):  # a new one gets all steps
+            (work / LOGGED).unlink(missing_ok=True)
         (work / RUN_ID).write_text(run.run_id)
         job = make_job(settings, longgrit, text_embeddings, parent, checkpoint)
         write_job(work / JOB, replace(job, notes=notes))

@@ -64,6 +64,17 @@ def test_a_killed_run_is_gone_on_with(tracking_uri: str) -> None:
     assert [p.value for p in client.get_metric_history(run_id, "loss")] == [2.0, 1.0]
 
 
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_a_run_that_is_gone_is_begun_anew(tracking_uri: str, is_deleted: bool) -> None:
+    gone = "0" * 32
+    if is_deleted:
+        with tracked_run("train", tracking_uri=tracking_uri) as run:
+            gone = run.run_id
+        open_client(tracking_uri).delete_run(gone)
+    with tracked_run("train", tracking_uri=tracking_uri, run_id=gone) as run:
+        assert run.run_id != gone
+
+
 def test_a_setting_wins_over_the_environment_and_that_over_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
