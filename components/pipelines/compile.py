@@ -40,7 +40,9 @@ def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict
         check_settings(STEPS, params_file, {**overrides, "train": train})
     begun = recipe_of(settings, "init_model")
     if begun != recipe:
-        raise SettingsError(f"init_model.recipe is '{begun}', train.recipe is '{recipe}'")
+        raise SettingsError(
+            f"init_model.recipe is '{begun}', train.recipe is '{recipe}'; set both to one recipe"
+        )
     return settings
 
 
