@@ -80,6 +80,11 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         parse_address(address)
 
 
+def test_a_model_that_is_not_there_is_told_with_the_registry_that_was_asked(world: World) -> None:
+    with pytest.raises(InputError, match=r"no models:/pixclp@champion; it is sqlite:///.*\.db"):
+        fetch("models:/pixclp@champion", None, world.tracking_uri)
+
+
 def test_an_address_says_alias_or_number() -> None:
     assert parse_address("models:/pixclip@champion") == Reference("pixclip", "champion")
     assert str(parse_address("models:/pixclip/12")) == "models:/pixclip/12"
