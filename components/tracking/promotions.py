@@ -22,7 +22,7 @@ import fcntl
 import getpass
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from typing import Any
 from components.kernel.errors import BusyError
 from components.tracking.names import CHAMPION, PREVIOUS, Reference
 from components.tracking.registry import ROLLED_BACK_TAG, Registry, Version
-from components.tracking.store import database_path, experiment_id, told_plainly
+from components.tracking.store import TrackingError, database_path, experiment_id, told_plainly
 
 EXPERIMENT = "promotions"
 PROMOTE, ROLLBACK = "promote", "rollback"
@@ -123,9 +123,15 @@ def promotion_entry(registry: Registry, model: str) -> Iterator[Entry]:
             yield entry
         except BaseException:
             if not entry.is_moving:  # a move that broke off stays open: the next one repairs it
-                client.set_terminated(entry.run_id, "FAILED")
+                with suppress(TrackingError):  # so it does this one; the first error tells more
+                    _close(client, entry.run_id, "FAILED")
             raise
-        client.set_terminated(entry.run_id, "FINISHED")
+        _close(client, entry.run_id, "FINISHED")
+
+
+def _close(client: Any, run_id: str, status: str) -> None:
+    with told_plainly(f"cannot close the entry {run_id} of the promotion log"):
+        client.set_terminated(run_id, status)
 
 
 def was_champion(registry: Registry, version: Version) -> bool:
@@ -170,7 +176,7 @@ def _repair_dead(entry: Entry, log: str, is_locked: bool) -> None:
             )
     for other in sorted(others, key=lambda run: run.info.start_time):
         is_done = _repair(entry, other.data.params)
-        client.set_terminated(other.info.run_id, "FINISHED" if is_done else "FAILED")
+        _close(client, other.info.run_id, "FINISHED" if is_done else "FAILED")
 
 
 def _repair(entry: Entry, facts: Mapping[str, str]) -> bool:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from components.kernel.errors import BusyError
+from components.kernel.errors import BusyError, InputError
 from components.tracking import promotions
 from components.tracking.names import Reference
 from components.tracking.promotions import PROMOTE, ROLLBACK, promotion_entry, was_champion
@@ -221,3 +223,19 @@ def test_what_the_log_says_cannot_be_changed(versions: Registry) -> None:
         entry.note({"reason": "one"})
         with pytest.raises(TrackingError):
             entry.note({"reason": "another"})
+
+
+def test_an_entry_that_cannot_be_closed_does_not_hide_what_happened(
+    versions: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise MlflowException("the server is away")
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", away)
+    with pytest.raises(InputError, match="the reason"), promotion_entry(versions, "pixclip"):
+        raise InputError("the reason")
+    with (
+        pytest.raises(TrackingError, match="cannot close the entry"),
+        promotion_entry(versions, "pixclip"),
+    ):
+        pass
