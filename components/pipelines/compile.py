@@ -33,6 +33,11 @@ def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict
     Raises:
         SettingsError: lists what is wrong at every step.
     """
+    if "stage" in overrides.get("train", {}):
+        raise SettingsError(
+            "train.stage cannot be set here: a pipeline trains all stages of train.recipe, one "
+            "task each; `pixclip train` trains a single one"
+        )
     settings = {name: step_settings(name, params_file, overrides) for name in STEPS}
     recipe = recipe_of(settings)
     for stage in recipe_stages(recipe):

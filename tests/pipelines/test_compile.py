@@ -182,6 +182,11 @@ def test_a_wrong_setting_is_refused_before_anything_is_compiled(tmp_path):
         compiled(ClusterSettings(gpus={"trian": 2}))
 
 
+def test_a_single_stage_cannot_be_asked_of_a_pipeline_that_trains_all():
+    with pytest.raises(SettingsError, match=r"train\.stage cannot be set here"):
+        pipeline_settings(ROOT / "params.yaml", {"train": {"stage": "align"}})
+
+
 def test_a_wrong_cluster_file_is_told_by_field(tmp_path):
     path = tmp_path / "cluster.yaml"
     path.write_text("gpu_pool: {memroy: 3Gi}\nretries: -1\n")
