@@ -1,7 +1,7 @@
 """Does it learn, and does each loss help? Rows of the paper's Table 6, options, seeds, a table.
 
     make ablation                                   # hours on two cores; resumes after a kill
-    python benchmarks/ablation.py --scenes 300 --seeds 1 --epochs 1 1 --rows cl   # a quick try
+    python benchmarks/ablation.py --scenes 300 --seeds 2 --align-epochs 1 --rows cl cl_lg  # a try
 
 Makes a sample of composed scenes, one text tower and its embeddings. Then, as the recipe `tiny`
 does, a model of each seed learns from random weights by L_CL alone (stage `align`), and goes on
@@ -91,7 +91,7 @@ class Study:
     folder: Path
     num_seeds: int
     align_epochs: int
-    refine_epochs: int
+    refine_steps: int
 
     def aligned(self, seed: int) -> Path:
         """The run of stage `align`."""
@@ -110,18 +110,20 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--scenes", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, nargs=2, default=[6, 1], metavar=("ALIGN", "REFINE"))
+    parser.add_argument("--align-epochs", type=int, default=6)
+    parser.add_argument("--refine-steps", type=int, default=90)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="models trained at a time")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "ablation.md")
     arguments = parser.parse_args()
-    study = Study(arguments.into.absolute(), arguments.seeds, *arguments.epochs)
+    study = Study(
+        arguments.into.absolute(),
+        arguments.seeds,
+        arguments.align_epochs,
+        arguments.refine_steps,
+    )
     make_data(study.folder, arguments.scenes)
-    seeds = range(study.num_seeds)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        list(pool.map(lambda seed: align(study, seed), seeds))
-        runs = [(row, seed) for row in arguments.rows for seed in seeds]
-        list(pool.map(lambda run: refine(study, *run), runs))
+    train_all(study, arguments.rows, arguments.jobs)
     write_page(arguments.page, study, arguments.rows)
     sys.stdout.write(f"{arguments.page}\n")
 
@@ -143,6 +145,20 @@ def make_data(folder: Path, num_scenes: int) -> None:
     step("embed_text", paths, folder)
 
 
+def train_all(study: Study, rows: list[str], num_jobs: int) -> None:
+    """Train and ask all models, some at a time; a row's wait for the model they go on from."""
+    with ThreadPoolExecutor(num_jobs) as pool:
+        aligned = {seed: pool.submit(align, study, seed) for seed in range(study.num_seeds)}
+
+        def go_on(row: str, seed: int) -> None:
+            aligned[seed].result()
+            refine(study, row, seed)
+
+        refined = [pool.submit(go_on, row, seed) for seed in aligned for row in rows]
+        for future in refined:
+            future.result()
+
+
 def align(study: Study, seed: int) -> None:
     """Train the model of a seed that all rows go on from."""
     run = study.aligned(seed)
@@ -156,7 +172,7 @@ def align(study: Study, seed: int) -> None:
 def refine(study: Study, name: str, seed: int) -> None:
     """Train a row's model and ask it the benchmark."""
     row, run = ROWS[name], study.refined(name, seed)
-    own = {"num_epochs": study.refine_epochs, "data.seed": 1000 + seed}
+    own = {"num_steps": study.refine_steps, "data.seed": 1000 + seed}
     parent = study.aligned(seed) / "checkpoint"
     if row.crop_margin:
         parent = with_margin(parent, run / "parent", row.crop_margin)
@@ -307,8 +323,8 @@ def about(study: Study) -> list[str]:
     )
     return [
         f"{data['regions_train']} regions of composed scenes to train on; {study.align_epochs} "
-        f"epochs of `align` from random weights, then {study.refine_epochs} of `refine` with the "
-        f"losses of the row; {study.num_seeds} seeds. Asked for {pools}: backgrounds and "
+        f"epochs of `align` from random weights, then {study.refine_steps} steps of `refine` with "
+        f"the losses of the row; {study.num_seeds} seeds. Asked for {pools}: backgrounds and "
         "compositions that were never seen, and of the held-out objects not one.",
         "",
         f"*In scene*: accuracy among the regions of a scene (chance 33 %). *R@1 of {POOL}*: how "
