@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from components.kernel.step import StepSettings, runtime
+from components.kernel.step import StepSettings, place, runtime
 from pixclip.text.adapt.job import EQUAL_VIEWS
 
 
@@ -65,9 +65,9 @@ class LoraSettings(Section):
 class AdaptTextSettings(StepSettings):
     """Which language model, and how it becomes an encoder."""
 
-    base_model: str = Field(
+    base_model: str = place(
         ".cache/models/smollm2-135m-instruct",
-        description="folder, or name on the Hugging Face Hub, of a causal model (safetensors)",
+        "folder, or name on the Hugging Face Hub, of a causal model (safetensors)",
     )
     revision: str = Field("main", description="commit of the model; pin one for a real tower")
     num_layers: int = Field(

@@ -34,9 +34,15 @@ def test_an_artifact_under_another_name_counts_whole(digest_of):
     assert digest_of("checked", FILES | {"captions/part-00000.parquet": "d"}) != before
 
 
-def test_other_weights_in_the_file_that_a_setting_names_are_other_work(tmp_path):
-    step, weights = load_step("init_model"), tmp_path / "weights.pt"
-    settings = parse_settings(step, {"weights": str(weights), "format": "openai"})
+@pytest.mark.parametrize(
+    ("name", "setting", "others"),
+    [("init_model", "weights", {"format": "openai"}), ("adapt_text", "base_model", {})],
+)
+def test_other_weights_in_the_place_that_a_setting_names_are_other_work(
+    tmp_path, name, setting, others
+):
+    step, weights = load_step(name), tmp_path / "weights"
+    settings = parse_settings(step, {setting: str(weights), **others})
     digests = []
     for content in ("a", "a", "b"):
         weights.write_text(content)
