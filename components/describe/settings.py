@@ -49,8 +49,10 @@ class StageSettings(BaseModel):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError("an endpoint is a base URL like http://host:8000/v1")
-            if parts.username or parts.password or parts.query:
-                raise ValueError("no credentials in an endpoint: name a variable in api_key_env")
+            if parts.query:
+                raise ValueError(
+                    "no query in an endpoint: for a key, name a variable in api_key_env"
+                )
         return tuple(url.rstrip("/") for url in urls)
 
     def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:

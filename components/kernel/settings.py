@@ -39,8 +39,8 @@ def refuse_credentials(settings: Mapping[str, object], name: str) -> None:
         raise SettingsError(
             f"{', '.join(places)}: the address holds a user or password, and settings are written "
             "into receipts, pipelines and MLflow; leave it out and give it by Git's credential "
-            "helper, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or a secret of the "
-            "cluster"
+            "helper, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, a model server's "
+            "api_key_env, or a secret of the cluster"
         )
 
 

@@ -217,7 +217,8 @@ def test_endpoints_and_other_runtime_settings_do_not_make_a_finished_run_stale()
     [
         ({"describer": "endpoints"}, "object.endpoints, verify.endpoints"),
         ({"object": {"endpoints": ["ftp://host/v1"]}}, "base URL"),
-        ({"object": {"endpoints": ["http://user:word@host/v1"]}}, "no credentials"),
+        ({"object": {"endpoints": ["http://user:word@host/v1"]}}, "object.endpoints.*api_key_env"),
+        ({"object": {"endpoints": ["http://host/v1?key=word"]}}, "no query.*api_key_env"),
         ({"merge": {"prompt": "../../secret.v1.j2"}}, "merge.prompt"),
         ({"min_long_words": 50, "max_long_words": 40}, "min_long_words"),
         ({"verify": {"modle": "x"}}, "did you mean 'model'"),
