@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from components.kernel.errors import InputError
-from pixclip.checkpoint import load, weights_digest
-from pixclip.checksums import CheckpointError
+from pixclip.checkpoint import load
+from pixclip.checksums import CheckpointError, weights_digest
 from pixclip.data.errors import DataError
 from pixclip.data.shards import MANIFEST_NAME
 from pixclip.evaluation.errors import EvaluationError

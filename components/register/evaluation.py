@@ -7,8 +7,14 @@ from typing import Any
 
 from components.kernel.errors import InputError
 from components.kernel.receipts import file_sha256
+from pixclip.checksums import (
+    WEIGHTS_NAME,
+    CheckpointError,
+    read_checksums,
+    verify,
+    weights_digest,
+)
 
-WEIGHTS_NAME = "model.safetensors"
 # Whose numbers the registry shows beside the model; the rest is in its evaluation/ folder.
 SUBSETS = ("all", "seen_objects", "held_out_objects")
 
@@ -48,7 +54,6 @@ def evaluation_of(checkpoint: Path, evaluation: Path) -> Evaluation:
     Raises:
         InputError: a file is missing or damaged, or the evaluation is of other weights.
     """
-    from pixclip.checksums import CheckpointError, read_checksums, verify
     from pixclip.evaluation.compare import EVALUATION_NAME, read_evaluation
     from pixclip.evaluation.errors import EvaluationError
 
@@ -57,10 +62,10 @@ def evaluation_of(checkpoint: Path, evaluation: Path) -> Evaluation:
         raise InputError(f"{checkpoint} is no checkpoint: it has no {WEIGHTS_NAME}; train first")
     try:
         verify(checkpoint, read_checksums(checkpoint))
-        content = read_evaluation(evaluation)
+        content, digest = read_evaluation(evaluation), weights_digest(checkpoint)
     except (CheckpointError, EvaluationError) as error:
         raise InputError(str(error)) from error
-    of, digest = content.get("checkpoint"), file_sha256(weights)
+    of = content.get("checkpoint")
     if of != digest:
         raise InputError(
             f"{evaluation} was made with other weights (sha256 {of}) than {checkpoint} holds "

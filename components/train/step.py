@@ -15,13 +15,13 @@ from components.kernel.receipts import file_sha256, input_digest
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import WORK_FOLDER
 from components.train.settings import TrainSettings
+from pixclip.checksums import WEIGHTS_NAME, weights_digest
 from pixclip.config import to_dict
 
 if TYPE_CHECKING:
     from pixclip.training.job import Job
 
 JOB, RUN_ID, LOGGED = "job.json", "mlflow_run", "mlflow_step"
-WEIGHTS_NAME = "model.safetensors"
 SAME_IN_JOB = ("num_workers", "micro_batch_size", "save_every_steps", "save_every_s", "device")
 
 
@@ -69,7 +69,7 @@ def train(
         write_csv(curves, steps)
         run.artifact(curves)
         # The version in the registry has the same tag: its training is found by it.
-        run.tag("checkpoint_sha256", file_sha256(checkpoint / WEIGHTS_NAME))
+        run.tag("checkpoint_sha256", weights_digest(checkpoint))
     return summary(steps)
 
 

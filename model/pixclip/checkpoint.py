@@ -22,6 +22,8 @@ from torch import Tensor
 
 from pixclip.checksums import (
     CHECKSUMS_NAME,
+    TEXT_TOWER_NAME,
+    WEIGHTS_NAME,
     CheckpointError,
     read_checksums,
     verify,
@@ -34,11 +36,10 @@ from pixclip.places import local_folder
 if TYPE_CHECKING:
     from pixclip.text.encoder import TextEncoder
 
-CONFIG_NAME, WEIGHTS_NAME, NOTES_NAME = "config.json", "model.safetensors", "notes.json"
-TEXT_TOWER_NAME = "text_tower"
+CONFIG_NAME, NOTES_NAME = "config.json", "notes.json"
 MAX_LISTED = 20  # keys named in a message
 
-__all__ = ["CheckpointError", "load", "save_checkpoint", "weights_digest"]
+__all__ = ["CheckpointError", "load", "save_checkpoint"]
 
 
 def save_checkpoint(
@@ -113,11 +114,6 @@ def load(
     wanted = dtype or torch.float32
     model.load_state_dict({n: w.to(wanted) for n, w in weights.items()}, strict=True, assign=True)
     return model.to(device).eval()
-
-
-def weights_digest(folder: Path) -> str:
-    """The SHA-256 of a checkpoint's weights, by which reports name the checkpoint."""
-    return read_checksums(folder)[WEIGHTS_NAME]
 
 
 def _require_files(folder: Path, sums: Mapping[str, str]) -> None:

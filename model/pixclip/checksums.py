@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 CHECKSUMS_NAME = "checksums.json"
+WEIGHTS_NAME, TEXT_TOWER_NAME = "model.safetensors", "text_tower"
 
 
 class CheckpointError(ValueError):
@@ -43,6 +44,18 @@ def read_checksums(folder: Path) -> dict[str, str]:
             "copy the checkpoint with its links followed"
         )
     return sums
+
+
+def weights_digest(folder: Path) -> str:
+    """The SHA-256 of a checkpoint's weights, by which reports name the checkpoint.
+
+    Raises:
+        CheckpointError: the folder is no checkpoint, or its checksums list no weights.
+    """
+    sums = read_checksums(folder)
+    if WEIGHTS_NAME not in sums:
+        raise CheckpointError(f"{folder}: {CHECKSUMS_NAME} does not list {WEIGHTS_NAME}")
+    return sums[WEIGHTS_NAME]
 
 
 def parse_checksums(content: bytes, where: str) -> dict[str, str]:

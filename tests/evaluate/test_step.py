@@ -13,8 +13,8 @@ from components.evaluate.step import evaluate
 from components.kernel.errors import InputError
 from components.kernel.receipts import RECEIPT_NAME
 from components.kernel.run import run_step
-from pixclip.checkpoint import save_checkpoint, weights_digest
-from pixclip.checksums import sha256_of
+from pixclip.checkpoint import save_checkpoint
+from pixclip.checksums import sha256_of, weights_digest
 from pixclip.evaluation.compare import compare
 from pixclip.evaluation.metrics import METRICS
 from pixclip.evaluation.protocol import LONGGRIT_REGIONS, protocol_of

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pixclip
-from pixclip.checkpoint import CheckpointError, save_checkpoint, weights_digest
-from pixclip.checksums import sha256_of, write_checksums
+from pixclip.checkpoint import CheckpointError, save_checkpoint
+from pixclip.checksums import sha256_of, weights_digest, write_checksums
 from tests.pixclip.tiny_models import save_tiny_text_tower, tiny_model
 
 TEXTS = ["a b c", "d e f g h i j"]

@@ -18,7 +18,8 @@ from components.kernel.run import run_step
 from components.kernel.settings import parse_settings
 from components.kernel.step import load_step
 from components.train.curves import Followed, read_steps, summary
-from pixclip.checkpoint import save_checkpoint, weights_digest
+from pixclip.checkpoint import save_checkpoint
+from pixclip.checksums import weights_digest
 from pixclip.data.shards import iterate_images
 from tests.packed import make_longgrit
 from tests.pixclip.training.small import small_model

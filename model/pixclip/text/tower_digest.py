@@ -9,10 +9,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pixclip.checksums import read_checksums, sha256_of
+from pixclip.checksums import TEXT_TOWER_NAME, read_checksums, sha256_of
 
 DIGEST_NAME, DIGEST_KEY = "text_tower.json", "text_tower_sha256"
-FOLDER_IN_CHECKPOINT = "text_tower/"
 
 
 class OtherTextTower(ValueError):
@@ -33,11 +32,9 @@ def tower_digest_of_checkpoint(checkpoint: Path) -> str:
     Raises:
         CheckpointError: the folder is no checkpoint.
     """
-    sums = read_checksums(checkpoint)
+    sums, start = read_checksums(checkpoint), f"{TEXT_TOWER_NAME}/"
     own = {
-        name.removeprefix(FOLDER_IN_CHECKPOINT): digest
-        for name, digest in sums.items()
-        if name.startswith(FOLDER_IN_CHECKPOINT)
+        name.removeprefix(start): digest for name, digest in sums.items() if name.startswith(start)
     }
     return _digest(own) if own else ""
 
