@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.kernel.step import StepSettings, place, runtime
-from pixclip.text.adapt.job import EQUAL_VIEWS
+from pixclip.text.adapt.job import Contrast, Lora, require_two_views
 
 
 class Section(BaseModel):
@@ -99,9 +99,8 @@ class AdaptTextSettings(StepSettings):
     @model_validator(mode="after")
     def _views_differ(self) -> "AdaptTextSettings":
         # Told now, not after the base model was measured.
-        dropouts = self.contrast.attention_dropout, self.lora.dropout
-        if self.contrast.kind == "simcse" and self.contrast.num_steps and not any(dropouts):
-            raise ValueError(EQUAL_VIEWS)
+        contrast, lora = self.contrast.model_dump(), self.lora.model_dump()
+        require_two_views(Contrast(**contrast), Lora(**lora))
         return self
 
     @model_validator(mode="after")

@@ -8,11 +8,6 @@ from typing import Literal
 from pixclip.config import from_dict, to_dict
 
 Precision = Literal["fp32", "bf16"]
-EQUAL_VIEWS = (
-    "contrast.kind=simcse contrasts a caption with itself, and without dropout both views are "
-    "equal: set contrast.attention_dropout (LLM2Vec: 0.3), or at least lora.dropout, which tells "
-    "them apart from the second step on"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +44,21 @@ class Lora:
     dropout: float = 0.05
 
 
+def require_two_views(contrast: Contrast, lora: Lora) -> None:
+    """Refuse SimCSE without any dropout: both views of a caption would be equal.
+
+    Raises:
+        ValueError: says what to set.
+    """
+    dropouts = contrast.attention_dropout, lora.dropout
+    if contrast.kind == "simcse" and contrast.num_steps and not any(dropouts):
+        raise ValueError(
+            "contrast.kind=simcse contrasts a caption with itself, and without dropout both views "
+            "are equal: set contrast.attention_dropout (LLM2Vec: 0.3), or at least lora.dropout, "
+            "which tells them apart from the second step on"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextFormat:
     """How captions are put to the model; see `pixclip.config.TextConfig`."""
@@ -78,9 +88,7 @@ class AdaptJob:
     save_every_s: float = 300.0
 
     def __post_init__(self) -> None:
-        dropouts = self.contrast.attention_dropout, self.lora.dropout
-        if self.contrast.kind == "simcse" and self.contrast.num_steps and not any(dropouts):
-            raise ValueError(EQUAL_VIEWS)
+        require_two_views(self.contrast, self.lora)
 
     @property
     def tower(self) -> Path:
