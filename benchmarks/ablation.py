@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 import yaml
 
 import pixclip
+from components.kernel.settings import merge
 from pixclip.checkpoint import save_checkpoint
 from pixclip.checksums import CHECKSUMS_NAME
 
@@ -215,7 +216,7 @@ def step(
     outputs = "-".join(path.relative_to(folder).as_posix() for path in paths.values())
     own = folder / "params" / f"{name}-{outputs.replace('/', '_')}.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)
-    section = merged(yaml.safe_load((ROOT / "params.yaml").read_text())[name], settings or {})
+    section = merge(yaml.safe_load((ROOT / "params.yaml").read_text())[name], settings or {})
     own.write_text(yaml.safe_dump({name: section}))
     options = [text for key, path in paths.items() for text in (f"--{key.replace('_', '-')}", path)]
     threads = "2" if name in ("adapt_text", "embed_text") else "1"
@@ -226,14 +227,6 @@ def step(
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": threads, "MLFLOW_TRACKING_URI": uri},
     )
-
-
-def merged(section: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The section with settings changed, those of its own sections one by one."""
-    return {**section} | {
-        name: {**section[name], **value} if name != "changes" and isinstance(value, dict) else value
-        for name, value in settings.items()
-    }
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.kernel.credentials import without_credentials
 from components.kernel.errors import InputError
 from components.tracking.checksums import SUMS_NAME, read_sums, require_files
 from components.tracking.names import Reference
@@ -67,7 +66,7 @@ class Registry:
         version = self.find(reference)
         if version is None:
             raise InputError(
-                f"the registry has no {reference}; it is {without_credentials(self.uri)}: register "
+                f"the registry has no {reference}; it is {self.uri}: register "
                 "a checkpoint there, or give another tracking_uri (MLFLOW_TRACKING_URI)"
             )
         return version
