@@ -62,6 +62,17 @@ class LoraSettings(Section):
     dropout: float = Field(0.05, ge=0, lt=1, description="dropout before them")
 
 
+class WhitenSettings(Section):
+    """Evening out of the finished tower's vectors, whose mean and few directions hold most."""
+
+    share: float = Field(
+        0.0, ge=0, le=1, description="1 makes all directions equally strong; 0 leaves them alone"
+    )
+    num_captions: int = Field(
+        8192, ge=2, description="captions that mean and directions are measured on"
+    )
+
+
 class AdaptTextSettings(StepSettings):
     """Which language model, and how it becomes an encoder."""
 
@@ -79,6 +90,7 @@ class AdaptTextSettings(StepSettings):
     masked_tokens: MaskedTokensSettings = MaskedTokensSettings()
     contrast: ContrastSettings = ContrastSettings()
     lora: LoraSettings = LoraSettings()
+    whiten: WhitenSettings = WhitenSettings()
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of matrix products in training; bf16 for GPUs"
     )

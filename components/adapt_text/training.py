@@ -28,7 +28,7 @@ SAME_IN_JOB = (
     "gradient_checkpointing",
     "seed",
 )
-SECTIONS = ("text", "masked_tokens", "contrast", "lora")
+SECTIONS = ("text", "masked_tokens", "contrast", "lora", "whiten")
 JOB_NAME = "job.json"
 
 

@@ -82,6 +82,7 @@ class TextConfig:
     suffix: str = ""
     # Tokens of one forward pass. Part of the model: rounding depends on the shape of a pass.
     tokens_per_pass: int = 512
+    whitened: bool = False  # the tower holds a map that evens its vectors out
 
     def __post_init__(self) -> None:
         _require("text", self, ("embed_dim", "max_tokens", "tokens_per_pass"), 1)

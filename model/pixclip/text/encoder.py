@@ -4,8 +4,9 @@
     pooled_nE = encoder.encode(["a red car", "a very long description …"])
 
 A caption's vector is the mean of the last hidden states over the caption's own tokens: neither
-markers (prefix, suffix, start and end of text) nor padding count. It does not depend on the other
-captions of a call, their number or their order: see `TextEncoder.encode`.
+markers (prefix, suffix, start and end of text) nor padding count, whitened if the tower says so. It
+does not depend on the other captions of a call, their number or their order: see
+`TextEncoder.encode`.
 """
 
 import json
@@ -22,6 +23,7 @@ from torch import Tensor
 from pixclip.config import TextConfig, from_dict, to_dict
 from pixclip.text.language_model import open_language_model, read_both_ways, without_bars
 from pixclip.text.tokens import Caption, CaptionTokenizer
+from pixclip.text.whitening import Whitening
 
 # n = texts of a call, R = rows of a pass, N = padded length, E = width of the language model
 CONFIG_NAME, ADAPTER_NAME = "text_tower.json", "adapter_config.json"
@@ -31,13 +33,24 @@ log = logging.getLogger(__name__)
 class TextEncoder:
     """A language model that gives every caption one vector of width `config.embed_dim`."""
 
-    def __init__(self, body: Any, tokenizer: Any, config: TextConfig) -> None:
+    def __init__(
+        self,
+        body: Any,
+        tokenizer: Any,
+        config: TextConfig,
+        whitening: Whitening | None = None,
+    ) -> None:
         if body.config.hidden_size != config.embed_dim:
             raise ValueError(
                 f"text.embed_dim must be the language model's width {body.config.hidden_size}, "
                 f"got {config.embed_dim}"
             )
+        if config.whitened != (whitening is not None):
+            raise ValueError(
+                f"text.whitened is {config.whitened}, but the whitening given is {whitening}"
+            )
         self.config = config
+        self._whitening = whitening
         self.tokenize = CaptionTokenizer(tokenizer, config)
         self._body = body
         self._tokenizer = tokenizer
@@ -61,7 +74,8 @@ class TextEncoder:
             dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
         body = open_language_model(Path(folder), with_head=False, dtype=dtype).to(device)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-        return cls(body, tokenizer, config)
+        whitening = Whitening.open(Path(folder), config.embed_dim) if config.whitened else None
+        return cls(body, tokenizer, config, whitening)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """The vectors [n, E] of texts in float32 on the CPU: bfloat16 values, as caches store them.
@@ -128,6 +142,8 @@ class TextEncoder:
         )
         hidden_RNE = read_both_ways(self._body, ids_RN.to(device), is_token_RN.to(device))
         pooled_RE = mean_over(hidden_RNE, is_pooled_RN.to(device))
+        if self._whitening is not None:
+            pooled_RE = self._whitening(pooled_RE)
         return pooled_RE[: len(captions)].bfloat16().float().cpu()
 
 
@@ -146,12 +162,19 @@ def _between(starts: int | list[int], stops: list[int], length: int) -> Tensor:
 
 
 def save_text_tower(
-    folder: Path, body: Any, tokenizer: Any, config: TextConfig, provenance: Mapping[str, Any]
+    folder: Path,
+    body: Any,
+    tokenizer: Any,
+    config: TextConfig,
+    provenance: Mapping[str, Any],
+    whitening: Whitening | None = None,
 ) -> None:
     """Write a self-contained text tower: weights (safetensors), tokenizer, `text_tower.json`."""
     with without_bars():
         body.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if whitening is not None:
+        whitening.save(folder)
     described = {"config": to_dict(config), "provenance": dict(provenance)}
     (folder / CONFIG_NAME).write_text(
         json.dumps(described, indent=2, sort_keys=True) + "\n", encoding="utf-8"

@@ -60,6 +60,14 @@ def require_two_views(contrast: Contrast, lora: Lora) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Whiten:
+    """Evening out of the finished tower's vectors; see `pixclip.text.whitening`."""
+
+    share: float = 0.0  # 1 makes all directions equally strong; 0 leaves the vectors alone
+    num_captions: int = 8192  # that mean and directions are measured on, short and long ones
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextFormat:
     """How captions are put to the model; see `pixclip.config.TextConfig`."""
 
@@ -82,6 +90,7 @@ class AdaptJob:
     masked_tokens: MaskedTokens = field(default_factory=MaskedTokens)
     contrast: Contrast = field(default_factory=Contrast)
     lora: Lora = field(default_factory=Lora)
+    whiten: Whiten = field(default_factory=Whiten)
     precision: Precision = "bf16"
     gradient_checkpointing: bool = False
     seed: int = 0

@@ -5,11 +5,14 @@ torchrun --nproc-per-node 2 -m pixclip.text.adapt.run --job job.json
 
 import argparse
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from pixclip.config import TextConfig, to_dict
 from pixclip.distributed import num_ranks, rank
@@ -25,9 +28,10 @@ from pixclip.text.adapt.stages import (
     masked_prediction_loss,
     set_attention_dropout,
 )
-from pixclip.text.encoder import save_text_tower
+from pixclip.text.encoder import TextEncoder, save_text_tower
 from pixclip.text.language_model import open_language_model
 from pixclip.text.tokens import CaptionTokenizer
+from pixclip.text.whitening import Whitening
 from pixclip.training.engine import Engine, open_engine, ranks_leave_together
 
 
@@ -66,7 +70,7 @@ def adapt(job: AdaptJob) -> None:
     model = _stage(model, "contrast", job.contrast, PooledPairs, contrast, stop, job)
     set_attention_dropout(model, own_dropout)
     if rank() == 0:
-        write_tower(model, tokenizer, job)
+        write_tower(model, tokenizer, pairs, job)
 
 
 def _stage(
@@ -112,8 +116,8 @@ def text_config(job: AdaptJob, model: Any) -> TextConfig:
     return TextConfig(embed_dim=model.config.hidden_size, **to_dict(job.text))
 
 
-def write_tower(model: Any, tokenizer: Any, job: AdaptJob) -> None:
-    """Write the text tower by rename, in the number format of the base model."""
+def write_tower(model: Any, tokenizer: Any, pairs: Pairs, job: AdaptJob) -> None:
+    """Write the text tower by rename, in the number format of the base model, and its whitening."""
     from transformers import AutoConfig
 
     base = AutoConfig.from_pretrained(
@@ -121,7 +125,8 @@ def write_tower(model: Any, tokenizer: Any, job: AdaptJob) -> None:
     )
     draft = job.tower.with_name(f".{job.tower.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    stages = {name: to_dict(getattr(job, name)) for name in ("masked_tokens", "contrast", "lora")}
+    names = ("masked_tokens", "contrast", "lora", "whiten")
+    stages = {name: to_dict(getattr(job, name)) for name in names}
     provenance = {
         "base_model": Path(job.base_model).name,
         "revision": getattr(base, "_commit_hash", None) or job.revision,
@@ -129,9 +134,25 @@ def write_tower(model: Any, tokenizer: Any, job: AdaptJob) -> None:
         "adaptation": {**stages, "seed": job.seed, "precision": job.precision},
     }
     config = text_config(job, model)
+    whitening = None
+    if job.whiten.share:
+        whitening = fit_whitening(TextEncoder(model.base_model, tokenizer, config), pairs, job)
+        config = replace(config, whitened=True)
     body = model.base_model.to(base.dtype or torch.float32)
-    save_text_tower(draft, body, tokenizer, config, provenance)
+    save_text_tower(draft, body, tokenizer, config, provenance, whitening)
     draft.rename(job.tower)
+
+
+def fit_whitening(encoder: TextEncoder, pairs: Pairs, job: AdaptJob) -> Whitening:
+    """The map for captions like those that are trained on, as many short as long ones."""
+    num_pairs = max(1, min(job.whiten.num_captions // 2, len(pairs)))
+    drawn = pairs.rows(0, num_pairs, [job.seed, 2])
+    captions = encoder.tokenize([caption for pair in drawn for caption in pair])
+    interval_s = 0.2 if sys.stderr.isatty() else 30
+    with tqdm(
+        desc="adapt_text: whitening", total=len(captions), unit=" captions", mininterval=interval_s
+    ) as bar:
+        return Whitening.fit(encoder.encode_tokens(captions, bar.update), job.whiten.share)
 
 
 def main() -> None:
