@@ -4,6 +4,7 @@ pixclip --help
 pixclip select --grit data/grit --records data/records --quarantine data/quarantine.parquet
 """
 
+import difflib
 import logging
 import os
 import sys
@@ -81,6 +82,15 @@ class StepGroup(click.Group):
         if name in STEP_NAMES:
             return StepCommand(load_step(name))
         return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is called; a misspelt one is told its likely name."""
+        close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+        if self.get_command(ctx, args[0]) is None and close:
+            ctx.fail(f"No such command '{args[0]}'; did you mean '{close[0]}'?")
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=StepGroup, context_settings={"help_option_names": ["-h", "--help"]})

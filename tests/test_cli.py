@@ -59,6 +59,11 @@ def test_a_mistake_is_told_in_one_line(
     assert message in lines[0]
 
 
+def test_a_misspelt_command_is_told_its_likely_name() -> None:
+    assert "No such command 'trian'; did you mean 'train'?" in help_of("trian")
+    assert "did you mean" not in help_of("zzzz")
+
+
 def help_of(name: str) -> str:
     return CliRunner().invoke(cli.cli, [name, "--help"], catch_exceptions=False).output
 

@@ -69,7 +69,11 @@ def compile_command(
 @PIPELINE
 @click.option("--host", required=True, help="Address of Kubeflow Pipelines.")
 @click.option("--namespace", default="kubeflow", show_default=True)
-@click.option("--version", default="", help="Name of the version; default: the time.")
+@click.option(
+    "--version",
+    default="",
+    help="Name of the version; default: the time. Kubeflow gives a new pipeline's first one its name.",
+)
 @params_option(Path("params.yaml"))
 @set_option()
 @cluster_option()
