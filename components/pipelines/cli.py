@@ -72,7 +72,7 @@ def compile_command(
 @click.option(
     "--version",
     default="",
-    help="Name of the version; default: the time. Kubeflow gives a new pipeline's first one its name.",
+    help="Name of the version; default: the time. A new pipeline's first version gets its name.",
 )
 @params_option(Path("params.yaml"))
 @set_option()

@@ -125,7 +125,8 @@ def test_a_map_of_another_width_is_refused(tower, tmp_path):
 def test_a_tower_that_does_not_say_whitened_is_not(base, tmp_path):
     tower = save_text_tower_of(base, tmp_path / "tower")
     assert not (tower / WHITENING_NAME).exists()
+    config = replace(read_text_tower(tower)[0], whitened=True)
+    body = open_language_model(base, with_head=False)
+    tokenizer = AutoTokenizer.from_pretrained(base)
     with pytest.raises(ValueError, match="whitened is True"):
-        config, _ = read_text_tower(tower)
-        body = open_language_model(base, with_head=False)
-        TextEncoder(body, AutoTokenizer.from_pretrained(base), replace(config, whitened=True))
+        TextEncoder(body, tokenizer, config)
