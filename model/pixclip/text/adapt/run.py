@@ -136,7 +136,9 @@ def write_tower(model: Any, tokenizer: Any, pairs: Pairs, job: AdaptJob) -> None
     config = text_config(job, model)
     whitening = None
     if job.whiten.share:
-        whitening = fit_whitening(TextEncoder(model.base_model, tokenizer, config), pairs, job)
+        # Without a stage, no engine has moved the model.
+        body = model.base_model.to("cuda" if torch.cuda.is_available() else "cpu")
+        whitening = fit_whitening(TextEncoder(body, tokenizer, config), pairs, job)
         config = replace(config, whitened=True)
     body = model.base_model.to(base.dtype or torch.float32)
     save_text_tower(draft, body, tokenizer, config, provenance, whitening)
