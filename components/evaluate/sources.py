@@ -70,20 +70,14 @@ def open_sources(text_embeddings: Path, parent: Path, checkpoint: Path, device: 
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, began = load(checkpoint, device=device), load(parent, device=device)
     try:
-        embeddings = TextEmbeddings.open(text_embeddings)
+        embeddings = TextEmbeddings.open(text_embeddings, model.config.text.embed_dim)
     except ValueError as error:
         raise InputError(str(error)) from error
-    model, began = load(checkpoint, device=device), load(parent, device=device)
-    sources = Sources(model, began, embeddings, weights_digest(checkpoint))
-    if embeddings.dim != model.config.text.embed_dim:
-        raise InputError(
-            f"the texts of {text_embeddings} have {embeddings.dim} numbers, the adaptor of "
-            f"{checkpoint} takes {model.config.text.embed_dim}; embed them with its text tower"
-        )
     for folder in (checkpoint, parent):
         require_same_tower(text_embeddings, folder)
-    return sources
+    return Sources(model, began, embeddings, weights_digest(checkpoint))
 
 
 @torch.inference_mode()

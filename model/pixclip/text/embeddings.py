@@ -62,11 +62,12 @@ class TextEmbeddings:
         self._places_n2 = places  # part, row
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> "TextEmbeddings":
-        """The cache in a folder.
+    def open(cls, folder: str | os.PathLike[str], embed_dim: int | None = None) -> "TextEmbeddings":
+        """The cache in a folder; `embed_dim` is the width that its vectors must have, if given.
 
         Raises:
-            ValueError: the folder is no cache, or its index and parts do not fit.
+            ValueError: the folder is no cache, its index and parts do not fit, or its vectors
+                have another width.
         """
         folder = Path(folder)
         if not (folder / INDEX_NAME).is_file():
@@ -78,7 +79,13 @@ class TextEmbeddings:
         num_parts = int(places_n2[:, 0].max()) + 1 if len(places_n2) else 0
         parts = [_map_part(folder / part_name(part)) for part in range(num_parts)]
         _require_fit(folder, parts, places_n2)
-        return cls(folder, hashes, parts, places_n2)
+        embeddings = cls(folder, hashes, parts, places_n2)
+        if embed_dim not in (None, embeddings.dim):
+            raise ValueError(
+                f"the vectors in {folder} have {embeddings.dim} numbers, the model's adaptor takes "
+                f"{embed_dim}; embed the captions with the model's own text tower"
+            )
+        return embeddings
 
     def __len__(self) -> int:
         return len(self._hashes)

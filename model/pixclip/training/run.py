@@ -84,13 +84,7 @@ def _fit(job: Job, engine: Engine, data: LongGrit, plan: Plan) -> int:
 
 def _open_data(job: Job, model: PixClip) -> LongGrit:
     vision = model.config.vision
-    embeddings = TextEmbeddings.open(Path(job.text_embeddings))
-    if embeddings.dim != model.config.text.embed_dim:
-        raise ValueError(
-            f"the vectors in {job.text_embeddings} have {embeddings.dim} numbers, the adaptor of "
-            f"{job.parent} takes {model.config.text.embed_dim}; embed the captions with the text "
-            "tower that the parent was made for"
-        )
+    embeddings = TextEmbeddings.open(job.text_embeddings, model.config.text.embed_dim)
     return LongGrit(
         job.longgrit,
         "train",
