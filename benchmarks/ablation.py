@@ -1,6 +1,6 @@
 """Does it learn, and does each loss help? Rows of the paper's Table 6, options, seeds, a table.
 
-    make ablation                                   # hours on two cores; resumes after a kill
+    make ablation                                   # under two hours on two cores; resumes after a kill
     python benchmarks/ablation.py --scenes 300 --seeds 2 --align-epochs 1 --rows cl cl_lg  # a try
 
 Makes a sample of composed scenes, one text tower and its embeddings. Then, as the recipe `tiny`
@@ -301,10 +301,10 @@ def write_page(page: Path, study: Study, rows: list[str]) -> None:
         *(line for subset in SUBSETS for line in differences_table(subset, results)),
         "## Other ways to show a region",
         "",
-        "In-scene accuracy of the same weights (all three losses) without the mask's convolution, "
-        "or with nothing but it:",
+        "In-scene accuracy of the same weights where the mask is not given to its convolution, and "
+        "of the weights before `align` where nothing but that convolution is taken from after it:",
         "",
-        *baselines_table(results.get("cl_lg_fc", aligned)),
+        *baselines_table(aligned, results),
     ]
     page.write_text(kept + "\n".join(lines) + "\n")
 
@@ -340,8 +340,7 @@ def results_table(
     """A line a row of the ablation, on one subset."""
     head = f"{SUBSETS[subset]} | {' | '.join(METRICS.values())}"
     lines = [f"| {head} | time |", "|---" * (len(METRICS) + 2) + "|"]
-    rows = {"after `align`": aligned} | {ROWS[row].title: found for row, found in results.items()}
-    for title, found in rows.items():
+    for title, found in titled(aligned, results).items():
         cells = [
             interval([result.metrics[subset, metric] for result in found]) for metric in METRICS
         ]
@@ -366,15 +365,20 @@ def differences_table(subset: str, results: Mapping[str, list[Result]]) -> list[
     return [*lines, ""]
 
 
-def baselines_table(found: list[Result]) -> list[str]:
-    """In-scene accuracy of the other ways to show a region."""
-    lines = [f"| | {' | '.join(SUBSETS.values())} |", "|---" * (len(SUBSETS) + 1) + "|"]
-    for name, title in BASELINES.items():
-        cells = [
-            interval([result.baselines[name, subset] for result in found]) for subset in SUBSETS
-        ]
+def baselines_table(aligned: list[Result], results: Mapping[str, list[Result]]) -> list[str]:
+    """In-scene accuracy of the other ways to show a region, for each row."""
+    keys = [(name, subset) for name in BASELINES for subset in SUBSETS]
+    head = [f"{BASELINES[name]}, {SUBSETS[subset]}" for name, subset in keys]
+    lines = [f"| | {' | '.join(head)} |", "|---" * (len(keys) + 1) + "|"]
+    for title, found in titled(aligned, results).items():
+        cells = [interval([result.baselines[key] for result in found]) for key in keys]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
+
+
+def titled(aligned: list[Result], results: Mapping[str, list[Result]]) -> dict[str, list[Result]]:
+    """The models of each line of a table, by its title."""
+    return {"after `align`": aligned} | {ROWS[row].title: found for row, found in results.items()}
 
 
 def interval(values: list[float], sign: str = "") -> str:
