@@ -1,6 +1,6 @@
 """Does it learn, and does each loss help? Rows of the paper's Table 6, options, seeds, a table.
 
-    make ablation                                   # under two hours on two cores; resumes after a kill
+    make ablation                           # under two hours on two cores; resumes after a kill
     python benchmarks/ablation.py --scenes 300 --seeds 2 --align-epochs 1 --rows cl cl_lg  # a try
 
 Makes a sample of composed scenes, one text tower and its embeddings. Then, as the recipe `tiny`
