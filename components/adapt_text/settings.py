@@ -66,7 +66,7 @@ class WhitenSettings(Section):
     """Evening out of the finished tower's vectors, whose mean and few directions hold most."""
 
     share: float = Field(
-        0.5, ge=0, le=1, description="1 makes all directions equally strong; 0 leaves them alone"
+        0.0, ge=0, le=1, description="1 makes all directions equally strong; 0 leaves them alone"
     )
     num_captions: int = Field(
         8192, ge=2, description="captions that mean and directions are measured on"

@@ -35,6 +35,7 @@ def test_a_tower_is_made_measured_and_its_curves_are_in_mlflow(longgrit, tmp_pat
         "masked_tokens": {"num_steps": 2, "batch_size": 4},
         "contrast": {"num_steps": 3, "batch_size": 4, "lr": 0.01},
         "text": {"max_tokens": 48},
+        "whiten": {"share": 0.5},
         "tracking_uri": tracking_uri,
     }
     tower = tmp_path / "text_tower"
