@@ -87,10 +87,13 @@ class StepGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that is called; a misspelt one is told its likely name."""
-        close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-        if self.get_command(ctx, args[0]) is None and close:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not close:
+                raise
             ctx.fail(f"No such command '{args[0]}'; did you mean '{close[0]}'?")
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=StepGroup, context_settings={"help_option_names": ["-h", "--help"]})
