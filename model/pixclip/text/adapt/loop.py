@@ -55,7 +55,7 @@ def run_stage(run: StageRun, job: AdaptJob) -> None:
     start = _resume(run.engine, states)
     keep_lines(job.steps, run.name, start)
     saved_at = time.monotonic()
-    with _bar(run, start) as bar:
+    with progress_bar(run.name, run.config.num_steps, "step", start) as bar:
         for step in range(start, run.config.num_steps):
             is_due = rank() == 0 and time.monotonic() - saved_at >= job.save_every_s
             line, save, stop = _learn(run, step, is_due)
@@ -106,12 +106,13 @@ def _resume(engine: Engine, states: Path) -> int:
     return int(state["step"])
 
 
-def _bar(run: StageRun, start: int) -> "tqdm[Any]":
+def progress_bar(what: str, total: int, unit: str, start: int = 0) -> "tqdm[Any]":
+    """The bar of a part of the adaptation; only rank 0 draws it."""
     return tqdm(
-        desc=f"adapt_text: {run.name}",
+        desc=f"adapt_text: {what}",
         initial=start,
-        total=run.config.num_steps,
-        unit=" step",
+        total=total,
+        unit=f" {unit}",
         mininterval=0.2 if sys.stderr.isatty() else 30,
         disable=rank() > 0,
     )

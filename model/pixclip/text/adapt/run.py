@@ -5,20 +5,18 @@ torchrun --nproc-per-node 2 -m pixclip.text.adapt.run --job job.json
 
 import argparse
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from pixclip.config import TextConfig, to_dict
 from pixclip.distributed import num_ranks, rank
 from pixclip.text.adapt import lora
 from pixclip.text.adapt.job import AdaptJob, Contrast, MaskedTokens, read_job
-from pixclip.text.adapt.loop import StageRun, StopRequest, run_stage
+from pixclip.text.adapt.loop import StageRun, StopRequest, progress_bar, run_stage
 from pixclip.text.adapt.pairs import Pairs
 from pixclip.text.adapt.stages import (
     LossOf,
@@ -150,10 +148,7 @@ def fit_whitening(encoder: TextEncoder, pairs: Pairs, job: AdaptJob) -> Whitenin
     num_pairs = max(1, min(job.whiten.num_captions // 2, len(pairs)))
     drawn = pairs.rows(0, num_pairs, [job.seed, 2])
     captions = encoder.tokenize([caption for pair in drawn for caption in pair])
-    interval_s = 0.2 if sys.stderr.isatty() else 30
-    with tqdm(
-        desc="adapt_text: whitening", total=len(captions), unit=" captions", mininterval=interval_s
-    ) as bar:
+    with progress_bar("whitening", len(captions), "caption") as bar:
         return Whitening.fit(encoder.encode_tokens(captions, bar.update), job.whiten.share)
 
 
