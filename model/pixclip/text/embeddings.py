@@ -82,8 +82,8 @@ class TextEmbeddings:
         embeddings = cls(folder, hashes, parts, places_n2)
         if embed_dim not in (None, embeddings.dim):
             raise ValueError(
-                f"the vectors in {folder} have {embeddings.dim} numbers, the model's adaptor takes "
-                f"{embed_dim}; embed the captions with the model's own text tower"
+                f"the vectors in {folder} have {embeddings.dim} numbers, the adaptor of the model "
+                f"takes {embed_dim}; embed the captions with the model's own text tower"
             )
         return embeddings
 

@@ -3,6 +3,8 @@
 import shutil
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,10 +31,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tower(base, tmp_path_factory):
-    """A tower that is whitened by half of its captions."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """A tower that is whitened by its captions."""
     folder = tmp_path_factory.mktemp("adapt")
     texts = list(varied_texts(64))
     pairs = {"short_caption": texts[:32], "long_caption": texts[32:]}

@@ -131,7 +131,7 @@ def test_too_few_regions_for_a_batch_are_told(world, tmp_path, num_steps):
 def test_vectors_of_another_text_tower_are_told(world, tmp_path):
     write_embeddings(tmp_path / "vectors", ["a"], width=5)
     job = make_job(world, tmp_path, text_embeddings=str(tmp_path / "vectors"))
-    with pytest.raises(ValueError, match="have 5 numbers, the model"):
+    with pytest.raises(ValueError, match="have 5 numbers, the adaptor"):
         run.train(job)
 
 
