@@ -13,17 +13,20 @@ import functools
 import http.server
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 REPOSITORY, TAG = "example.test", "dev"
 BASE = "python:3.11-slim-bookworm"
+NUM_LAST_LINES = 30
 BUILTIN_BUILDKIT_VERSIONS = range(18, 23)  # of docker clients; newer ones need buildx beside them
 
 
@@ -56,18 +59,39 @@ def require_base(docker: str, name: str = BASE) -> None:
 
 
 def build(docker: str, name: str) -> str:
-    """Build the image of the folder `images/<name>` and give its full name."""
+    """Build the image of the folder `images/<name>` and give its full name.
+
+    Raises:
+        RuntimeError: the build failed; the message ends with what it printed last.
+    """
     tag = f"{REPOSITORY}/pixclip-{name}:{TAG}"
     with pip_secrets() as secrets:
-        subprocess.run(
+        run_shown(
             [
                 *(docker, "build", "--network=host", "--progress=plain", *secrets),
-                *("--file", FOLDER / name / "Dockerfile", "--tag", tag, FOLDER.parent),
-            ],
-            check=True,
-            env={**os.environ, "DOCKER_BUILDKIT": "1"},
+                *("--file", str(FOLDER / name / "Dockerfile"), "--tag", tag, str(FOLDER.parent)),
+            ]
         )
     return tag
+
+
+def run_shown(command: list[str]) -> None:
+    """Run a command, show what it prints, and raise with the last of it if the command fails."""
+    last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stderr.write(line)
+            last_lines.append(line)
+    if process.returncode != 0:
+        free = shutil.disk_usage(FOLDER).free / 2**30
+        raise RuntimeError(
+            f"{shlex.join(command)} failed with exit code {process.returncode}; "
+            f"{free:.1f} GiB of disk are free. It printed last:\n{''.join(last_lines)}"
+        )
 
 
 @contextlib.contextmanager
@@ -116,10 +140,13 @@ def main() -> None:
     known = sorted(path.parent.name for path in FOLDER.glob("*/Dockerfile"))
     parser.add_argument("names", nargs="+", choices=known, metavar="NAME", help=", ".join(known))
     names = parser.parse_args().names
-    docker = docker_client()
-    require_base(docker)
-    for name in names:
-        sys.stdout.write(build(docker, name) + "\n")
+    try:
+        docker = docker_client()
+        require_base(docker)
+        for name in names:
+            sys.stdout.write(build(docker, name) + "\n")
+    except (FileNotFoundError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

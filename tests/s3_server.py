@@ -61,6 +61,7 @@ def _command(folder: Path, ports: dict[str, int]) -> list[str]:
     config.write_text(json.dumps({"identities": [identity]}))
     return [
         weed,
+        f"-logdir={folder}",
         "server",
         "-s3",
         "-ip=127.0.0.1",

@@ -105,6 +105,18 @@ def test_the_scripts_parse():
         subprocess.run(["bash", "-n", REPOSITORY / "images" / script], check=True)
 
 
+def test_a_failed_build_shows_all_and_ends_with_what_was_printed_last(build_module, capfd):
+    script = "seq 100; echo no space left on device >&2; exit 3"
+    with pytest.raises(RuntimeError) as failed:
+        build_module.run_shown(["sh", "-c", script])
+    message = str(failed.value)
+    assert "exit code 3" in message
+    assert "GiB of disk are free" in message
+    assert message.endswith("100\nno space left on device\n")
+    assert "\n60\n" not in message
+    assert "\n60\n" in capfd.readouterr().err
+
+
 def test_a_machine_that_cannot_start_an_engine_is_told_why(tmp_path):
     # A PATH without dockerd and apt-get, and a socket that nobody serves.
     tools = tmp_path / "bin"
