@@ -306,7 +306,7 @@ def write_page(page: Path, study: Study, rows: list[str]) -> None:
         "",
         *baselines_table(aligned, results),
     ]
-    page.write_text(kept + "\n".join(lines) + "\n")
+    page.write_text(kept + "\n".join(lines))
 
 
 def about(study: Study) -> list[str]:
@@ -338,21 +338,19 @@ def results_table(
     subset: str, aligned: list[Result], results: Mapping[str, list[Result]]
 ) -> list[str]:
     """A line a row of the ablation, on one subset."""
-    head = f"{SUBSETS[subset]} | {' | '.join(METRICS.values())}"
-    lines = [f"| {head} | time |", "|---" * (len(METRICS) + 2) + "|"]
+    lines = []
     for title, found in titled(aligned, results).items():
         cells = [
             interval([result.metrics[subset, metric] for result in found]) for metric in METRICS
         ]
         minutes = statistics.fmean(result.train_s for result in found) / 60
-        lines.append(f"| {title} | {' | '.join(cells)} | {minutes:.1f} min |")
-    return [*lines, ""]
+        lines.append([title, *cells, f"{minutes:.1f} min"])
+    return table([SUBSETS[subset], *METRICS.values(), "time"], lines)
 
 
 def differences_table(subset: str, results: Mapping[str, list[Result]]) -> list[str]:
     """A line for every row that is held to another one, on one subset."""
-    head = f"{SUBSETS[subset]} | {' | '.join(METRICS.values())}"
-    lines = [f"| {head} |", "|---" * (len(METRICS) + 1) + "|"]
+    lines = []
     for row, found in results.items():
         other = ROWS[row].against
         if other == row or other not in results:
@@ -361,19 +359,24 @@ def differences_table(subset: str, results: Mapping[str, list[Result]]) -> list[
         for key in ((subset, metric) for metric in METRICS):
             pairs = zip(found, results[other], strict=True)
             cells.append(interval([own.metrics[key] - its.metrics[key] for own, its in pairs], "+"))
-        lines.append(f"| {ROWS[row].title} − {ROWS[other].title} | {' | '.join(cells)} |")
-    return [*lines, ""]
+        lines.append([f"{ROWS[row].title} − {ROWS[other].title}", *cells])
+    return table([SUBSETS[subset], *METRICS.values()], lines)
 
 
 def baselines_table(aligned: list[Result], results: Mapping[str, list[Result]]) -> list[str]:
     """In-scene accuracy of the other ways to show a region, for each row."""
     keys = [(name, subset) for name in BASELINES for subset in SUBSETS]
-    head = [f"{BASELINES[name]}, {SUBSETS[subset]}" for name, subset in keys]
-    lines = [f"| | {' | '.join(head)} |", "|---" * (len(keys) + 1) + "|"]
-    for title, found in titled(aligned, results).items():
-        cells = [interval([result.baselines[key] for result in found]) for key in keys]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return lines
+    lines = [
+        [title, *(interval([result.baselines[key] for result in found]) for key in keys)]
+        for title, found in titled(aligned, results).items()
+    ]
+    return table(["", *(f"{BASELINES[name]}, {SUBSETS[subset]}" for name, subset in keys)], lines)
+
+
+def table(head: list[str], lines: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table, and an empty one behind it."""
+    rule = ["---"] * len(head)
+    return [*(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines)), ""]
 
 
 def titled(aligned: list[Result], results: Mapping[str, list[Result]]) -> dict[str, list[Result]]:
