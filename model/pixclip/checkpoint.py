@@ -10,7 +10,8 @@ checksums.json     SHA-256 of all of these, written last
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from pixclip.checksums import (
 )
 from pixclip.config import ModelConfig, from_dict, to_dict
 from pixclip.model import PixClip
-from pixclip.places import local_folder
+from pixclip.places import is_in_store, local_folder
 
 if TYPE_CHECKING:
     from pixclip.text.encoder import TextEncoder
@@ -51,24 +52,32 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint; the files of the text tower are linked where the file system can.
 
-    A checkpoint that was in the folder is replaced. A folder counts as a checkpoint only with its
-    checksums: they go first and come last, so a killed run leaves none, never a mixed one.
+    A checkpoint that was in the folder is replaced; `text_tower` may be its own. A folder counts as
+    a checkpoint only with its checksums: they go first and come last, so a killed run leaves the
+    old one or none, never a mixed one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CHECKSUMS_NAME).unlink(missing_ok=True)
-    shutil.rmtree(folder / TEXT_TOWER_NAME, ignore_errors=True)
+    _replace_text_tower(folder, text_tower)
     _write_json(folder / CONFIG_NAME, to_dict(model.config))
     _write_json(folder / NOTES_NAME, dict(notes or {}))
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS_NAME)
-    if text_tower is not None:
-        # What begins so is a pipeline's, not the tower's.
-        ignore = shutil.ignore_patterns("_*", ".*")
-        shutil.copytree(
-            text_tower, folder / TEXT_TOWER_NAME, ignore=ignore, copy_function=_link_or_copy
-        )
     names = (CONFIG_NAME, NOTES_NAME, WEIGHTS_NAME, *_text_tower_files(folder))
     write_checksums(folder, names)
+
+
+def _replace_text_tower(folder: Path, text_tower: Path | None) -> None:
+    """Take the checksums away and put another text tower, or none, in the place of the old one."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as scratch:
+        draft = Path(scratch) / TEXT_TOWER_NAME
+        if text_tower is not None:
+            # What begins so is a pipeline's, not the tower's.
+            ignore = shutil.ignore_patterns("_*", ".*")
+            shutil.copytree(text_tower, draft, ignore=ignore, copy_function=_link_or_copy)
+        (folder / CHECKSUMS_NAME).unlink(missing_ok=True)
+        shutil.rmtree(folder / TEXT_TOWER_NAME, ignore_errors=True)
+        if draft.exists():
+            draft.rename(folder / TEXT_TOWER_NAME)
 
 
 def load(
@@ -83,7 +92,8 @@ def load(
         model.encode_image("street.jpg", [(10, 20, 200, 180)])
 
     Weights become float32 unless `dtype` says otherwise. Nothing in the folder is executed. The
-    text tower is checked and opened when the first text comes.
+    text tower is checked and opened when the first text comes. A damaged copy of a checkpoint in
+    a store is fetched anew.
 
     Raises:
         CheckpointError: the folder is no checkpoint, a file is damaged, or its weights are not
@@ -103,17 +113,41 @@ def load(
     sums = read_checksums(folder)
     is_text = {name: name.startswith(f"{TEXT_TOWER_NAME}/") for name in sums}
     _require_files(folder, sums)
-    verify(folder, {name: sums[name] for name in sums if not is_text[name]})
+    check = partial(_verify, path_or_uri, folder)
+    check({name: sums[name] for name in sums if not is_text[name]})
     text_sums = {name: sums[name] for name in sums if is_text[name]}
-    open_text = partial(_open_text_tower, folder, text_sums) if text_sums else None
+    open_text = partial(_open_text_tower, folder, text_sums, check) if text_sums else None
     config, weights = _read_config(folder), _read_weights(folder / WEIGHTS_NAME)
     _require_size(folder / WEIGHTS_NAME, config, weights)
-    with torch.device("meta"):  # no memory, no random numbers: every weight is replaced
-        model = PixClip(config, open_text)
+    model = _build(folder / CONFIG_NAME, config, open_text)
     _require_same_tensors(folder / WEIGHTS_NAME, model.state_dict(), weights)
     wanted = dtype or torch.float32
     model.load_state_dict({n: w.to(wanted) for n, w in weights.items()}, strict=True, assign=True)
     return model.to(device).eval()
+
+
+def _verify(path_or_uri: str | os.PathLike[str], folder: Path, sums: Mapping[str, str]) -> None:
+    """Compare files with their checksums; a damaged copy from a store is fetched once more."""
+    try:
+        verify(folder, sums)
+    except CheckpointError:
+        if not is_in_store(path_or_uri):
+            raise
+        local_folder(path_or_uri, fetch_again=True)
+        verify(folder, sums)
+
+
+def _build(
+    path: Path, config: ModelConfig, open_text: "Callable[[str], TextEncoder] | None"
+) -> PixClip:
+    """The model without its weights: no memory, no random numbers, as every weight is replaced."""
+    try:
+        with torch.device("meta"):
+            return PixClip(config, open_text)
+    except (RuntimeError, TypeError) as error:  # sides whose product PyTorch cannot count
+        raise CheckpointError(
+            f"{path} describes a model that cannot be built ({error}); fetch the checkpoint again"
+        ) from None
 
 
 def _require_files(folder: Path, sums: Mapping[str, str]) -> None:
@@ -142,11 +176,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _require_size(path: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
     """Before the model is built: a few bytes of configuration can ask for more than there is."""
-    name, num_positions = "vision.position_embedding", config.vision.grid**2 + 1
+    name, wanted = "vision.position_embedding", [config.vision.grid**2 + 1, config.vision.width]
     num_layers = config.vision.num_layers + config.adaptor.num_layers
-    if name not in weights or weights[name].shape[:1] != (num_positions,):
-        found = list(weights[name].shape) if name in weights else "missing"
-        problem = f"{name} is {found}, not [{num_positions}, {config.vision.width}]"
+    found = list(weights[name].shape) if name in weights else "missing"
+    if found != wanted:
+        problem = f"{name} is {found}, not {wanted}"
     elif num_layers > len(weights):
         problem = f"there are {len(weights)} tensors for {num_layers} layers"
     else:
@@ -173,10 +207,15 @@ def _require_same_tensors(
         )
 
 
-def _open_text_tower(folder: Path, sums: Mapping[str, str], device: str) -> "TextEncoder":
+def _open_text_tower(
+    folder: Path,
+    sums: Mapping[str, str],
+    check: Callable[[Mapping[str, str]], None],
+    device: str,
+) -> "TextEncoder":
     from pixclip.text.encoder import TextEncoder
 
-    verify(folder, sums)
+    check(sums)
     unlisted = sorted(set(_text_tower_files(folder)) - set(sums))
     if unlisted:
         raise CheckpointError(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco
 
-from pixclip.images import opaque, open_image
+from pixclip.images import ImageError, opaque, open_image
 from pixclip.masks import Mask, Rle, box_mask, decode_mask
 
 MAX_OUTLINE_PX = 2_000_000  # pycocotools takes some 50 bytes a pixel of outline
@@ -27,13 +27,22 @@ def as_image(image: ImageLike) -> Image.Image:
     turned, so that masks made for it fit; an array is uint8 RGB [H, W, 3].
 
     Raises:
-        ValueError: an array of another shape or type; `ImageError` if bytes cannot be decoded.
+        ValueError: an array of another shape or type; `ImageError` if a file cannot be read or
+            its bytes cannot be decoded, also those that a PIL image has not read yet.
     """
+    try:
+        return _opened(image)
+    except (OSError, SyntaxError) as error:  # Pillow's word for a broken PNG is SyntaxError
+        raise ImageError("unreadable", f"{type(error).__name__}: {error}") from error
+
+
+def _opened(image: ImageLike) -> Image.Image:
     if isinstance(image, str | Path):
         return open_image(Path(image).read_bytes())
     if isinstance(image, bytes):
         return open_image(image)
     if isinstance(image, Image.Image):
+        image.load()  # else a file that ends too early would be found out later
         return opaque(image)
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
@@ -61,7 +70,7 @@ def as_mask(region: RegionLike, height_px: int, width_px: int) -> Mask:
         mask = decode_mask(_as_rle(region, height_px, width_px))
     elif isinstance(region, Image.Image) or len(getattr(region, "shape", ())) > 1:
         mask = _of_array(np.asarray(region), height_px, width_px)
-    elif isinstance(region, str | bytes | Path) or not isinstance(region, Iterable):
+    elif not _is_list(region):
         raise ValueError(
             f"a region is an array, a picture, an RLE, a box or polygons, got {region!r}; "
             "a mask in a file is opened first: PIL.Image.open(path)"
@@ -74,6 +83,12 @@ def as_mask(region: RegionLike, height_px: int, width_px: int) -> Mask:
             "for the whole image pass no mask"
         )
     return mask
+
+
+def _is_list(region: object) -> bool:
+    """Whether it holds numbers or polygons; a single number may be an array without sides."""
+    is_iterable = isinstance(region, Iterable) and getattr(region, "ndim", 1) > 0
+    return is_iterable and not isinstance(region, str | bytes | Path)
 
 
 def _as_rle(data: Mapping[str, Any], height_px: int, width_px: int) -> Rle:

@@ -54,7 +54,8 @@ class PixClip(nn.Module):
                 of images one entry for each: `None`, a mask or a list of masks. A mask is an
                 array [height, width], an RLE, a box (x1, y1, x2, y2) in pixels, or a polygon.
                 The result follows the order of the images, then of their masks.
-            batch_size: regions that go through the tower together; it changes no result.
+            batch_size: regions that go through the tower together. In float32 it changes no
+                result; in bfloat16 it changes the rounding.
 
         Raises:
             ValueError: a mask does not fit its image, is empty or in no known form; an image
@@ -71,7 +72,8 @@ class PixClip(nn.Module):
         """L2-normalised embeddings [m, D] of texts, float32 on the CPU.
 
         Raises:
-            ValueError: the checkpoint has no text tower, or a text is empty or no string.
+            ValueError: the checkpoint has no text tower, or a text is empty, no string or no
+                Unicode.
         """
         texts = _as_texts(texts)
         if not texts:

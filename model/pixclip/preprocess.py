@@ -56,9 +56,11 @@ class Preprocess:
         return patch_coverage(self.cover(mask)[None], patch_size_px)[0]
 
     def pixels(self, pixels_hw3: Pixels, sides: tuple[float, float] | None = None) -> Tensor:
-        """RGB bytes [H, W, 3] squashed to uint8 [3, S, S]; within 1 of what Pillow's filter gives.
+        """RGB bytes [H, W, 3] squashed to uint8 [3, S, S].
 
-        The eight-bit filter of torch is five times faster than Pillow's. `sides` is the picture's
+        The eight-bit filter of torch is five times faster than Pillow's, and within 1 of it where
+        no side grows; where one does, they may differ by 2, and along sharp edges more where the
+        other side shrinks. `sides` is the picture's
         height and width in pixels of the array where its last row or column is only partly filled
         (a JPEG decoded at half its size).
         """

@@ -93,6 +93,10 @@ def test_a_loaded_model_reads_texts_through_its_own_text_tower(folder):
             {"image_size_px": 8_000_000},
             r"position_embedding is \[17, 32\], not \[10000000",
         ),
+        ("vision", {"width": 4 * 10**6}, r"\[17, 32\], not \[17, 4000000\]"),
+        ("vision", {"width": 4 * 10**10}, r"\[17, 32\], not \[17, 40000000000\]"),
+        ("vision", {"mlp_width": 4 * 10**18}, "cannot be built"),
+        ("text", {"embed_dim": 10**19}, "cannot be built"),
         ("vision", {"num_layers": 10**9}, "tensors for 1000000001 layers"),
         ("adaptor", {"num_layers": 10**9}, "tensors for 1000000002 layers"),
     ],
@@ -127,6 +131,20 @@ def test_saving_over_a_checkpoint_leaves_nothing_of_the_old_one(folder):
     save_checkpoint(folder, tiny_model("eva02"))
     assert pixclip.load(folder).config.vision.kind == "eva02"
     assert not (folder / "text_tower").exists()
+
+
+def test_a_checkpoint_can_be_saved_again_with_its_own_text_tower(folder, text_tower):
+    expected = pixclip.load(folder).encode_text(TEXTS)
+    tower = folder / "text_tower"
+    save_checkpoint(folder, pixclip.load(folder), text_tower=tower, notes={"recipe": "again"})
+    assert torch.equal(pixclip.load(folder).encode_text(TEXTS), expected)
+    assert not list(folder.glob(".draft-*"))
+
+
+def test_a_text_tower_that_is_not_there_leaves_the_old_checkpoint(folder, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        save_checkpoint(folder, tiny_model("eva02"), text_tower=tmp_path / "nothing")
+    assert pixclip.load(folder).config.vision.kind == "clip"
 
 
 def test_a_killed_save_leaves_no_checkpoint(folder, monkeypatch):
@@ -295,6 +313,28 @@ def test_a_checkpoint_in_a_store_is_fetched_once(store, folder, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
     pixclip.load("memory://models/first")
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "checksums.json", "text_tower/tokenizer.json"]
+)
+def test_a_damaged_copy_is_fetched_again(store, folder, tmp_path, name):
+    expected = pixclip.load("memory://models/first").encode_text(TEXTS)
+    (kept,) = (tmp_path / "cache").iterdir()
+    (kept / name).write_bytes(b"damaged")
+    assert torch.equal(pixclip.load("memory://models/first").encode_text(TEXTS), expected)
+    assert list((tmp_path / "cache").iterdir()) == [kept]
+    assert (kept / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_damaged_copy_stays_where_the_store_is_damaged_too(store, tmp_path):
+    pixclip.load("memory://models/first")
+    (kept,) = (tmp_path / "cache").iterdir()
+    (kept / "notes.json").write_bytes(b"{}")
+    store.pipe_file("/models/first/notes.json", b"{}")
+    with pytest.raises(CheckpointError, match=r"notes\.json is damaged"):
+        pixclip.load("memory://models/first")
+    assert list((tmp_path / "cache").iterdir()) == [kept]
 
 
 def test_a_store_without_a_checkpoint_or_with_a_damaged_one_leaves_no_copy(store, tmp_path):

@@ -95,6 +95,7 @@ OTHER_SIZE = np.ones((WIDTH_PX, HEIGHT_PX), dtype=bool)
         ("mask.png", "opened first"),
         (Path("mask.png"), "opened first"),
         (7, "a box or polygons, got 7"),
+        (np.array(7), "a box or polygons, got array"),
         (np.zeros((2, 4)), r"2 boxes .* list\(boxes\)"),
         ([[0, 1] * 25] * HEIGHT_PX, "numpy.array"),
         ([1.5] * 999, r"^.{0,120}$"),

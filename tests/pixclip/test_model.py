@@ -130,6 +130,27 @@ def test_an_image_that_cannot_be_read_is_refused_with_its_place(model):
         model.encode_image([picture(0), b"no image"])
 
 
+def test_a_file_that_cannot_be_read_is_refused_with_its_place(model, tmp_path):
+    for missing in (tmp_path / "nothing.jpg", tmp_path):
+        with pytest.raises(ValueError, match=rf"image 1: unreadable: .*{missing.name}"):
+            model.encode_image([picture(0), missing])
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_a_picture_that_ends_too_early_is_refused_with_its_place(model, tmp_path, ending):
+    path = tmp_path / f"picture.{ending}"
+    picture(1).save(path)
+    path.write_bytes(path.read_bytes()[:-800])
+    with pytest.raises(ValueError, match=r"image 1: unreadable: .*truncated"):
+        model.encode_image([picture(0), Image.open(path)])
+
+
+def test_numbers_one_by_one_are_refused_with_their_place(model):
+    box = [torch.tensor(side) for side in (1.0, 2.0, 20.0, 30.0)]
+    with pytest.raises(ValueError, match=r"image 0, mask 0: a region is an array.*tensor\(1"):
+        model.encode_image(picture(0), box)
+
+
 def test_masks_that_cannot_be_matched_with_images_are_refused(model):
     with pytest.raises(ValueError, match="2 images came with 1 entries of masks"):
         model.encode_image([picture(0), picture(1)], [BOX])

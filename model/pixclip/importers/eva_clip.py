@@ -1,12 +1,9 @@
 """EVA02-CLIP as published in QuanSun/EVA-CLIP (https://arxiv.org/abs/2303.15389)."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from pixclip.config import VisionConfig
+from pixclip.config import CLIP_MEAN, CLIP_STD, VisionConfig
 from pixclip.importers.open_clip import CUSTOM_TEXT_DROPS
 from pixclip.importers.openai import SCALE_DROP, TEXT_DROPS
-from pixclip.importers.rules import Drop, Facts, Format, Use, without_batch
+from pixclip.importers.rules import Descriptions, Drop, Facts, Format, Use, without_batch
 
 ROPE = "follows from the grid of patches"
 
@@ -44,10 +41,16 @@ ROPE_DROPS = (
 )
 
 
-def eva_facts(_settings: Mapping[str, Any], config: VisionConfig) -> Facts:
+def eva_facts(_descriptions: Descriptions, config: VisionConfig) -> Facts:
     """EVA02-CLIP's configurations agree in these."""
     return Facts(
-        activation="swiglu", num_heads=config.width // 64, layer_norm_eps=1e-6, rope_grid=16
+        activation="swiglu",
+        num_heads=config.width // 64,
+        layer_norm_eps=1e-6,
+        rope_grid=16,
+        pooling="tok",
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
     )
 
 

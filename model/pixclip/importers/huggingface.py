@@ -1,25 +1,28 @@
 """Hugging Face's CLIP (transformers' CLIPModel and CLIPVisionModelWithProjection)."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from pixclip.config import VisionConfig
 from pixclip.importers.openai import OTHER_TEXT_TOWER, SCALE_DROP
-from pixclip.importers.rules import Drop, Facts, Format, Use
+from pixclip.importers.rules import Descriptions, Drop, Facts, Format, Use, as_stated, section
 
 BLOCK, OURS = "vision_model.encoder.layers.#.", "vision.blocks.#."
 EMBEDDINGS = "vision_model.embeddings."
+MODEL, PIXELS = "config.json", "preprocessor_config.json"
 
 
-def huggingface_facts(settings: Mapping[str, Any], _config: VisionConfig) -> Facts:
-    """What `config.json` says; what it leaves out has the default of transformers."""
-    if not settings:
-        return Facts()
-    vision = settings.get("vision_config", settings)
+def huggingface_facts(descriptions: Descriptions, _config: VisionConfig) -> Facts:
+    """What the two files say; what `config.json` leaves out has the default of transformers."""
+    model, pixels = descriptions[MODEL], descriptions[PIXELS]
+    mean, std = (as_stated(pixels.get(name)) for name in ("image_mean", "image_std"))
+    if not model:
+        return Facts(pooling="tok", mean=mean, std=std)
+    vision = section(model, "vision_config") if "vision_config" in model else model
     return Facts(
         activation=vision.get("hidden_act", "quick_gelu"),
         num_heads=vision.get("num_attention_heads", 12),
         layer_norm_eps=vision.get("layer_norm_eps", 1e-5),
+        pooling="tok",
+        mean=mean,
+        std=std,
     )
 
 
@@ -54,5 +57,5 @@ HUGGINGFACE = Format(
         SCALE_DROP,
     ),
     facts=huggingface_facts,
-    settings_file="config.json",
+    settings_files=(MODEL, PIXELS),
 )

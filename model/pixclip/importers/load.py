@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pixclip.config import VisionConfig
+from pixclip.config import ModelConfig
 from pixclip.importers.formats import FORMATS, find_format
 from pixclip.importers.report import DroppedKey, ImportReport, NewTensor, UsedKey
 from pixclip.importers.rules import Format
@@ -25,6 +25,8 @@ from pixclip.importers.translate import (
 
 if TYPE_CHECKING:
     from pixclip.model import PixClip
+
+POOLING = "tok"  # open_clip's word: our towers embed the state of the class token
 
 
 def import_weights(
@@ -44,7 +46,7 @@ def import_weights(
     """
     format_ = find_format(format_name)
     source = read_source(path)
-    problems, assumed = _compare_facts(format_, path, model.config.vision)
+    problems, assumed = _compare_facts(format_, path, model.config)
     translation = translate(source.tensors, format_, new_projection)
     state = model.state_dict()
     values, misfits = fit(translation, state)
@@ -64,21 +66,34 @@ def import_weights(
     return _report(source, format_, translation, new, assumed)
 
 
-def _compare_facts(
-    format_: Format, path: Path, config: VisionConfig
-) -> tuple[list[str], list[str]]:
+def _compare_facts(format_: Format, path: Path, config: ModelConfig) -> tuple[list[str], list[str]]:
     """What shapes cannot show: contradictions, and what has to be taken on trust."""
-    problems, assumed = [], []
-    if format_.kind != config.kind:
-        problems.append(f"architecture: '{format_.name}' is for {format_.kind}, not {config.kind}")
-    facts = format_.facts(read_settings(path, format_.settings_file), config)
+    problems: list[str] = []
+    assumed: list[str] = []
+    kind = config.vision.kind
+    if format_.kind != kind:
+        problems.append(f"architecture: '{format_.name}' is for {format_.kind}, not {kind}")
+    descriptions = {name: read_settings(path, name) for name in format_.settings_files}
+    try:
+        facts = format_.facts(descriptions, config.vision)
+    except ValueError as error:
+        return [*problems, f"{' or '.join(descriptions)}: {error}"], assumed
     for name, value in asdict(facts).items():
-        ours = getattr(config, name)
-        if value is None and not (name == "rope_grid" and config.kind == "clip"):
-            assumed.append(f"vision.{name}={ours}: the source does not tell")
+        setting, ours = _our_setting(name, config)
+        if value is None and not (name == "rope_grid" and kind == "clip"):
+            assumed.append(f"{setting}={ours}: the source does not tell")
         elif value is not None and value != ours:
-            problems.append(f"setting: the source has {name}={value}, vision.{name} is {ours}")
+            problems.append(f"setting: the source has {name}={value}, {setting} is {ours}")
     return problems, assumed
+
+
+def _our_setting(fact: str, config: ModelConfig) -> tuple[str, object]:
+    """Where our configuration has what a fact is about, and its value there."""
+    if fact == "pooling":
+        return "the tower's pooling", POOLING
+    if fact in ("mean", "std"):
+        return f"preprocess.{fact}", getattr(config.preprocess, fact)
+    return f"vision.{fact}", getattr(config.vision, fact)
 
 
 def _advice(source: Source, format_: Format) -> str:

@@ -1,10 +1,7 @@
 """Weights of OpenAI's CLIP (https://github.com/openai/CLIP), TorchScript archive or state dict."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from pixclip.config import VisionConfig
-from pixclip.importers.rules import Drop, Facts, Format, Use, transposed
+from pixclip.config import CLIP_MEAN, CLIP_STD, VisionConfig
+from pixclip.importers.rules import Descriptions, Drop, Facts, Format, Use, transposed
 
 OTHER_TEXT_TOWER = "CLIP's own text tower; texts are read by a language model here"
 SCALE = "the temperature is a setting of the recipe"
@@ -41,9 +38,16 @@ TEXT_DROPS = tuple(Drop(key, OTHER_TEXT_TOWER) for key in TEXT_KEYS)
 SCALE_DROP = Drop("logit_scale", SCALE)
 
 
-def openai_facts(_settings: Mapping[str, Any], config: VisionConfig) -> Facts:
+def openai_facts(_descriptions: Descriptions, config: VisionConfig) -> Facts:
     """OpenAI's code fixes these for every vision transformer."""
-    return Facts(activation="quick_gelu", num_heads=config.width // 64, layer_norm_eps=1e-5)
+    return Facts(
+        activation="quick_gelu",
+        num_heads=config.width // 64,
+        layer_norm_eps=1e-5,
+        pooling="tok",
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+    )
 
 
 OPENAI = Format(

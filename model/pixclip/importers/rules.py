@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pixclip.config import VisionConfig
 
+Descriptions = Mapping[str, Mapping[str, Any]]  # JSON by file name, empty if it is not there
 WILDCARDS = {"#": r"(\d+)", "&": r"(weight|bias)", "*": r".+"}
 
 
@@ -42,6 +43,9 @@ class Facts:
     num_heads: int | None = None
     layer_norm_eps: float | None = None
     rope_grid: int | None = None
+    pooling: str | None = None  # "tok": the class token's state is embedded
+    mean: Any = None  # of the pixels; a tuple of three numbers, or what the source has instead
+    std: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +57,29 @@ class Format:
     kind: Literal["clip", "eva02"]
     uses: tuple[Use, ...]
     drops: tuple[Drop, ...]
-    # The facts, by the content of `settings_file` (empty if there is none) and our tower.
-    facts: Callable[[Mapping[str, Any], VisionConfig], Facts]
-    settings_file: str = ""  # JSON beside the weights that describes the model
+    # By the content of `settings_files` and our tower; ValueError if they make no sense.
+    facts: Callable[[Descriptions, VisionConfig], Facts]
+    settings_files: tuple[str, ...] = ()  # JSON beside the weights that describes the model
     has_mask: bool = False  # the mask convolution must be there
     has_adaptor: bool = False  # the text adaptor must be there
     mask_bias: bool = False  # its mask convolution has a bias: build the tower with one
+
+
+def section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a description; empty where it is left out.
+
+    Raises:
+        ValueError: it is no section of settings.
+    """
+    found = settings.get(name, {})
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{name} must be a section of settings, got {found!r:.80}")
+    return found
+
+
+def as_stated(values: Any) -> Any:
+    """Numbers of a description as our configuration has them, to be compared."""
+    return tuple(values) if isinstance(values, list) else values
 
 
 def matcher(pattern: str) -> re.Pattern[str]:

@@ -61,11 +61,11 @@ def read_source(path: Path) -> Source:
     strays = [
         f"{name}: {type(value).__name__}"
         for name, value in content.items()
-        if not isinstance(value, Tensor)
+        if not (isinstance(name, str) and isinstance(value, Tensor))
     ]
     if strays:
         raise WeightsRefused(
-            f"{file} holds values that are no tensors:", strays, "save its state dict alone."
+            f"{file} holds what is no tensor with a name:", strays, "save its state dict alone."
         )
     return Source(file, _unwrapped(content), ignored)
 
@@ -73,7 +73,7 @@ def read_source(path: Path) -> Source:
 def read_settings(path: Path, name: str) -> dict[str, Any]:
     """The JSON file `name` beside the weights; empty where there is none."""
     file = (path if path.is_dir() else path.parent) / name
-    if not name or not file.is_file():
+    if not file.is_file():
         return {}
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))

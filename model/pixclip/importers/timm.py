@@ -1,12 +1,17 @@
 """EVA02-CLIP in timm's names, as open_clip's EVA02-B-16 has it below `visual.trunk.`."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from pixclip.config import VisionConfig
-from pixclip.importers.open_clip import CUSTOM_TEXT_DROPS
+from pixclip.config import CLIP_MEAN, CLIP_STD, VisionConfig
+from pixclip.importers.open_clip import CUSTOM_TEXT_DROPS, DESCRIPTION
 from pixclip.importers.openai import SCALE_DROP
-from pixclip.importers.rules import Facts, Format, Use, without_batch
+from pixclip.importers.rules import (
+    Descriptions,
+    Facts,
+    Format,
+    Use,
+    as_stated,
+    section,
+    without_batch,
+)
 
 
 def timm_tower(prefix: str) -> tuple[Use, ...]:
@@ -32,9 +37,17 @@ def timm_tower(prefix: str) -> tuple[Use, ...]:
     )
 
 
-def timm_facts(_settings: Mapping[str, Any], _config: VisionConfig) -> Facts:
+def timm_facts(descriptions: Descriptions, _config: VisionConfig) -> Facts:
     """timm's EVA02 CLIP models agree in these; the number of heads is in no tensor."""
-    return Facts(activation="swiglu", layer_norm_eps=1e-6, rope_grid=16)
+    pixels = section(descriptions[DESCRIPTION], "preprocess_cfg")  # of open_clip, if it is there
+    return Facts(
+        activation="swiglu",
+        layer_norm_eps=1e-6,
+        rope_grid=16,
+        pooling="tok",
+        mean=as_stated(pixels.get("mean", CLIP_MEAN)),
+        std=as_stated(pixels.get("std", CLIP_STD)),
+    )
 
 
 TIMM = Format(
@@ -44,4 +57,5 @@ TIMM = Format(
     uses=(*timm_tower("visual.trunk."), *timm_tower("")),
     drops=(*CUSTOM_TEXT_DROPS, SCALE_DROP),
     facts=timm_facts,
+    settings_files=(DESCRIPTION,),
 )

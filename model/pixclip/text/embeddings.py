@@ -36,7 +36,11 @@ class MissingCaption(KeyError):
 
 
 def caption_hash(text: str) -> str:
-    """The key of a caption in caches: SHA-256 of its NFC form in UTF-8, as hex."""
+    """The key of a caption in caches: SHA-256 of its NFC form in UTF-8, as hex.
+
+    Raises:
+        ValueError: the text is no Unicode; see `normalise`.
+    """
     return hashlib.sha256(normalise(text).encode()).hexdigest()
 
 
@@ -67,7 +71,7 @@ class TextEmbeddings:
 
         Raises:
             ValueError: the folder is no cache, its index and parts do not fit, or its vectors
-                have another width.
+                have another width or there are none.
         """
         folder = Path(folder)
         if not (folder / INDEX_NAME).is_file():
@@ -79,6 +83,11 @@ class TextEmbeddings:
         num_parts = int(places_n2[:, 0].max()) + 1 if len(places_n2) else 0
         parts = [_map_part(folder / part_name(part)) for part in range(num_parts)]
         _require_fit(folder, parts, places_n2)
+        if not parts:
+            raise ValueError(
+                f"{folder} holds no vector at all; run `pixclip embed-text` on a data set with "
+                "captions"
+            )
         embeddings = cls(folder, hashes, parts, places_n2)
         if embed_dim not in (None, embeddings.dim):
             raise ValueError(

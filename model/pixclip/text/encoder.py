@@ -85,7 +85,7 @@ class TextEncoder:
         A text of more than `config.max_tokens` is read so far, and a warning is logged.
 
         Raises:
-            ValueError: a text is empty.
+            ValueError: a text is empty or no Unicode.
         """
         captions = self.tokenize(texts)
         num_cut = sum(caption.is_truncated for caption in captions)

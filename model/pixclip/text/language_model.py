@@ -1,6 +1,7 @@
 """A causal language model of transformers that reads in both directions (LLM2Vec, step 1)."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 # B = texts, N = tokens, E = width of the language model
+PICKLE_NAME = "adapter_model.bin"  # the only one that `use_safetensors` does not keep out
 
 
 def open_language_model(
@@ -22,12 +24,14 @@ def open_language_model(
 ) -> Any:
     """The model at `source` (a folder or a name on the Hugging Face Hub), reading both ways.
 
-    Only safetensors are read and no code of the model's repository is run. `dtype` None keeps the
-    checkpoint's own. `num_layers` keeps the lowest layers only; 0 keeps all.
+    Only safetensors are read and no code of the model's repository is run; on the Hub, though,
+    transformers reads what a model's index names, so take a model there from those you trust.
+    `dtype` None keeps the checkpoint's own. `num_layers` keeps the lowest layers only; 0 keeps all.
 
     Raises:
-        ValueError: weights are missing or do not fit, the model still reads one way only, or it
-            has fewer layers than `num_layers`.
+        ValueError: weights are missing or do not fit, the folder holds a pickle or an index that
+            leads to anything but safetensors in the same folder, the model still reads one way
+            only, or it has fewer layers than `num_layers`.
         OSError: there is no such model.
     """
     from transformers import AutoModel, AutoModelForCausalLM
@@ -46,6 +50,8 @@ def open_language_model(
 def _read(kind: Any, source: str | Path, **options: Any) -> tuple[Any, Any]:
     """A model and what became of its weights; nothing but safetensors, no code of a repository."""
     is_here = Path(source).is_dir()  # else a download shows how far it is
+    if is_here:
+        _require_safetensors_only(Path(source))
     try:
         with without_bars() if is_here else contextlib.nullcontext():
             model, report = kind.from_pretrained(
@@ -59,6 +65,37 @@ def _read(kind: Any, source: str | Path, **options: Any) -> tuple[Any, Any]:
     except SafetensorError as error:
         raise ValueError(f"the weights of {source} are damaged: {error}") from None
     return model, report
+
+
+def _require_safetensors_only(folder: Path) -> None:
+    """transformers reads any file that an index names: pickles, and files of other folders."""
+    if (folder / PICKLE_NAME).exists():
+        raise ValueError(f"{folder} holds {PICKLE_NAME}, a pickle, which is never read; remove it")
+    for index in sorted(folder.rglob("*.safetensors.index.json")):
+        strays = [name for name in _shard_names(index) if not _is_safetensors_here(name)]
+        if strays:
+            raise ValueError(
+                f"{index} names {', '.join(map(repr, strays[:5]))}; every part of the weights must "
+                "be a .safetensors file in the same folder: do not use weights that were tampered "
+                "with, or save them anew"
+            )
+
+
+def _shard_names(index: Path) -> list[Any]:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        names = list(dict.fromkeys(content["weight_map"].values()))
+        dict(content["metadata"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{index} is no index of weights ({error!r}): it needs `metadata` and `weight_map`, "
+            "from names of weights to names of files; restore it"
+        ) from None
+    return names
+
+
+def _is_safetensors_here(name: Any) -> bool:
+    return isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
 
 
 @contextlib.contextmanager

@@ -30,8 +30,25 @@ class Caption:
 
 
 def normalise(text: str) -> str:
-    """The text in Unicode's form NFC: what is hashed and what is encoded."""
+    """The text in Unicode's form NFC: what is hashed and what is encoded.
+
+    Raises:
+        ValueError: half a surrogate pair, such as careless cutting of JSON leaves, is no character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"no Unicode: {text[error.start]!r} at {error.start} is half a character; repair it"
+        ) from None
     return unicodedata.normalize("NFC", text)
+
+
+def _normalise_at(index: int, text: str) -> str:
+    try:
+        return normalise(text)
+    except ValueError as error:
+        raise ValueError(f"text {index}: {error}") from None
 
 
 class CaptionTokenizer:
@@ -58,12 +75,14 @@ class CaptionTokenizer:
         """The tokens of every text.
 
         Raises:
-            ValueError: a text has no token; tells its position.
+            ValueError: a text has no token or is no Unicode; tells its position.
         """
         if not len(texts):
             return []
         encoded = self._tokenizer(
-            [normalise(text) for text in texts], add_special_tokens=False, verbose=False
+            [_normalise_at(index, text) for index, text in enumerate(texts)],
+            add_special_tokens=False,
+            verbose=False,
         )["input_ids"]
         return [self._caption(index, ids) for index, ids in enumerate(encoded)]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import (
     CLIPConfig,
+    CLIPImageProcessor,
     CLIPModel,
     CLIPTextConfig,
     CLIPVisionConfig,
@@ -57,6 +58,7 @@ def test_embeddings_equal_those_of_transformers(name, tmp_path):
     tower = TOWERS[name]
     peer = disturbed(CLIPVisionModelWithProjection(vision_config(tower)))
     peer.save_pretrained(tmp_path)
+    CLIPImageProcessor().save_pretrained(tmp_path)
     model = build(tower)
     report = import_weights(model, tmp_path, "huggingface")
     images = torch.randn(2, 3, tower.image_size_px, tower.image_size_px)
@@ -109,3 +111,24 @@ def test_without_a_description_the_report_says_what_was_assumed(tmp_path):
     (tmp_path / "config.json").unlink()
     report = import_weights(build(CLIP), tmp_path, "huggingface")
     assert "vision.activation=quick_gelu: the source does not tell" in report.assumed
+    assert [fact.split("=")[0] for fact in report.assumed[-2:]] == [
+        "preprocess.mean",
+        "preprocess.std",
+    ]
+
+
+@pytest.mark.parametrize("name", ["image_mean", "image_std"])
+@pytest.mark.parametrize("value", [[0.5, 0.5, 0.5], 0.5, "0.5", {}])
+def test_other_pixel_statistics_are_refused(name, value, tmp_path):
+    CLIPVisionModelWithProjection(vision_config(CLIP)).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({name: value}))
+    setting = name.replace("image_", "")
+    with pytest.raises(WeightsRefused, match=rf"has {setting}=.*0?.*, preprocess.{setting} is "):
+        import_weights(build(CLIP), tmp_path, "huggingface")
+
+
+def test_a_description_without_sections_is_refused(tmp_path):
+    CLIPVisionModelWithProjection(vision_config(CLIP)).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"vision_config": null}')
+    with pytest.raises(WeightsRefused, match=r"config.json.*vision_config must be a section"):
+        import_weights(build(CLIP), tmp_path, "huggingface")

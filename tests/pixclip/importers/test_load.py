@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pixclip.config import CLIP_MEAN, CLIP_STD
 from pixclip.importers import FORMATS, WeightsRefused, import_weights
 from tests.pixclip.importers import public_formats as public
 from tests.pixclip.importers.conftest import CLIP, EVA02, build
@@ -187,6 +188,70 @@ def test_the_description_of_another_kind_of_tower_is_no_reason_to_fail(tmp_path)
     (tmp_path / "open_clip_config.json").write_text(json.dumps(description))
     with pytest.raises(WeightsRefused, match="its keys are those of 'timm'"):
         import_weights(build(CLIP), tmp_path / "weights.pt", "open_clip")
+
+
+def described(vision=(), pixels=()):
+    """What open_clip would write of our small tower, with changes."""
+    tower = {"width": 64, "head_width": 64} | dict(vision)
+    return {
+        "model_cfg": {"quick_gelu": True, "vision_cfg": tower},
+        "preprocess_cfg": {"mean": list(CLIP_MEAN), "std": list(CLIP_STD)} | dict(pixels),
+    }
+
+
+def test_nothing_is_assumed_where_open_clip_says_all(tmp_path):
+    write(tmp_path / "weights.pt", "open_clip")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(described()))
+    assert import_weights(build(CLIP), tmp_path / "weights.pt", "open_clip").assumed == ()
+
+
+def test_without_a_description_pixels_and_pooling_are_assumed(tmp_path):
+    write(tmp_path / "weights.pt", "open_clip")
+    report = import_weights(build(CLIP), tmp_path / "weights.pt", "open_clip")
+    names = [fact.split("=")[0] for fact in report.assumed]
+    assert names[-3:] == ["the tower's pooling", "preprocess.mean", "preprocess.std"]
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        (
+            described(pixels={"mean": [0.5] * 3}),
+            r"mean=\(0.5, 0.5, 0.5\), preprocess.mean is \(0.48",
+        ),
+        (described(pixels={"std": 0.5}), r"std=0.5, preprocess.std is \(0.26"),
+        ({"preprocess_cfg": {"mean": [0.5] * 3}}, r"mean=\(0.5, 0.5, 0.5\), preprocess.mean is"),
+        (described({"pool_type": "avg"}), "pooling=avg, the tower's pooling is tok"),
+        (described({"head_width": None}), "head_width must be whole numbers, got 64, None"),
+        (described({"head_width": 0}), "head_width must be whole numbers, got 64, 0"),
+        ({"model_cfg": {"vision_cfg": None}}, "vision_cfg must be a section"),
+        ({"model_cfg": "ViT-B-16"}, "model_cfg must be a section of settings, got 'ViT-B-16'"),
+        (described() | {"preprocess_cfg": []}, "preprocess_cfg must be a section"),
+    ],
+)
+def test_a_description_that_differs_or_makes_no_sense_is_refused(description, message, tmp_path):
+    write(tmp_path / "weights.pt", "open_clip")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(description))
+    with pytest.raises(WeightsRefused, match=message):
+        import_weights(build(CLIP), tmp_path / "weights.pt", "open_clip")
+
+
+def test_a_model_with_the_pixel_statistics_of_the_source_takes_its_weights(tmp_path):
+    write(tmp_path / "weights.pt", "open_clip")
+    halves = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(described(pixels=halves)))
+    model = build(CLIP)
+    pixels = replace(model.config.preprocess, mean=(0.5,) * 3, std=(0.5,) * 3)
+    model.config = replace(model.config, preprocess=pixels)
+    assert import_weights(model, tmp_path / "weights.pt", "open_clip").assumed == ()
+
+
+def test_pixel_statistics_beside_timms_names_are_compared(tmp_path):
+    write(tmp_path / "weights.pt", "timm")
+    halves = {"preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(halves))
+    with pytest.raises(WeightsRefused, match=r"mean=\(0.5, 0.5, 0.5\), preprocess.mean is"):
+        import_weights(build(EVA02), tmp_path / "weights.pt", "timm")
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", "\xff"])

@@ -66,6 +66,12 @@ def test_values_that_are_no_tensors_are_refused(tmp_path):
         read_source(tmp_path / "w.pt")
 
 
+def test_tensors_without_names_are_refused(tmp_path):
+    torch.save({0: torch.ones(1), 1: torch.ones(1)}, tmp_path / "w.pt")
+    with pytest.raises(WeightsRefused, match=r"no tensor with a name.*\n.*0: Tensor"):
+        read_source(tmp_path / "w.pt")
+
+
 def test_a_file_that_is_cut_off_is_refused(tmp_path):
     for name, save in (("w.pt", torch.save), ("w.safetensors", save_file)):
         save({"a": torch.ones(1000)}, tmp_path / name)

@@ -33,6 +33,18 @@ def test_the_hash_is_that_of_the_nfc_text():
     assert caption_hash("cafe\u0301") == hashlib.sha256("caf\u00e9".encode()).hexdigest()
 
 
+def test_half_a_character_has_no_hash():
+    with pytest.raises(ValueError, match="half a character; repair it"):
+        caption_hash("a \ud800")
+
+
+@pytest.mark.parametrize("embed_dim", [None, 4])
+def test_a_store_without_vectors_is_refused(store, embed_dim):
+    pq.write_table(pq.read_table(store / "index.parquet")[:0], store / "index.parquet")
+    with pytest.raises(ValueError, match=r"holds no vector at all.*embed-text"):
+        TextEmbeddings.open(store, embed_dim)
+
+
 def test_vectors_are_found_in_the_order_asked_also_twice(store):
     embeddings = TextEmbeddings.open(store)
     wanted = [7, 49, 0, 7, 23]

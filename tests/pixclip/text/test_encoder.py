@@ -187,6 +187,11 @@ def test_an_empty_text_is_refused_with_its_position(tower):
         TextEncoder.open(tower).encode(["a dog", ""])
 
 
+def test_half_a_character_is_refused_with_its_position(tower):
+    with pytest.raises(ValueError, match=r"text 1: no Unicode: '\\ud800' at 2 is half"):
+        TextEncoder.open(tower).encode(["a dog", "a \ud800"])
+
+
 def test_no_texts_have_no_vectors(tower):
     assert TextEncoder.open(tower).encode([]).shape == (0, WIDTH)
 
@@ -221,6 +226,69 @@ def test_pickled_weights_are_not_read(tower, tmp_path):
     path.unlink()
     with pytest.raises(OSError, match="safetensors"):
         TextEncoder.open(tmp_path / "tower")
+
+
+def shard(folder, write):
+    """Bring the weights into a file of another name, to which an index leads."""
+    from safetensors.torch import load_file
+
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    path.unlink()
+    name = write(weights)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_weights_in_several_files_are_read(tower, tmp_path):
+    folder = shutil.copytree(tower, tmp_path / "tower")
+    shard(folder, lambda weights: save_part(weights, folder, "part.safetensors"))
+    whole = TextEncoder.open(tower).encode(CAPTIONS)
+    assert torch.equal(TextEncoder.open(folder).encode(CAPTIONS), whole)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere.safetensors", "weights.bin", "sub/a.safetensors"])
+def test_an_index_that_leads_to_anything_but_safetensors_of_its_folder_is_refused(
+    tower, tmp_path, name
+):
+    folder = shutil.copytree(tower, tmp_path / "tower")
+    (folder / "sub").mkdir()
+    shard(folder, lambda weights: save_part(weights, folder, name))
+    with pytest.raises(ValueError, match=rf"index.json names '{name}'.* in the same folder"):
+        TextEncoder.open(folder)
+
+
+def save_part(weights, folder, name) -> str:
+    from safetensors.torch import save_file
+
+    if name.endswith(".bin"):
+        torch.save(weights, folder / name)
+    else:
+        save_file(weights, folder / name, metadata={"format": "pt"})
+    return name
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", '{"metadata": {}, "weight_map": ["a"]}', '{"weight_map": {}}'],
+)
+def test_an_index_in_another_form_is_refused(tower, tmp_path, content):
+    folder = shutil.copytree(tower, tmp_path / "tower")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ValueError, match=r"index.json is no index of weights"):
+        TextEncoder.open(folder)
+
+
+def test_a_pickle_that_the_models_configuration_names_is_not_read(tower, tmp_path):
+    folder = shutil.copytree(tower, tmp_path / "tower")
+    shard(folder, lambda weights: save_part(weights, folder, "adapter_model.bin"))
+    (folder / "model.safetensors.index.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    named = config | {"transformers_weights": "adapter_model.bin"}
+    (folder / "config.json").write_text(json.dumps(named))
+    with pytest.raises(ValueError, match=r"holds adapter_model.bin, a pickle"):
+        TextEncoder.open(folder)
 
 
 def test_all_passes_over_a_length_have_one_shape(tower, monkeypatch):

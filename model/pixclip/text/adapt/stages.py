@@ -77,7 +77,10 @@ def masked_prediction_loss(
 
 
 def contrast_loss(engine: Any, pairs: Pairs, tokenize: CaptionTokenizer, job: AdaptJob) -> LossOf:
-    """Cross entropy of cosines over the batch of all ranks; equal texts are no wrong answers."""
+    """Cross entropy of cosines over the batch of all ranks.
+
+    Rows with equal left texts are no wrong answers to each other; right texts are not compared.
+    """
     config: Contrast = job.contrast
     left_side = 0 if config.kind == "captions" else 1  # SimCSE: a long caption with itself
     scale = torch.tensor([config.scale], device=engine.device)
