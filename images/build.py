@@ -1,8 +1,9 @@
 """Build the container images on this machine, with what its own pip trusts and offers.
 
-    eval "export DOCKER_HOST=$(images/start-engine)"    # if no engine runs yet
+    export DOCKER_HOST=$(images/start-engine)    # if no engine runs yet
     python images/build.py data annotate
 
+PIXCLIP_IMAGE_REPOSITORY and PIXCLIP_IMAGE_TAG name the images as they name those of a pipeline.
 Certificates and pip's settings go in as BuildKit secrets: none of them stays in an image. Where no
 registry can be reached, `images/make-base` makes the base out of Debian's Python.
 """
@@ -24,7 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-REPOSITORY, TAG = "example.test", "dev"
+REPOSITORY = os.environ.get("PIXCLIP_IMAGE_REPOSITORY", "example.test")
+TAG = os.environ.get("PIXCLIP_IMAGE_TAG", "dev")
 BASE = "python:3.11-slim-bookworm"
 NUM_LAST_LINES = 30
 BUILTIN_BUILDKIT_VERSIONS = range(18, 23)  # of docker clients; newer ones need buildx beside them

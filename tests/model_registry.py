@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,6 +85,8 @@ def write_evaluation(
     right: Sequence[bool],
     dataset: str = "d" * 64,
     protocol_digest: str = LONGGRIT_REGIONS.digest,
+    num_asked: int | None = None,
+    revision: str = "v1",
 ) -> Path:
     """An evaluation in which these scenes' regions are right (`right[scene]`), the others wrong."""
     folder.mkdir(parents=True)
@@ -100,8 +103,10 @@ def write_evaluation(
             "split": "benchmark",
             "num_regions": len(answers),
             "num_images": len(right),
+            "version": {"revision": revision},
         },
         "metrics": {"all": numbers},
+        "num_samples": {"all": dict.fromkeys(numbers, num_asked or len(answers))},
         "baselines": {"whole_image": {"all": {"scene_accuracy": 1 / 3}}},
     }
     (folder / "evaluation.json").write_text(json.dumps(content, sort_keys=True))
@@ -139,7 +144,7 @@ class World:
         self.folder, self.tracking_uri = folder, tracking_uri
         self.settings = {"tracking_uri": tracking_uri}
 
-    def checkpoint(self, name: str, num_right: int, **changes: str) -> None:
+    def checkpoint(self, name: str, num_right: int, **changes: Any) -> None:
         """A checkpoint of that name and its evaluation."""
         seed = int.from_bytes(name.encode()[:4])
         checkpoint = write_checkpoint(self.folder / name / "checkpoint", seed)
@@ -158,7 +163,7 @@ class World:
         )
         return folder / "registration"
 
-    def candidate(self, name: str, num_right: int, **changes: str) -> Path:
+    def candidate(self, name: str, num_right: int, **changes: Any) -> Path:
         """A registered checkpoint of that quality; gives the folder `registration`."""
         self.checkpoint(name, num_right, **changes)
         return self.register(name)

@@ -67,6 +67,7 @@ class S3Store:
                 S3Object(bucket, item["Key"], item["Size"], item["ETag"])
                 for page in pages
                 for item in page.get("Contents", ())
+                if not item["Key"].endswith("/")  # what consoles show as an empty folder
             ]
 
     def describe(self, uri: str) -> S3Object:
@@ -91,7 +92,8 @@ class S3Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         safe_etag = "".join(char for char in source.etag if char.isalnum())
         partial = target.with_name(f".{target.name}.{safe_etag}.partial")
-        start = partial.stat().st_size if partial.exists() else 0
+        partial.touch()
+        start = partial.stat().st_size
         if start < source.num_bytes:
             with self._told(source.uri), partial.open("ab") as file:
                 for piece in self._pieces(source, start):

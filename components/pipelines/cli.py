@@ -175,7 +175,7 @@ def _compile(params: Path, assignments: tuple[str, ...], cluster: Path | None) -
     from components.pipelines.cluster import read_cluster
 
     settings = pipeline_settings(params, _overrides(assignments))
-    return compile_pipeline(settings, read_cluster(cluster))
+    return compile_pipeline(settings, read_cluster(cluster) if cluster else None)
 
 
 def _overrides(assignments: tuple[str, ...]) -> dict[str, dict[str, object]]:

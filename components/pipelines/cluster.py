@@ -67,7 +67,7 @@ class ClusterSettings(Section):
     )
     accelerator: str = Field("nvidia.com/gpu", description="resource name of the accelerators")
     gpus: dict[str, int] = Field(
-        {}, description="step -> accelerators, where a step gets more than it asks for"
+        {}, description="step -> accelerators, where a step gets more than one, or none (0)"
     )
     shared_memory: str = Field("16Gi", description="size of /dev/shm of a task with a GPU")
     state_claim: str = Field(
@@ -83,14 +83,12 @@ class ClusterSettings(Section):
     retries: int = Field(2, ge=0, description="further attempts of a failed task")
 
 
-def read_cluster(path: Path | None) -> ClusterSettings:
-    """The settings in a YAML file; the defaults without one.
+def read_cluster(path: Path) -> ClusterSettings:
+    """The settings in a YAML file.
 
     Raises:
         SettingsError: names the field, the rule and the value.
     """
-    if path is None:
-        return ClusterSettings()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         cluster = ClusterSettings.model_validate(content)

@@ -25,6 +25,10 @@ STEPS = (
     "register",
     "promote",
 )
+NO_STAGE = (
+    "train.stage cannot be set here: a pipeline trains all stages of train.recipe, one task each; "
+    "`pixclip train` trains a single one"
+)
 
 
 def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict[str, object]]:
@@ -34,10 +38,7 @@ def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict
         SettingsError: lists what is wrong at every step.
     """
     if "stage" in overrides.get("train", {}):
-        raise SettingsError(
-            "train.stage cannot be set here: a pipeline trains all stages of train.recipe, one "
-            "task each; `pixclip train` trains a single one"
-        )
+        raise SettingsError(NO_STAGE)
     settings = {name: step_settings(name, params_file, overrides) for name in STEPS}
     recipe = recipe_of(settings)
     for stage in recipe_stages(recipe):
@@ -62,8 +63,14 @@ def check_step(name: str, settings: Mapping[str, Any]) -> None:
         parse_settings(load_step(name), {**settings, **own})
 
 
-def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings) -> str:
+def compile_pipeline(
+    settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings | None
+) -> str:
     """The pipeline as YAML text; the settings become the defaults of its parameters.
+
+    Args:
+        settings: step -> its settings.
+        cluster: None for this machine, where ranks need no accelerators.
 
     Raises:
         SettingsError: the recipe of `train` is unknown, or a step of `cluster.gpus`, or a step
@@ -73,11 +80,9 @@ def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: Cluster
 
     from components.pipelines.pixclip_train import build_pipeline
 
-    strange = sorted(set(cluster.gpus) - set(STEPS))
-    if strange:
-        raise SettingsError(f"gpus: no such step in this pipeline: {', '.join(strange)}")
-    _require_a_rank_an_accelerator(settings, cluster)
-    pipeline = build_pipeline(recipe_stages(recipe_of(settings)), cluster)
+    if cluster:
+        _require_a_rank_an_accelerator(settings, cluster)
+    pipeline = build_pipeline(recipe_stages(recipe_of(settings)), cluster or ClusterSettings())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(
@@ -89,13 +94,18 @@ def compile_pipeline(settings: Mapping[str, Mapping[str, Any]], cluster: Cluster
 def _require_a_rank_an_accelerator(
     settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings
 ) -> None:
-    for name, num_gpus in cluster.gpus.items():
-        field = load_step(name).settings_type.model_fields.get("num_ranks")
-        num_ranks = settings[name].get("num_ranks", field.default) if field else num_gpus
-        if num_ranks != num_gpus:
+    strange = sorted(set(cluster.gpus) - set(STEPS))
+    if strange:
+        raise SettingsError(f"gpus: no such step in this pipeline: {', '.join(strange)}")
+    for step in map(load_step, STEPS):
+        num_gpus = cluster.gpus.get(step.name, step.gpus)
+        field = step.settings_type.model_fields.get("num_ranks")
+        num_ranks = settings[step.name].get("num_ranks", field.default) if field else num_gpus
+        if num_gpus and num_ranks != num_gpus:
             raise SettingsError(
-                f"gpus: {name} gets {num_gpus} accelerator(s), but {name}.num_ranks is "
-                f"{num_ranks}, and a rank uses one; set both alike"
+                f"{step.name} gets {num_gpus} accelerator(s), but {step.name}.num_ranks is "
+                f"{num_ranks}, and a rank uses one; set both alike (gpus.{step.name} of the "
+                "cluster file; 0: no accelerators)"
             )
 
 

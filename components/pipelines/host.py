@@ -7,22 +7,30 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from components.kernel.credentials import without_credentials
-from components.kernel.errors import PipelineError
+from components.kernel.errors import PipelineError, SettingsError
 from components.kernel.settings import merge
-from components.pipelines.compile import check_step
+from components.pipelines.compile import NO_STAGE, check_step
 from components.runners.plan import Overrides
 
 # kfp's own `wait_for_run_completion` never returns for a cancelled run.
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 POLL_S = 10.0
+MAX_FAILED_POLLS = 30  # in a row: a server that is restarted comes back
+# What a pipeline is compiled for: its tasks and their accelerators.
+COMPILED = ("recipe", "num_ranks")
 
 
 class HostError(PipelineError):
     """The Kubeflow server refused, or a run on it failed."""
+
+
+class ServerAwayError(HostError):
+    """The Kubeflow server does not answer at the moment."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +111,18 @@ class Host:
         """Wait for the end of a run, saying each change of its state.
 
         Raises:
-            HostError: the run did not succeed.
+            HostError: the run did not succeed, or the server no longer answers.
         """
-        state = ""
+        state, num_failed = "", 0
         while state not in ENDED:
-            now = str(self._client.get_run(run_id).state)
+            try:
+                now = self._state(run_id)
+                num_failed = 0
+            except ServerAwayError as error:
+                num_failed += 1
+                if num_failed > MAX_FAILED_POLLS:
+                    raise HostError(f"{error}; the run {run_id} may go on without us") from error
+                now = state
             if now != state:
                 state = now
                 say(state)
@@ -115,6 +130,20 @@ class Host:
                 time.sleep(poll_s)
         if state not in ("SUCCEEDED", "SKIPPED"):
             raise HostError(f"run {run_id} ended as {state}; its page has the logs")
+
+    def _state(self, run_id: str) -> str:
+        from kfp_server_api import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return str(self._client.get_run(run_id).state)
+        except HTTPError as error:
+            raise ServerAwayError(f"{self.url} no longer answers: {error}") from error
+        except ApiException as error:
+            told = _told(error, f"look at run {run_id} on {self.url}")
+            if error.status is None or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise ServerAwayError(str(told)) from error
+            raise told from error
 
     def _newest(self, pipeline_id: str) -> Any:
         versions = self._client.list_pipeline_versions(
@@ -129,7 +158,7 @@ def changed_arguments(spec: Mapping[str, Any], overrides: Overrides) -> dict[str
     """The pipeline's parameters of which a setting changes: the version's own with the changes.
 
     Raises:
-        HostError: the pipeline has no step of that name, or was compiled for another recipe.
+        HostError: the pipeline has no step of that name, or was compiled for another value.
         SettingsError: a setting is unknown or wrong; refused here, not at its task hours later.
     """
     spec = spec.get("pipeline_spec", spec)  # beside it is what the platform gets
@@ -140,12 +169,16 @@ def changed_arguments(spec: Mapping[str, Any], overrides: Overrides) -> dict[str
     defaults = {step: json.loads(known[step]["defaultValue"]) for step in overrides}
     changed = {step: merge(defaults[step], changes) for step, changes in overrides.items()}
     for step, settings in changed.items():
-        if settings.get("recipe") != defaults[step].get("recipe"):
-            raise HostError(
-                f"{step}.recipe: the pipeline there was compiled for another recipe, which decides "
-                "its tasks; upload it with this one: `pixclip pipeline upload … --set "
-                f"{step}.recipe={settings['recipe']}`"
-            )
+        for name in COMPILED:
+            if settings.get(name) != defaults[step].get(name):
+                raise HostError(
+                    f"{step}.{name}: the pipeline there was compiled for "
+                    f"{defaults[step].get(name)}, which decides its tasks and their accelerators; "
+                    "upload it anew: `pixclip pipeline upload … --set "
+                    f"{step}.{name}={settings[name]}`"
+                )
+        if settings.get("stage") != defaults[step].get("stage"):
+            raise SettingsError(NO_STAGE)
         check_step(step, settings)
     return {step: json.dumps(settings) for step, settings in changed.items()}
 

@@ -24,9 +24,9 @@ class Check:
 
 
 def check_candidate(
-    candidate: Version,
     evaluation: Path,
     champion_evaluation: Path | None,
+    taken_back: Version | None,
     settings: PromoteSettings,
 ) -> list[Check]:
     """All checks, in order; those against the champion only if there is one.
@@ -34,6 +34,7 @@ def check_candidate(
     Args:
         evaluation: folder with the candidate's `evaluation.json` and samples.
         champion_evaluation: the same of the champion; None if there is no champion yet.
+        taken_back: the version with the candidate's weights that was rolled back, if there is one.
 
     Raises:
         EvaluationError: the candidate's evaluation cannot be read.
@@ -42,7 +43,7 @@ def check_candidate(
 
     content = read_evaluation(evaluation)
     checks = [
-        _not_rolled_back(candidate),
+        _not_rolled_back(taken_back),
         _protocol(content, settings),
         _num_samples(content, settings),
         *(_minimum(content, name, limit) for name, limit in settings.minimums.items()),
@@ -52,15 +53,17 @@ def check_candidate(
     return checks
 
 
-def _not_rolled_back(candidate: Version) -> Check:
-    reason = candidate.tags.get(ROLLED_BACK_TAG)
+def _not_rolled_back(taken_back: Version | None) -> Check:
+    value = "no"
+    if taken_back:
+        value = f"rolled back as version {taken_back.number}: {taken_back.tags[ROLLED_BACK_TAG]}"
     return Check(
         name="was not rolled back",
-        value="no" if reason is None else f"rolled back: {reason}",
+        value=value,
         limit="no",
-        passed=reason is None,
-        explanation="A version that people took back does not return by itself; remove its tag "
-        f"`{ROLLED_BACK_TAG}` in the registry to allow it.",
+        passed=taken_back is None,
+        explanation="Weights that people took back do not return by themselves; remove that "
+        f"version's tag `{ROLLED_BACK_TAG}` in the registry to allow it.",
     )
 
 
@@ -80,14 +83,23 @@ def _protocol(content: dict[str, Any], settings: PromoteSettings) -> Check:
 
 
 def _num_samples(content: dict[str, Any], settings: PromoteSettings) -> Check:
-    num_samples = int(content["data"].get("num_regions", 0))
+    deciding = dict.fromkeys([*settings.minimums, settings.must_beat, *settings.must_not_lose])
+    asked = {name: _num_asked(content, name) for name in deciding if name}
+    asked["regions"] = int(content["data"]["num_regions"])
+    fewest = min(asked, key=lambda name: asked[name])
     return Check(
         name="number of samples",
-        value=str(num_samples),
+        value=f"{asked[fewest]} ({fewest})",
         limit=f"at least {settings.min_samples}",
-        passed=num_samples >= settings.min_samples,
-        explanation="Fewer regions than this say too little.",
+        passed=asked[fewest] >= settings.min_samples,
+        explanation="Fewer questions than this say too little; of the metrics that decide, the one "
+        "with the fewest is shown. An image with a single region asks none of scene_accuracy.",
     )
+
+
+def _num_asked(content: dict[str, Any], name: str) -> int:
+    subset, _, metric = name.rpartition(".")
+    return int(content["num_samples"].get(subset or "all", {}).get(metric, 0))
 
 
 def _minimum(content: dict[str, Any], name: str, limit: float) -> Check:

@@ -12,7 +12,7 @@ class PromoteSettings(StepSettings):
         "longgrit-regions/1", description="protocol by which the candidate must be measured"
     )
     min_samples: int = Field(
-        100, ge=1, description="regions that the candidate must be measured on, at least"
+        100, ge=1, description="questions behind each metric of this policy, at least"
     )
     minimums: dict[str, float] = Field(
         {"scene_accuracy": 0.4},

@@ -104,11 +104,20 @@ def _check(
         evaluation = _evaluation(registry, candidate, Path(folder) / "candidate")
         other = _evaluation(registry, champion, Path(folder) / "champion") if champion else None
         try:
-            return check_candidate(candidate, evaluation, other, settings)
+            return check_candidate(evaluation, other, _taken_back(registry, candidate), settings)
         except EvaluationError as error:
             raise InputError(
                 f"{candidate.reference} cannot be judged: {error}; register it again"
             ) from error
+
+
+def _taken_back(registry: "Registry", candidate: "Version") -> "Version | None":
+    """The version with the candidate's weights that was rolled back: it, or another evaluation."""
+    from components.tracking.registry import ROLLED_BACK_TAG, WEIGHTS_TAG
+
+    weights = candidate.tags.get(WEIGHTS_TAG, "")
+    same = [candidate, *registry.with_tag(candidate.model, WEIGHTS_TAG, weights)]
+    return next((version for version in same if ROLLED_BACK_TAG in version.tags), None)
 
 
 def _evaluation(registry: "Registry", version: "Version", folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 from components.kernel.receipts import read_receipt
 from components.register.evaluation import Evaluation
 from components.register.settings import RegisterSettings
+from components.tracking.registry import WEIGHTS_TAG
 
 UNKNOWN = "unknown"
 
@@ -26,7 +27,7 @@ def lineage_tags(
         "data_revision": settings.data_revision or _data_revision(data),
         "git_commit": settings.git_commit or os.environ.get("PIXCLIP_GIT_COMMIT") or git_commit(),
         "image_digest": settings.image_digest or os.environ.get("PIXCLIP_IMAGE_DIGEST"),
-        "checkpoint_sha256": evaluation.content["checkpoint"],
+        WEIGHTS_TAG: evaluation.content["checkpoint"],
         "training_fingerprint": receipt.fingerprint if receipt else None,
         "protocol": evaluation.content.get("protocol"),
         "protocol_digest": evaluation.content["protocol_digest"],

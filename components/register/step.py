@@ -64,11 +64,12 @@ def stage_model(checkpoint: Path, evaluation: Path, folder: Path) -> None:
     """A folder to be registered: the checkpoint's files, and below `evaluation/` what was measured.
 
     Files are hard links where the file system has them. What is generated is never linked: it is
-    written anew, and must not be written through a link into the checkpoint.
+    written anew, and must not be written through a link into the checkpoint. A fetched checkpoint
+    has an evaluation of its own, which is left out: it was made elsewhere.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for name in file_digests(checkpoint):
-        if name not in _GENERATED:
+        if name not in _GENERATED and not name.startswith(f"{EVALUATION_FOLDER}/"):
             _link(checkpoint / name, folder / name)
     for name in EVALUATION_FILES:
         if (evaluation / name).is_file():
@@ -89,6 +90,8 @@ def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
+    except FileExistsError:  # writing it would write through its link
+        raise
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)
 

@@ -4,6 +4,7 @@ pixclip rollback --model pixclip --reason "worse on small regions"
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,15 +34,23 @@ def rollback(promotion: Out, settings: RollbackSettings) -> Metrics:
 
     registry = Registry(settings.tracking_uri)
     with promotion_entry(registry, settings.model) as entry:
-        now = entry.champions()
-        target = _target(registry, now, settings)
-        entry.move(ROLLBACK, target, settings.reason)
-    assert now.champion, "_target refuses without one"
-    _write_report(promotion, settings, now.champion, target)
-    return {
-        "champion_version": int(target.number),
-        "rolled_back_version": int(now.champion.number),
-    }
+        if _is_this(entry.finished, settings):  # an attempt that died, brought to its end
+            loser, target = entry.finished["from"], entry.finished["to"]
+        else:
+            now = entry.champions()
+            to = _target(registry, now, settings)
+            assert now.champion, "_target refuses without one"
+            loser, target = now.champion.number, to.number
+            entry.move(ROLLBACK, to, settings.reason)
+    _write_report(promotion, settings, loser, target)
+    return {"champion_version": int(target), "rolled_back_version": int(loser)}
+
+
+def _is_this(finished: Mapping[str, str], settings: RollbackSettings) -> bool:
+    """Whether the move that was just brought to its end is the rollback that is asked for."""
+    from components.tracking.promotions import ROLLBACK
+
+    return finished.get("action") == ROLLBACK and settings.version in ("", finished["to"])
 
 
 def _target(registry: "Registry", now: "Champions", settings: RollbackSettings) -> "Version":
@@ -72,16 +81,14 @@ def _target(registry: "Registry", now: "Champions", settings: RollbackSettings) 
     return target
 
 
-def _write_report(
-    folder: Path, settings: RollbackSettings, loser: "Version", target: "Version"
-) -> None:
+def _write_report(folder: Path, settings: RollbackSettings, loser: str, target: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = {
-        "headline": f"Rolled back: version {target.number} is the champion again",
+        "headline": f"Rolled back: version {target} is the champion again",
         "outcome": "rolled_back",
         "model": settings.model,
-        "champion_before": loser.number,
-        "champion_after": target.number,
+        "champion_before": loser,
+        "champion_after": target,
         "reason": settings.reason,
     }
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)

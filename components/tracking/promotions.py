@@ -13,9 +13,9 @@ is put back and the entry is closed as abandoned. The champion itself changes in
 there is always one.
 
 One at a time: with a database file, a lock file beside it, which dies with its holder. With a
-server, the open entry itself is the lock: whoever sees another's open entry after opening its own
-gives way. Both may then give way, never both go on. An entry that stays open for `LEASE_S` is
-taken for dead.
+server, the open entry itself is the lock: whoever sees one waits until it is closed, and who sees
+another's after opening its own gives way. Both may then give way, never both go on. An entry that
+stays open for `LEASE_S` is taken for dead.
 """
 
 import fcntl
@@ -34,8 +34,9 @@ from components.tracking.store import TrackingError, database_path, experiment_i
 
 EXPERIMENT = "promotions"
 PROMOTE, ROLLBACK = "promote", "rollback"
-LEASE_S = 900
-LOCK_TIMEOUT_S = 300
+LEASE_S = 300
+WAIT_S = 400  # more than a lease: who waits for a dead process repairs what it left
+LOCK_POLL_S, SERVER_POLL_S = 0.1, 5.0
 NONE = "none"  # for a version that there is not
 
 
@@ -53,6 +54,8 @@ class Entry:
     def __init__(self, registry: Registry, model: str, run_id: str) -> None:
         self.registry, self.model, self.run_id = registry, model, run_id
         self.is_moving = False  # between the first and the last write of a move
+        self.has_moved = False
+        self.finished: Mapping[str, str] = {}  # facts of a dead process's move, done by this entry
 
     def champions(self) -> Champions:
         """Where the aliases point now."""
@@ -85,6 +88,7 @@ class Entry:
                 f"version {to.number} was made the champion of {self.model}, but now it is "
                 f"{after.number if after else NONE}: somebody else moves the aliases; look first"
             )
+        self.has_moved = True
 
     def _require_open(self) -> None:
         """Refuse to write after the lease ended and another process closed this entry."""
@@ -105,7 +109,7 @@ class Entry:
 
 @contextmanager
 def promotion_entry(registry: Registry, model: str) -> Iterator[Entry]:
-    """An entry that is closed as FINISHED, or as FAILED if an error comes out of the block.
+    """An entry that is closed as FINISHED, or as FAILED if it ends in an error before it moved.
 
     Raises:
         BusyError: another promotion or rollback of this model is under way.
@@ -115,6 +119,9 @@ def promotion_entry(registry: Registry, model: str) -> Iterator[Entry]:
     with _lock_file(registry, model) as is_locked:
         with told_plainly("cannot open the promotion log"):
             log = experiment_id(client, EXPERIMENT)
+        if not is_locked:
+            _wait_for_entries(registry, model, log)
+        with told_plainly("cannot open the promotion log"):
             run = client.create_run(log, run_name=model, tags={"mlflow.user": getpass.getuser()})
             client.log_param(run.info.run_id, "model", model)
         entry = Entry(registry, model, run.info.run_id)
@@ -124,7 +131,7 @@ def promotion_entry(registry: Registry, model: str) -> Iterator[Entry]:
         except BaseException:
             if not entry.is_moving:  # a move that broke off stays open: the next one repairs it
                 with suppress(TrackingError):  # so it does this one; the first error tells more
-                    _close(client, entry.run_id, "FAILED")
+                    _close(client, entry.run_id, "FINISHED" if entry.has_moved else "FAILED")
             raise
         _close(client, entry.run_id, "FINISHED")
 
@@ -160,23 +167,40 @@ def _apply(registry: Registry, model: str, facts: Mapping[str, str]) -> None:
 
 def _repair_dead(entry: Entry, log: str, is_locked: bool) -> None:
     """Close the open entries of processes that died; give way to one that lives."""
-    client = entry.registry.client
-    query = f"attributes.status = 'RUNNING' and params.model = '{entry.model}'"
-    with told_plainly("cannot read the promotion log"):
-        others = [
-            run for run in client.search_runs([log], query) if run.info.run_id != entry.run_id
-        ]
+    opened = _open_entries(entry.registry, entry.model, log)
+    others = [run for run in opened if run.info.run_id != entry.run_id]
     for other in others:
-        age_s = time.time() - other.info.start_time / 1000
-        if not is_locked and age_s < LEASE_S:
+        if not is_locked and _age_s(other) < LEASE_S:
             raise BusyError(
-                f"another promotion of {entry.model} is under way since {age_s:.0f} s (entry "
-                f"{other.info.run_id}); try again. If its process died, it is repaired "
+                f"another promotion of {entry.model} is under way since {_age_s(other):.0f} s "
+                f"(entry {other.info.run_id}); try again. If its process died, it is repaired "
                 f"{LEASE_S} s after its start"
             )
     for other in sorted(others, key=lambda run: run.info.start_time):
         is_done = _repair(entry, other.data.params)
-        _close(client, other.info.run_id, "FINISHED" if is_done else "FAILED")
+        if is_done:
+            entry.finished = other.data.params
+        _close(entry.registry.client, other.info.run_id, "FINISHED" if is_done else "FAILED")
+
+
+def _open_entries(registry: Registry, model: str, log: str) -> list[Any]:
+    """The runs of the log that nobody has closed."""
+    query = f"attributes.status = 'RUNNING' and params.model = '{model}'"
+    with told_plainly("cannot read the promotion log"):
+        return list(registry.client.search_runs([log], query))
+
+
+def _age_s(run: Any) -> float:
+    return time.time() - float(run.info.start_time) / 1000
+
+
+def _wait_for_entries(registry: Registry, model: str, log: str) -> None:
+    """Wait until no process that may live has an open entry, but not for ever."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        if all(_age_s(run) >= LEASE_S for run in _open_entries(registry, model, log)):
+            return
+        time.sleep(SERVER_POLL_S)
 
 
 def _repair(entry: Entry, facts: Mapping[str, str]) -> bool:
@@ -217,7 +241,7 @@ def _lock_path(database: Path, model: str) -> Path:
 
 
 def _wait_for(lock: Any, model: str) -> None:
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    deadline = time.monotonic() + WAIT_S
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -225,7 +249,7 @@ def _wait_for(lock: Any, model: str) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise BusyError(
-                    f"another promotion of {model} has been under way for {LOCK_TIMEOUT_S} s; "
+                    f"another promotion of {model} has been under way for {WAIT_S} s; "
                     "wait for it to end"
                 ) from None
-            time.sleep(0.1)
+            time.sleep(LOCK_POLL_S)

@@ -33,9 +33,8 @@ def register_candidate(registry: Registry, submission: Submission, experiment: s
     Raises:
         TrackingError: MLflow refused or cannot be reached.
     """
-    version = registry.with_content(submission.model, submission.content)
-    if version is None:
-        version = _new_version(registry, submission, experiment)
+    same = registry.with_tag(submission.model, CONTENT_TAG, submission.content)
+    version = same[-1] if same else _new_version(registry, submission, experiment)
     registry.set_alias(version.reference, CANDIDATE)
     return version
 

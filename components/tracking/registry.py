@@ -15,6 +15,7 @@ from components.tracking.names import Reference
 from components.tracking.store import TrackingError, open_client, told_plainly
 
 CONTENT_TAG = "content_sha256"  # of what was registered: the same content is the same version
+WEIGHTS_TAG = "checkpoint_sha256"
 SUMS_TAG = "files_sha256"  # of SHA256SUMS
 ROLLED_BACK_TAG = "rolled_back"  # why it was taken back; such a version is not promoted again
 MAX_TAG_CHARS = 5000
@@ -71,13 +72,12 @@ class Registry:
             )
         return version
 
-    def with_content(self, model: str, content: str) -> Version | None:
-        """The newest version that holds this content, or None."""
-        query = f"name = '{model}' and tag.{CONTENT_TAG} = '{content}'"
+    def with_tag(self, model: str, tag: str, value: str) -> list[Version]:
+        """The versions with this tag, oldest first."""
+        query = f"name = '{model}' and tag.{tag} = '{value}'"
         with told_plainly(f"cannot search the versions of {model}"):
             found = self.client.search_model_versions(query)
-        versions = sorted((_version(model, one) for one in found), key=lambda one: int(one.number))
-        return versions[-1] if versions else None
+        return sorted((_version(model, one) for one in found), key=lambda one: int(one.number))
 
     def set_alias(self, reference: Reference, alias: str) -> None:
         """Point an alias to a version, wherever it pointed before."""

@@ -13,6 +13,9 @@ import yaml
 API = "/apis/v2beta1"
 
 
+AWAY = "AWAY"  # a state of a run that the server cannot tell
+
+
 class KubeflowServer:
     """Pipelines with their versions, experiments and runs, in memory."""
 
@@ -75,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer({"experiments": found} if found else {})
         if path.startswith("/runs/"):
             state = server.states.pop(0) if len(server.states) > 1 else server.states[0]
+            if state == AWAY:
+                return self._answer({"message": "the server is away"}, 502)
             return self._answer({"run_id": path.split("/")[2], "state": state})
         return self._answer({"message": f"no {path}"}, 404)
 

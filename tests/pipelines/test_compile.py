@@ -104,6 +104,14 @@ def test_accelerators_that_no_rank_would_use_are_refused():
     assert compiled(ClusterSettings(gpus={"train": 8, "evaluate": 1}), train={"num_ranks": 8})
 
 
+def test_ranks_without_an_accelerator_are_refused():
+    with pytest.raises(SettingsError, match=r"train gets 1 accelerator.*train\.num_ranks is 2"):
+        compiled(ClusterSettings())
+    with pytest.raises(SettingsError, match=r"adapt_text gets 1 accelerator.*num_ranks is 4"):
+        compiled(ClusterSettings(gpus={"train": 2}), adapt_text={"num_ranks": 4})
+    assert compiled(ClusterSettings(gpus={"train": 0, "adapt_text": 0}))  # a cluster of CPUs
+
+
 def test_a_stage_takes_the_checkpoint_of_the_stage_before(parts):
     inner = tasks(parts[0])
     assert [inner[name]["taskInfo"]["name"] for name in ("train", "train-2")] == [
@@ -157,7 +165,7 @@ def test_a_password_in_the_settings_or_the_cluster_file_is_refused(tmp_path):
 
 
 def test_without_a_volume_no_state_is_kept_between_attempts():
-    text = compiled(ClusterSettings())
+    text = compiled(ClusterSettings(gpus={"train": 2}))
     assert "PIXCLIP_STATE_FOLDER" not in text
     assert "pvcMount" not in text
 

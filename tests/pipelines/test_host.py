@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from components.cli import cli
 from components.kernel.errors import SettingsError
+from components.pipelines import host
 from components.pipelines.host import Host, HostError, changed_arguments
-from tests.pipelines.kubeflow_server import KubeflowServer
+from tests.pipelines.kubeflow_server import AWAY, KubeflowServer
 
 GOLDEN = Path(__file__).with_name("pixclip-train.yaml")
 NAME = "pixclip-train"
@@ -25,17 +26,17 @@ def server() -> Iterator[KubeflowServer]:
 
 
 def test_the_first_upload_makes_the_pipeline_and_the_next_a_version(server):
-    host = Host(server.url)
-    assert host.upload(GOLDEN, NAME, "first") == f"{NAME}-0"
-    assert host.upload(GOLDEN, NAME, "second") == f"{NAME}-1"
+    kubeflow = Host(server.url)
+    assert kubeflow.upload(GOLDEN, NAME, "first") == f"{NAME}-0"
+    assert kubeflow.upload(GOLDEN, NAME, "second") == f"{NAME}-1"
     assert [version["display_name"] for version in server.pipelines[NAME]] == [NAME, "second"]
 
 
 def test_a_run_by_name_takes_the_newest_version_and_only_the_changed_settings(server):
-    host = Host(server.url)
+    kubeflow = Host(server.url)
     for version in ("old", "new"):
         server.add_version(NAME, version, GOLDEN.read_text())
-    run = host.run(NAME, {"resolve_data": {"revision": "v2"}}, "pixclip")
+    run = kubeflow.run(NAME, {"resolve_data": {"revision": "v2"}}, "pixclip")
     assert run.version == "new"
     assert run.url == f"{server.url}/#/runs/details/r0"
     (started,) = server.runs
@@ -46,7 +47,7 @@ def test_a_run_by_name_takes_the_newest_version_and_only_the_changed_settings(se
     settings = json.loads(sent["resolve_data"])
     assert (settings["revision"], settings["name"]) == ("v2", "longgrit")
     assert started["experiment_id"] == "e0"
-    host.run(NAME, {}, "pixclip")
+    kubeflow.run(NAME, {}, "pixclip")
     assert len(server.experiments) == 1
 
 
@@ -54,6 +55,20 @@ def test_the_end_of_a_run_is_awaited_and_told(server):
     said: list[str] = []
     Host(server.url).wait("r0", said.append, poll_s=0)
     assert said == ["PENDING", "RUNNING", "SUCCEEDED"]
+
+
+def test_a_server_that_is_away_for_a_moment_is_waited_for():
+    said: list[str] = []
+    with KubeflowServer(("RUNNING", AWAY, AWAY, "SUCCEEDED")) as server:
+        Host(server.url).wait("r0", said.append, poll_s=0)
+    assert said == ["RUNNING", "SUCCEEDED"]
+
+
+def test_a_server_that_stays_away_is_told(monkeypatch):
+    monkeypatch.setattr(host, "MAX_FAILED_POLLS", 1)
+    told = pytest.raises(HostError, match="the server is away; the run r0 may go on without us")
+    with KubeflowServer(("RUNNING", AWAY)) as server, told:
+        Host(server.url).wait("r0", lambda _: None, poll_s=0)
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
@@ -82,8 +97,8 @@ def test_settings_of_another_recipe_are_checked_by_its_own_stages():
             "inputDefinitions": {"parameters": {"train": {"defaultValue": json.dumps(recipe)}}}
         }
     }
-    changed = changed_arguments(spec, {"train": {"num_ranks": 4}})
-    assert json.loads(changed["train"]) == {**recipe, "num_ranks": 4}
+    changed = changed_arguments(spec, {"train": {"num_workers": 4}})
+    assert json.loads(changed["train"]) == {**recipe, "num_workers": 4}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +106,9 @@ def test_settings_of_another_recipe_are_checked_by_its_own_stages():
     [
         ({"train": {"num_rank": 2}}, SettingsError, r"train\.num_rank: no such setting; did you"),
         ({"promote": {"min_samples": "few"}}, SettingsError, r"promote\.min_samples: .*'few'"),
-        ({"train": {"recipe": "pixclip_l14", "stage": "regions"}}, HostError, "another recipe"),
+        ({"train": {"recipe": "pixclip_l14", "stage": "regions"}}, HostError, r"compiled for tiny"),
+        ({"train": {"stage": "refine"}}, SettingsError, r"train\.stage cannot be set here"),
+        ({"train": {"num_ranks": 8}}, HostError, r"train\.num_ranks: .* compiled for 2"),
     ],
 )
 def test_a_setting_that_would_fail_hours_later_is_refused_here(server, changes, error, message):

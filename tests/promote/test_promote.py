@@ -93,7 +93,7 @@ def test_a_candidate_that_is_not_better_is_registered_but_not_promoted(
     [
         ({"minimums": {"scene_accuracy": 0.9}}, ["scene_accuracy: minimum"]),
         ({"minimums": {"held_out_objects.scene_accuracy": 0.1}},
-         ["held_out_objects.scene_accuracy: minimum"]),
+         ["number of samples", "held_out_objects.scene_accuracy: minimum"]),
         ({"min_samples": 121}, ["number of samples"]),
         ({"protocol": "longgrit-regions/2"}, ["protocol"]),
     ],
@@ -125,7 +125,7 @@ def test_a_metric_that_nobody_asked_is_not_an_incomparable_champion(
         allow_incomparable=True,
         must_beat="seen_object.scene_accuracy",
     )
-    assert failed(report) == ["comparable with the champion"]
+    assert failed(report) == ["number of samples", "comparable with the champion"]
     assert numbers(registry)["champion"] == "1"
 
 
@@ -144,6 +144,25 @@ def test_a_version_that_was_taken_back_does_not_return(world: World, registry: R
     assert failed(promote(world, registration)) == ["was not rolled back"]
     page = (world.folder / "a" / "promotion" / "report.html").read_text()
     assert "&lt;b&gt;it lies&lt;/b&gt;" in page
+
+
+def test_weights_that_were_taken_back_do_not_return_with_another_evaluation(
+    world: World, registry: Registry
+) -> None:
+    world.candidate("a", num_right=30)
+    registry.set_tag(Reference("pixclip", "1"), ROLLED_BACK_TAG, "blind to cats")
+    shutil.rmtree(world.folder / "a")
+    report = promote(world, world.candidate("a", num_right=30, revision="main"))
+    assert (report["candidate"], failed(report)) == ("2", ["was not rolled back"])
+    told = json.dumps(report)
+    assert "rolled back as version 1: blind to cats" in told
+
+
+def test_a_metric_that_few_regions_ask_does_not_decide(world: World, registry: Registry) -> None:
+    report = promote(world, world.candidate("a", num_right=30, num_asked=99))
+    assert failed(report) == ["number of samples"]
+    assert "99 (scene_accuracy)" in json.dumps(report)
+    assert "champion" not in numbers(registry)
 
 
 def test_promoting_the_champion_again_changes_nothing(world: World, registry: Registry) -> None:

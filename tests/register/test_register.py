@@ -10,7 +10,7 @@ import pixclip
 from components.kernel.errors import InputError
 from components.tracking.names import Reference
 from components.tracking.registry import Registry
-from tests.model_registry import World, write_checkpoint
+from tests.model_registry import World, some_right, write_checkpoint, write_evaluation
 
 CANDIDATE = Reference("pixclip", "candidate")
 
@@ -74,6 +74,25 @@ def test_registering_leaves_the_checkpoint_as_it_was(world: World) -> None:
     registration = world.register("a")
     assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
     assert not (registration / "_work").exists()
+
+
+def test_a_fetched_checkpoint_is_registered_with_its_new_evaluation(
+    world: World, registry: Registry, tmp_path: Path
+) -> None:
+    world.candidate("a", num_right=30)
+    (tmp_path / "b").mkdir()
+    fetched = registry.download_verified(registry.get(CANDIDATE), tmp_path / "b")
+    fetched.rename(tmp_path / "b" / "checkpoint")
+    fetched = tmp_path / "b" / "checkpoint"
+    (fetched / "evaluation" / "images.parquet").write_bytes(b"of the old evaluation")
+    before = {path: path.read_bytes() for path in fetched.rglob("*") if path.is_file()}
+    write_evaluation(tmp_path / "b" / "evaluation", fetched, some_right(20), dataset="e" * 64)
+    world.register("b")
+    assert {path: path.read_bytes() for path in fetched.rglob("*") if path.is_file()} == before
+    (tmp_path / "got").mkdir()
+    got = registry.download_verified(registry.get(CANDIDATE), tmp_path / "got") / "evaluation"
+    assert json.loads((got / "evaluation.json").read_text())["data"]["dataset"] == "e" * 64
+    assert not (got / "images.parquet").exists()
 
 
 def test_a_checkpoint_that_is_none_is_refused(world: World) -> None:

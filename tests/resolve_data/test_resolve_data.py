@@ -126,9 +126,12 @@ def test_an_s3_prefix_is_fetched(published, s3_endpoint, tmp_path):
     client.create_bucket(Bucket=bucket)
     for name, body in content(published.folders[0]).items():
         client.put_object(Bucket=bucket, Key=f"sets/longgrit/{name}", Body=body)
+    # What other tools leave: an object for an empty folder, and a mark without content.
+    for key in ("sets/longgrit/", "sets/longgrit/train/", "sets/longgrit/_SUCCESS"):
+        client.put_object(Bucket=bucket, Key=key, Body=b"")
     uri = f"s3://{bucket}/sets/longgrit"
     bring(tmp_path / "data", uri=uri, endpoint_url=s3_endpoint)
-    assert content(tmp_path / "data") == content(published.folders[0])
+    assert content(tmp_path / "data") == {**content(published.folders[0]), "_SUCCESS": b""}
 
 
 def test_a_password_in_an_address_is_refused_and_not_told(tmp_path):

@@ -65,6 +65,29 @@ def test_rolling_back_twice_refuses_instead_of_bringing_the_bad_version_back(
     assert champions(registry) == ("1", "")
 
 
+def test_a_rollback_that_died_in_the_middle_is_done_when_it_is_tried_again(
+    world: World, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Nothing runs after it, as after a kill."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    make_champions(world, registry, "ab")
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "delete_alias", die)
+        with pytest.raises(Killed):
+            rollback(world, reason="blind to cats")
+    assert champions(registry) == ("1", "1")
+    report = rollback(world, reason="blind to cats")
+    assert (report["champion_before"], report["champion_after"]) == ("2", "1")
+    assert champions(registry) == ("1", "")
+    assert registry.get(SECOND).tags[ROLLED_BACK_TAG] == "blind to cats"
+    with pytest.raises(InputError, match="no previous champion"):
+        rollback(world)
+
+
 def test_only_a_former_champion_can_come_back(world: World, registry: Registry) -> None:
     make_champions(world, registry, "a")
     world.candidate("b", num_right=3)

@@ -16,6 +16,8 @@ from components.tracking.promotions import PROMOTE, ROLLBACK, promotion_entry, w
 from components.tracking.registry import ROLLED_BACK_TAG, Registry
 from components.tracking.store import TrackingError
 
+DEFAULT_WAIT_S = promotions.WAIT_S
+
 
 def version(number: int) -> Reference:
     return Reference("pixclip", str(number))
@@ -120,6 +122,16 @@ def test_a_move_that_was_written_but_not_closed_counts(
     assert "RUNNING" not in statuses(versions)
 
 
+def test_an_error_after_the_move_does_not_unmake_a_champion(versions: Registry) -> None:
+    entry = promotion_entry(versions, "pixclip")
+    opened = entry.__enter__()
+    opened.move(PROMOTE, versions.get(version(3)), "a test")
+    error = TrackingError("no connection")
+    assert not entry.__exit__(TrackingError, error, None)
+    assert statuses(versions)[0] == "FINISHED"
+    assert was_champion(versions, versions.get(version(3)))
+
+
 def test_an_error_of_mlflow_in_the_middle_is_repaired_too(
     versions: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,8 +172,10 @@ def test_a_killed_process_leaves_no_lock(versions: Registry) -> None:
 
 @pytest.fixture
 def on_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No lock file: the open entry is the lock."""
+    """No lock file: the open entry is the lock; nobody waits for it."""
     monkeypatch.setattr(promotions, "database_path", lambda uri: None)
+    monkeypatch.setattr(promotions, "WAIT_S", 0)
+    monkeypatch.setattr(promotions, "SERVER_POLL_S", 0.05)
 
 
 @pytest.mark.usefixtures("on_a_server")
@@ -172,6 +186,42 @@ def test_on_a_server_the_second_gives_way_to_an_open_entry(versions: Registry) -
         first.move(PROMOTE, versions.get(version(3)), "a test")
     assert aliases(versions) == ("3", "2")
     assert statuses(versions)[:2] == ["FAILED", "FINISHED"]
+
+
+@pytest.mark.usefixtures("on_a_server")
+def test_on_a_server_the_second_waits_until_the_first_is_done(
+    versions: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotions, "WAIT_S", 60)
+    first = promotion_entry(versions, "pixclip")
+    opened = first.__enter__()
+    polls = iter(range(2))
+
+    def end_the_first(_: float) -> None:
+        if next(polls) == 1:
+            opened.move(PROMOTE, versions.get(version(3)), "a test")
+            first.__exit__(None, None, None)
+
+    monkeypatch.setattr(promotions.time, "sleep", end_the_first)
+    move(versions, ROLLBACK, 2)
+    assert aliases(versions) == ("2", "")
+    assert statuses(versions)[:2] == ["FINISHED", "FINISHED"]
+
+
+@pytest.mark.usefixtures("on_a_server")
+def test_on_a_server_who_waits_for_a_dead_process_repairs_what_it_left(
+    versions: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert promotions.LEASE_S < DEFAULT_WAIT_S
+    with monkeypatch.context() as patch:
+        dying_after(patch, 1)
+        with pytest.raises(Killed):
+            move(versions, PROMOTE, 3)
+    monkeypatch.setattr(promotions, "LEASE_S", 1)
+    monkeypatch.setattr(promotions, "WAIT_S", 60)
+    move(versions, PROMOTE, 3)
+    assert aliases(versions) == ("3", "2")
+    assert statuses(versions)[:2] == ["FINISHED", "FAILED"]
 
 
 @pytest.mark.usefixtures("on_a_server")

@@ -92,5 +92,7 @@ def _digest_of_sample(sample: Sample) -> str:
     regions = [
         (r.region_id, r.mask.counts, r.long_caption, r.short_caption) for r in sample.regions
     ]
-    content = (sample.image_id, sample.subset, sample.caption, sorted(regions))
+    # An image's id is that of its source: the bytes that the model sees are another thing.
+    picture = hashlib.sha256(sample.jpeg).hexdigest()
+    content = (sample.image_id, picture, sample.subset, sample.caption, sorted(regions))
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()

@@ -83,7 +83,8 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     path = folder / EVALUATION_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content["protocol_digest"], content["data"]["dataset"], content["metrics"]
+        content["protocol_digest"], content["data"]["dataset"], content["data"]["num_regions"]
+        content["metrics"], content["num_samples"]
     except OSError as error:
         raise EvaluationError(f"cannot read {path}: {error.strerror}; evaluate first") from None
     except (ValueError, KeyError, TypeError) as error:

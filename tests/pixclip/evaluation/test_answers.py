@@ -1,6 +1,7 @@
 """Every number against a plain double loop over regions, texts and images."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -188,3 +189,4 @@ def test_the_digest_tells_benchmarks_apart_but_not_their_order():
     assert digest(some) == digest(some[::-1])
     assert digest(some) != digest(some[1:])
     assert digest(some) != digest([*some[:4], scene(4, subset="other")])
+    assert digest(some) != digest([*some[:4], replace(some[4], jpeg=b"packed anew")])

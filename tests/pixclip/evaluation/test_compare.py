@@ -14,7 +14,8 @@ REGIONS, PER_IMAGE = 120, 3
 def write(folder, *, ranks=None, scene=None, protocol="p", dataset="d", ids=None, image_ranks=None):
     """An evaluation of `REGIONS` regions; half of the images are of held-out objects."""
     folder.mkdir()
-    content = {"protocol_digest": protocol, "data": {"dataset": dataset}, "metrics": {}}
+    data = {"dataset": dataset, "num_regions": REGIONS}
+    content = {"protocol_digest": protocol, "data": data, "metrics": {}, "num_samples": {}}
     (folder / "evaluation.json").write_text(json.dumps(content))
     ranks = ranks or [1] * REGIONS
     ids = ids or [f"r{number:03d}" for number in range(REGIONS)]
