@@ -4,6 +4,7 @@ pixclip train --longgrit … --text-embeddings … --parent … --checkpoint …
     --set recipe=tiny --set stage=align --set num_ranks=2
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,6 +51,7 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     notes = _notes(settings, _origins(longgrit, text_embeddings, parent))
     _require_own_texts(text_embeddings, parent)
+    _require_known_adaptor(parent, settings)
     with tracked_run(
         f"train {settings.recipe} {settings.stage}",
         tracking_uri=settings.tracking_uri,
@@ -127,6 +129,28 @@ def _require_own_texts(text_embeddings: Path, parent: Path) -> None:
         require_same_tower(text_embeddings, parent)
     except (CheckpointError, OtherTextTower) as error:
         raise InputError(f"train: {error}") from None
+
+
+def _require_known_adaptor(parent: Path, settings: TrainSettings) -> None:
+    """Refuse to freeze an adaptor that nobody has trained.
+
+    Raises:
+        InputError: the parent's adaptor was drawn at random, and the stage does not train it.
+    """
+    from pixclip.checkpoint import NOTES_NAME
+
+    path = parent / NOTES_NAME
+    notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "import_report" not in notes or "adaptor" in settings.training_stage().trainable:
+        return  # another stage made it, or this one does
+    report = notes["import_report"] or {"new": [{"target": "adaptor"}]}  # none: all is random
+    if any(tensor["target"].startswith("adaptor") for tensor in report["new"]):
+        raise InputError(
+            f"train: the adaptor of {parent} is random, and the stage '{settings.stage}' of "
+            f"{settings.recipe} does not train it, so texts would mean nothing; begin with weights "
+            "that bring one (init_model.format llm2clip or pixclip), or train it: --set 'changes="
+            "{trainable: [mask, vision, adaptor], optimizer.rest_lr: 1.0e-5}'"
+        )
 
 
 def _read(path: Path) -> str:

@@ -84,10 +84,10 @@ def test_steps_with_a_gpu_wait_for_a_slot_of_its_pool(dag):
 
 
 def test_another_recipe_has_other_stages(monkeypatch):
-    monkeypatch.setenv("PIXCLIP_RECIPE", "pixclip_l14")
+    monkeypatch.setenv("PIXCLIP_RECIPE", "pixclip_b16_paper")
     tasks = steps_of(load_dag("pixclip_train"))
     assert [name for name in tasks if name.startswith("train")] == ["train_regions"]
-    assert tasks["train_regions"].settings == {"recipe": "pixclip_l14", "stage": "regions"}
+    assert tasks["train_regions"].settings == {"recipe": "pixclip_b16_paper", "stage": "regions"}
     assert tasks["train_regions"].outputs["checkpoint"] == "checkpoint"
 
 

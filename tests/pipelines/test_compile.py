@@ -171,7 +171,7 @@ def test_without_a_volume_no_state_is_kept_between_attempts():
 
 
 def test_another_recipe_has_other_stages():
-    recipe = {"recipe": "pixclip_l14"}
+    recipe = {"recipe": "pixclip_b16_paper"}
     overrides = {"train": recipe, "init_model": recipe}
     spec, *_ = yaml.safe_load_all(compiled(**overrides))
     assert [name for name in tasks(spec) if name.startswith("train")] == ["train"]

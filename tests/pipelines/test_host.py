@@ -91,7 +91,7 @@ def test_a_step_that_the_uploaded_version_does_not_have_is_refused(server):
 
 
 def test_settings_of_another_recipe_are_checked_by_its_own_stages():
-    recipe = {"recipe": "pixclip_l14", "stage": "align", "num_ranks": 2}
+    recipe = {"recipe": "pixclip_b16_paper", "stage": "align", "num_ranks": 2}
     spec = {
         "root": {
             "inputDefinitions": {"parameters": {"train": {"defaultValue": json.dumps(recipe)}}}

@@ -1,5 +1,6 @@
 """The step `train`: two real ranks, curves in MLflow, a stop in the middle."""
 
+import contextlib
 import csv
 import json
 import os
@@ -177,3 +178,25 @@ def test_the_summary_tells_the_speed_of_the_run():
         "data_wait_share": 0.2,
         "memory_gb": 10,
     }
+
+
+@pytest.mark.parametrize(
+    ("notes", "is_refused"),
+    [
+        ({"import_report": None}, True),  # no weights were brought: everything is random
+        ({"import_report": {"new": [{"target": "adaptor.0.norm.weight"}]}}, True),
+        ({"import_report": {"new": [{"target": "vision.mask_embed.weight"}]}}, False),
+        ({"recipe": "tiny", "stage": {}}, False),  # a stage before this one made it
+    ],
+)
+def test_a_random_adaptor_cannot_be_frozen(
+    world, tmp_path, tracking_uri, notes: dict, is_refused: bool
+):
+    inputs, outputs = places(world, tmp_path)
+    save_checkpoint(tmp_path / "parent", small_model(), notes=notes)
+    inputs["parent"] = tmp_path / "parent"
+    changes = {**CHANGES, "trainable": ["mask", "vision"], "num_steps": 1}
+    refused = pytest.raises(InputError, match=r"adaptor of .* is random, and the stage 'align'")
+    with refused if is_refused else contextlib.nullcontext():
+        run_step(STEP, inputs, outputs, {"changes": changes})
+    assert (outputs["checkpoint"] / "notes.json").exists() != is_refused

@@ -21,14 +21,28 @@ def pixclip_b16_paper() -> Recipe:
 
 
 def pixclip_l14() -> Recipe:
-    """The paper's recipe on OpenAI's ViT-L/14 at 336 px, with LLM2CLIP's projection."""
+    """The paper's recipe on OpenAI's ViT-L/14 at 336 px.
+
+    Those weights have neither the adaptor nor a projection of this width, and the paper does not
+    say where its own came from. So a stage goes before the paper's, with the numbers by which
+    LLM2CLIP aligns a tower with its adaptor (arXiv:2411.04997), but warmed up.
+    """
     paper = pixclip_b16_paper()
-    (stage,) = paper.stages
+    (regions,) = paper.stages
+    align = Stage(
+        name="align",
+        losses=LossConfig(alpha=0.0, beta=0.0),
+        data=replace(regions.data, needs_crops=False),
+        optimizer=OptimizerConfig(rest_lr=1e-5, weight_decay=0.05, max_grad_norm=5.0),
+        num_epochs=8,
+        trainable=("mask", "vision", "adaptor"),
+        gradient_checkpointing=True,
+    )
     return replace(
         paper,
         name="pixclip_l14",
         architecture="clip_vit_l14_336",
-        stages=(replace(stage, gradient_checkpointing=True),),
+        stages=(align, replace(regions, gradient_checkpointing=True)),
     )
 
 

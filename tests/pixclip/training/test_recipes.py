@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,14 @@ def test_the_papers_recipe_has_the_numbers_of_table_9():
     assert (recipe.architecture, recipe.embed_dim) == ("eva02_b16", 1280)
     assert "logit_scale" not in stage.trainable
     assert "adaptor" not in stage.trainable
+
+
+def test_a_recipe_whose_weights_bring_no_adaptor_trains_one_first():
+    align, regions = RECIPES["pixclip_l14"].stages
+    assert "adaptor" in align.trainable
+    assert "adaptor" not in regions.trainable
+    (papers,) = RECIPES["pixclip_b16_paper"].stages
+    assert regions == replace(papers, gradient_checkpointing=True)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -55,6 +64,10 @@ def test_a_change_inside_a_section_leaves_its_other_fields():
         ("tiny", "refine", {"optimizer.mask_lr": -1.0}, "must not be negative, got -1.0"),
         ("tiny", "refine", {"losses.fc_target": "x"}, "losses.fc_target must be one of text"),
         ("tiny", "refine", {"losses.alpha": 0.0}, "crops are for L_FC, so change both"),
+        ("tiny", "refine", {"optimizer.rest_lr": float("nan")}, "rest_lr must be finite"),
+        ("tiny", "refine", {"optimizer.mask_lr": float("inf")}, "mask_lr must be finite"),
+        ("tiny", "refine", {"losses.beta": float("nan")}, "losses.beta must be finite"),
+        ("tiny", "refine", {"data.seed": -1}, "data.seed must not be negative, got -1"),
         ("tiny", "refine", {"data.batch_size": 0}, "data.batch_size must be at least 1"),
         ("tiny", "refine", {"trainable": []}, "trainable must name a part"),
         ("tiny", "refine", {"trainable": ["text"]}, "trainable must be one of mask"),
