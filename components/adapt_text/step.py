@@ -4,10 +4,13 @@ pixclip adapt-text --longgrit … --text-tower … --set base_model=HuggingFaceT
 """
 
 import json
+import shutil
 from pathlib import Path
 
 from components.adapt_text.pairs import draw_train_pairs, eval_pairs
 from components.adapt_text.settings import AdaptTextSettings
+from components.kernel.drafts import remove
+from components.kernel.state import link_or_copy
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import WORK_FOLDER
 
@@ -52,7 +55,7 @@ def _report(metrics: Metrics, settings: AdaptTextSettings) -> dict[str, object]:
 
 
 def _take_out(tower: Path, folder: Path) -> None:
-    """Link the finished tower's files into the artifact; linking again changes nothing."""
+    """Link or copy the finished tower into the artifact; doing so again changes nothing."""
     for path in tower.iterdir():
-        (folder / path.name).unlink(missing_ok=True)
-        (folder / path.name).hardlink_to(path)
+        remove(folder / path.name)
+    shutil.copytree(tower, folder, copy_function=link_or_copy, dirs_exist_ok=True)

@@ -29,7 +29,7 @@ SAME_IN_JOB = (
     "seed",
 )
 SECTIONS = ("text", "masked_tokens", "contrast", "lora", "whiten")
-JOB_NAME = "job.json"
+JOB_NAME, SENT_NAME = "job.json", "curves_sent"
 
 
 def adapt(work: Path, settings: AdaptTextSettings) -> list[dict[str, Any]]:
@@ -37,13 +37,17 @@ def adapt(work: Path, settings: AdaptTextSettings) -> list[dict[str, Any]]:
 
     Raises:
         RanksFailed: the training failed.
+        TrackingError: MLflow cannot be reached; the next call sends the curves of a finished tower.
         SystemExit: it was asked to stop; its state is saved.
     """
     job = make_job(work, settings)
-    if not job.tower.exists():
-        write_job(work / JOB_NAME, job)
+    sent = work / SENT_NAME
+    if not sent.exists():
         with _curves_to_mlflow(job, settings):
-            run_ranks("pixclip.text.adapt.run", work / JOB_NAME, num_ranks=settings.num_ranks)
+            if not job.tower.exists():
+                write_job(work / JOB_NAME, job)
+                run_ranks("pixclip.text.adapt.run", work / JOB_NAME, num_ranks=settings.num_ranks)
+        sent.touch()
     return read_steps(job.steps)
 
 

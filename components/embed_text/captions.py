@@ -44,7 +44,9 @@ class SortedCaptions:
                 self._append(distinct)
                 num_texts += len(distinct)
                 bar.update(len(texts))
-        (self._folder / DONE_NAME).write_text(str(num_texts))
+        partial = self._folder / f".{DONE_NAME}.partial"
+        partial.write_text(str(num_texts))
+        partial.replace(self._folder / DONE_NAME)
 
     @property
     def num_texts(self) -> int:

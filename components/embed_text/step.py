@@ -31,7 +31,7 @@ def embed_text(
     work = text_embeddings / WORK_FOLDER
     captions = SortedCaptions(work / "captions", longgrit, settings.captions_per_part)
     captions.sort()
-    encoder = open_tower(text_tower, settings)
+    encoder = open_tower(text_tower, settings, work)
     indexes = [work / "index" / f"{part:05d}.parquet" for part in range(captions.num_parts)]
     with progress("embed_text", captions.num_texts, unit="caption") as bar:
         for part, index in enumerate(indexes):

@@ -1,5 +1,6 @@
 """Open the text tower where and as the settings say."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -8,11 +9,19 @@ from components.embed_text.settings import EmbedTextSettings
 from components.kernel.errors import InputError
 from pixclip.text.encoder import TextEncoder
 
-DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISION_NAME = "precision"
 
 
-def open_tower(folder: Path, settings: EmbedTextSettings) -> TextEncoder:
+def open_tower(folder: Path, settings: EmbedTextSettings, work: Path) -> TextEncoder:
     """The text tower.
+
+    Args:
+        folder: of the tower.
+        settings: `auto` of its precision is decided by the device of a run's first attempt.
+        work: remembers that decision, so that a run that goes on elsewhere mixes no formats.
 
     Raises:
         InputError: the folder is none, or its weights are damaged.
@@ -20,7 +29,27 @@ def open_tower(folder: Path, settings: EmbedTextSettings) -> TextEncoder:
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision: str = settings.precision
+    if precision == "auto":
+        precision = _decide_once(work / PRECISION_NAME, device)
     try:
-        return TextEncoder.open(folder, device=device, dtype=DTYPES[settings.precision])
+        return TextEncoder.open(folder, device=device, dtype=DTYPES[precision])
     except (OSError, ValueError) as error:
         raise InputError(f"input text_tower cannot be opened: {error}") from error
+
+
+def _decide_once(path: Path, device: str) -> str:
+    """The precision of the first attempt, or of this one's device if it is the first."""
+    usual = "fp32" if torch.device(device).type == "cpu" else "bf16"
+    if not path.exists():
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(usual)
+        partial.replace(path)
+    decided = path.read_text()
+    if decided != usual:
+        log.warning(
+            "embed_text goes on in %s, as it began on another device; %s would use %s. Remove %s "
+            "to begin anew",
+            *(decided, device, usual, path.parent),
+        )
+    return decided

@@ -53,7 +53,9 @@ class Followed:
             self._last = int(line["step"])
             self._run.log(self._last, _metrics(line))
         self._run.flush()
-        self._mark.write_text(str(self._last))
+        partial = self._mark.with_name(f".{self._mark.name}.partial")
+        partial.write_text(str(self._last))
+        partial.replace(self._mark)
 
 
 def _metrics(line: Line) -> dict[str, float]:

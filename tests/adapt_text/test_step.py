@@ -1,18 +1,22 @@
 """The step `adapt_text`, with a tiny language model, through torchrun and DeepSpeed."""
 
 import json
+from contextlib import contextmanager
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
+from components.adapt_text import training
 from components.adapt_text.pairs import draw_train_pairs
 from components.adapt_text.settings import AdaptTextSettings
+from components.adapt_text.step import _take_out
 from components.adapt_text.training import make_job
 from components.kernel.errors import SettingsError
 from components.kernel.run import run_step
 from components.kernel.step import load_step
+from components.tracking.store import TrackingError
 from pixclip.text.adapt.job import AdaptJob, read_job, write_job
 from pixclip.text.encoder import TextEncoder, read_text_tower
 from tests.language_models import WIDTH, save_language_model
@@ -58,6 +62,61 @@ def test_a_tower_is_made_measured_and_its_curves_are_in_mlflow(longgrit, tmp_pat
     (run,) = client.search_runs([client.get_experiment_by_name("pixclip").experiment_id])
     assert len(client.get_metric_history(run.info.run_id, "contrast/loss")) == 3
     assert len(client.get_metric_history(run.info.run_id, "masked_tokens/loss")) == 2
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_tower_with_folders_in_it_is_taken_out_and_again(tmp_path, monkeypatch, has_links):
+    def no_links(*places: object) -> None:
+        raise OSError("this file system has no hard links")
+
+    tower, folder = tmp_path / "_work" / "tower", tmp_path
+    (tower / "additional_chat_templates").mkdir(parents=True)
+    (tower / "config.json").write_text("{}")
+    (tower / "additional_chat_templates" / "tools.jinja").write_text("a")
+    if not has_links:
+        monkeypatch.setattr("os.link", no_links)
+    for _ in range(2):
+        _take_out(tower, folder)
+        assert (folder / "config.json").read_text() == "{}"
+        assert (folder / "additional_chat_templates" / "tools.jinja").read_text() == "a"
+        assert (folder / "config.json").samefile(tower / "config.json") == has_links
+
+
+def test_curves_that_mlflow_missed_are_sent_by_the_next_attempt(tmp_path, monkeypatch):
+    sent, started = [], []
+
+    @contextmanager
+    def away_at_first(name, **settings):
+        run = NotingRun()
+        yield run
+        sent.append(run.steps)
+        if len(sent) == 1:
+            raise TrackingError("MLflow cannot be reached")
+
+    def train(module, path, *, num_ranks):
+        started.append(module)
+        line = {"stage": "contrast", "step": 1, "loss": 2.0}
+        (tmp_path / "steps.jsonl").write_text(json.dumps(line) + "\n")
+        (tmp_path / "tower").mkdir()
+
+    monkeypatch.setattr(training, "tracked_run", away_at_first)
+    monkeypatch.setattr(training, "run_ranks", train)
+    with pytest.raises(TrackingError):
+        training.adapt(tmp_path, AdaptTextSettings())
+    for _ in range(2):
+        assert [line["step"] for line in training.adapt(tmp_path, AdaptTextSettings())] == [1]
+    assert sent == [[1], [1]]
+    assert len(started) == 1
+
+
+class NotingRun:
+    """Notes the steps that are logged."""
+
+    def __init__(self) -> None:
+        self.steps = []
+
+    def log(self, step, metrics) -> None:
+        self.steps.append(step)
 
 
 def test_a_base_model_that_is_not_there_is_refused(longgrit, tmp_path):

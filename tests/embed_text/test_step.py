@@ -1,7 +1,9 @@
 """The step `embed_text`: every distinct caption once, resumable, in bounded memory."""
 
+import errno
 import json
 import tarfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,8 @@ import torch
 
 from components.embed_text import parts
 from components.embed_text.captions import SortedCaptions
+from components.embed_text.settings import EmbedTextSettings
+from components.embed_text.tower import open_tower
 from components.kernel.errors import InputError
 from components.kernel.run import run_step
 from components.kernel.step import load_step
@@ -92,6 +96,36 @@ def test_captions_are_the_same_whatever_the_number_of_parts(inputs, tmp_path):
         found.append([item for n in range(captions.num_parts) for item in captions.part(n).items()])
     assert found[0] == found[1] == sorted(found[0])
     assert {text for _, text in found[0]} == set(_texts(inputs["longgrit"]))
+
+
+def test_a_disk_that_is_full_at_the_end_of_sorting_leaves_no_false_end(
+    inputs, tmp_path, monkeypatch
+):
+    def full_disk(path: Path, text: str) -> None:
+        path.open("w").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    captions = SortedCaptions(tmp_path / "captions", inputs["longgrit"], 20)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            captions.sort()
+    captions.sort()
+    assert captions.num_texts >= len(_texts(inputs["longgrit"]))
+
+
+def test_a_run_that_goes_on_on_another_device_keeps_its_precision(inputs, tmp_path, caplog):
+    tower, settings, texts = inputs["text_tower"], EmbedTextSettings(), ["a red car"]
+    for first, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        (tmp_path / "precision").write_text(first)
+        found = open_tower(tower, settings, tmp_path).encode(texts)
+        assert torch.equal(found, TextEncoder.open(tower, dtype=dtype).encode(texts))
+        assert ("goes on in bf16" in caplog.text) == (first == "bf16")
+
+
+def test_the_first_attempt_decides_the_precision_of_a_run(inputs, tmp_path):
+    open_tower(inputs["text_tower"], EmbedTextSettings(device="cpu"), tmp_path)
+    assert (tmp_path / "precision").read_text() == "fp32"
 
 
 def test_a_folder_that_is_no_text_tower_is_refused(inputs, tmp_path):

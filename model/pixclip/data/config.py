@@ -22,3 +22,5 @@ class DataConfig:
         for name in ("batch_size", "regions_per_image", "shuffle_shards"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"data.seed must not be negative, got {self.seed}")

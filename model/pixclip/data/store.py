@@ -4,13 +4,14 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pixclip.data.errors import DataError
 
 DEFAULT_CACHE_BYTES = 100 * 2**30
+MAX_DOWNLOADS = 10  # of a file that other processes keep dropping from the cache
 
 
 class Store:
@@ -38,24 +39,33 @@ class Store:
         """A file, opened for reading; it stays readable even if the cache drops it meanwhile.
 
         Raises:
-            DataError: there is no such file.
+            DataError: there is no such file, or the cache is too small for all that share it.
         """
-        try:
-            if not self.is_remote:
-                return (Path(self.uri) / name).open("rb")
+        if self.is_remote:
             return self._open_cached(name)
-        except FileNotFoundError:
-            raise DataError(f"{self.uri} has no file {name}") from None
+        with self._told_if_missing(name):
+            return (Path(self.uri) / name).open("rb")
 
     def _open_cached(self, name: str) -> BinaryIO:
-        path = self._downloaded.get(name)
+        if name in self._downloaded:
+            with suppress(FileNotFoundError):
+                return self._touch(self._downloaded[name]).open("rb")
+        for _ in range(MAX_DOWNLOADS):
+            # Another process may make room of the file while it is downloaded, or right after.
+            with suppress(FileNotFoundError):
+                return self._touch(self._download(name)).open("rb")
+        raise DataError(
+            f"{name} was dropped from {self._cache} {MAX_DOWNLOADS} times before it could be "
+            f"read: {self._cache_bytes} bytes are too few for the processes that share this "
+            "cache; give it more room or use fewer processes"
+        )
+
+    @contextmanager
+    def _told_if_missing(self, name: str) -> Iterator[None]:
         try:
-            return self._touch(path or self._download(name)).open("rb")
+            yield
         except FileNotFoundError:
-            if path is None:
-                raise
-            # Another process made room of it.
-            return self._touch(self._download(name)).open("rb")
+            raise DataError(f"{self.uri} has no file {name}") from None
 
     @staticmethod
     def _touch(path: Path) -> Path:
@@ -64,7 +74,8 @@ class Store:
 
     def _download(self, name: str) -> Path:
         files, source = self._files(), f"{self.uri}/{name}"
-        about = files.info(source)
+        with self._told_if_missing(name):
+            about = files.info(source)
         version = about.get("ETag") or about.get("LastModified") or about.get("mtime")
         digest = hashlib.sha256(f"{source} {version} {about['size']}".encode()).hexdigest()
         target = self._cache / f"{digest}{Path(name).suffix}"
@@ -73,7 +84,8 @@ class Store:
             if not target.exists():
                 self._make_room(about["size"])
                 partial = target.with_suffix(f".partial-{os.getpid()}")
-                files.get_file(source, str(partial))
+                with self._told_if_missing(name):
+                    files.get_file(source, str(partial))
                 if partial.stat().st_size != about["size"]:
                     partial.unlink()
                     raise DataError(f"{source} was cut short while it was downloaded; try again")
@@ -90,13 +102,21 @@ class Store:
         return self._remote[1]
 
     def _make_room(self, num_bytes: int) -> None:
-        found = [(path, path.stat()) for path in self._cache.iterdir() if path.suffix != ".lock"]
+        found = list(_files_in(self._cache))
         excess = sum(stat.st_size for _, stat in found) + num_bytes - self._cache_bytes
         for path, stat in sorted(found, key=lambda item: item[1].st_mtime_ns):
             if excess <= 0:
                 return
             path.unlink(missing_ok=True)
             excess -= stat.st_size
+
+
+def _files_in(cache: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files of a cache; other processes rename and remove some meanwhile."""
+    for path in cache.iterdir():
+        if path.suffix != ".lock":
+            with suppress(FileNotFoundError):
+                yield path, path.stat()
 
 
 def _default_cache() -> Path:

@@ -27,11 +27,12 @@ NUM_KEPT = 2
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Save all ranks' states after `step` steps; older ones than the last two are removed."""
+    """Save all ranks' states after `step` steps; it and the one before it are kept."""
     name = f"step-{step:08d}"
     draft = folder / f".{name}.draft"
     if rank() == 0:
-        shutil.rmtree(draft, ignore_errors=True)
+        for left in folder.glob(".step-*.draft"):  # by runs that were killed while saving
+            shutil.rmtree(left)
         draft.mkdir(parents=True)
     _wait_for_ranks()
     torch.save(state, draft / _rank_file(rank()))
@@ -44,9 +45,17 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
         draft.rename(folder / name)
         _flush(folder)
         _write(folder / LATEST, name)
-        for old in _saved(folder)[NUM_KEPT:]:
-            shutil.rmtree(old)
+        _remove_others(folder, name)
     _wait_for_ranks()
+
+
+def _remove_others(folder: Path, newest: str) -> None:
+    """Keep the last states up to `newest`; the run went back behind those of later steps."""
+    paths = sorted(folder.glob("step-*"), reverse=True)
+    kept = [path for path in paths if path.name <= newest][:NUM_KEPT]
+    for path in paths:
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """What training is made of: losses, optimiser, stages, recipes. Without torch."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,8 +37,11 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"losses.{name} must not be negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"losses.{name} must be finite and must not be negative, "
+                    f"got {getattr(self, name)}"
+                )
         for name in ("coverage_threshold", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"losses.{name} must be in [0, 1), got {getattr(self, name)}")
@@ -58,9 +62,10 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         for name in ("mask_lr", "rest_lr", "weight_decay", "warmup_steps", "max_grad_norm"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(
-                    f"optimizer.{name} must not be negative, got {getattr(self, name)}"
+                    f"optimizer.{name} must be finite and must not be negative, "
+                    f"got {getattr(self, name)}"
                 )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas must be in [0, 1), got {self.betas}")

@@ -116,9 +116,9 @@ def open_engine(
         max_grad_norm: gradients are scaled down to this norm; 0 never.
         use_gpus: one for each rank, if there are any.
     """
-    on_gpus = use_gpus and torch.cuda.is_available()
+    join_ranks(use_gpus=use_gpus)
+    on_gpus = _is_on_gpus(use_gpus)
     deepspeed = _import_deepspeed(on_gpus)
-    _join_ranks(deepspeed, on_gpus)
     optimizer = torch.optim.AdamW(list(param_groups), betas=betas)
     config = {
         "train_micro_batch_size_per_gpu": 1,  # the loader makes batches; unused but required
@@ -129,6 +129,10 @@ def open_engine(
     }
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     return Engine(engine, precision)
+
+
+def _is_on_gpus(use_gpus: bool) -> bool:
+    return use_gpus and torch.cuda.is_available()
 
 
 def _import_deepspeed(on_gpus: bool) -> Any:
@@ -143,7 +147,16 @@ def _import_deepspeed(on_gpus: bool) -> Any:
     return deepspeed
 
 
-def _join_ranks(deepspeed: Any, on_gpus: bool) -> None:
+def join_ranks(*, use_gpus: bool = True) -> None:
+    """Join the ranks that torchrun started, or be a single one; to join again changes nothing.
+
+    Until then every process takes itself for the only one.
+
+    Args:
+        use_gpus: one for each rank, if there are any.
+    """
+    on_gpus = _is_on_gpus(use_gpus)
+    deepspeed = _import_deepspeed(on_gpus)
     if on_gpus:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "nccl" if on_gpus else "gloo"

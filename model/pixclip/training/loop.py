@@ -70,7 +70,7 @@ def fit(
         plan: first and last step, warm-up.
         read_signals: what this rank wants; one rank's wish counts for all.
         on_step: told of every step.
-        save: keeps the state after so many steps; called on all ranks together.
+        save: keeps the state after so many steps; called on all ranks together, and at the end.
 
     Raises:
         FloatingPointError: the loss or a gradient is not finite.
@@ -90,7 +90,8 @@ def fit(
                 step + 1, epoch, values, rates, grad_norm, num_samples, seconds, wait_seconds
             )
         )
-        if save_now or stop_now:
+        # What follows the last step may fail too, and must not cost the steps since the last state.
+        if save_now or stop_now or step + 1 == plan.num_steps:
             save(step + 1)
         if stop_now:
             return step + 1

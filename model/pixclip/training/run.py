@@ -31,6 +31,8 @@ from pixclip.training.randomness import random_state, seed_all, set_random_state
 from pixclip.training.signals import STOPPED, SaveSignals
 from pixclip.training.steps_file import StepsFile
 
+log = logging.getLogger(__name__)
+
 
 def train(job: Job) -> bool:
     """Train a stage; `False` if it was stopped by SIGTERM before its end, its state saved."""
@@ -56,8 +58,8 @@ def train(job: Job) -> bool:
             f"the data set has no batch of {job.stage.data.batch_size} regions to train on; "
             "set data.batch_size lower"
         )
-    start_step = _resume(job, engine)
-    plan = Plan(start_step, num_steps, optimizer.warmup_steps)
+    plan = Plan(_resume(job, engine), num_steps, optimizer.warmup_steps)
+    _warn_of_long_warmup(plan)
     if _fit(job, engine, data, plan) < num_steps:
         return False
     if rank() == 0:
@@ -66,6 +68,15 @@ def train(job: Job) -> bool:
         text_tower = parent_tower if parent_tower.is_dir() else None
         save_checkpoint(Path(job.checkpoint), model, text_tower=text_tower, notes=job.notes)
     return True
+
+
+def _warn_of_long_warmup(plan: Plan) -> None:
+    if plan.num_steps <= plan.warmup_steps and rank() == 0:
+        log.warning(
+            "the stage has %s steps and its warm-up takes %s: the rates only reach %.0f %% of what "
+            "was set; lower optimizer.warmup_steps",
+            *(plan.num_steps, plan.warmup_steps, 100 * plan.num_steps / plan.warmup_steps),
+        )
 
 
 def _fit(job: Job, engine: Engine, data: LongGrit, plan: Plan) -> int:

@@ -94,6 +94,33 @@ def test_a_file_that_another_process_dropped_is_fetched_again(memory, tmp_path):
     assert read(store, "a.tar") == b"a" * 100
 
 
+def test_processes_that_share_a_small_cache_do_not_miss_a_file(tmp_path):
+    source, names = tmp_path / "source", [f"{n}.tar" for n in range(400)]
+    source.mkdir()
+    for name in names:
+        (source / name).write_bytes(name.encode() * 100)
+    stores = [Store(f"local://{source}", tmp_path / "cache", 50_000) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        contents = list(pool.map(lambda n: read(stores[n % 4], names[n]), range(len(names))))
+    assert contents == [name.encode() * 100 for name in names]
+
+
+def test_a_file_that_vanishes_while_the_cache_is_listed_is_passed_over(memory, tmp_path):
+    (tmp_path / "vanished.tar").symlink_to(tmp_path / "nothing")
+    assert read(Store("memory://data", tmp_path), "a.tar") == b"a" * 100
+
+
+def test_a_cache_that_keeps_losing_a_file_is_told_apart_from_a_missing_file(memory, tmp_path):
+    class Losing(Store):
+        @staticmethod
+        def _touch(path):
+            path.unlink()
+            return path
+
+    with pytest.raises(DataError, match=r"a.tar was dropped from .* give it more room"):
+        Losing("memory://data", tmp_path).open("a.tar")
+
+
 def test_an_open_file_outlives_its_place_in_the_cache(memory, tmp_path):
     store = Store("memory://data", tmp_path, cache_bytes=100)
     with store.open("a.tar") as file:

@@ -80,6 +80,23 @@ def test_a_half_written_state_is_never_seen(tmp_path):
     assert load_state(tmp_path, CPU)["step"] == 10
 
 
+def test_what_kills_left_of_states_goes_with_the_next_state(tmp_path):
+    for step in (11, 23):
+        (tmp_path / f".step-{step:08d}.draft").mkdir()
+    save_some(tmp_path, 30)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000030"]
+
+
+def test_a_run_that_went_back_keeps_the_state_it_went_back_to_and_not_the_damaged_one(tmp_path):
+    save_some(tmp_path, 100, 200)
+    cut_short(tmp_path / "step-00000200")
+    assert load_state(tmp_path, CPU)["step"] == 100
+    save_some(tmp_path, 150)
+    assert steps_of(tmp_path) == ["step-00000100", "step-00000150"]
+    save_some(tmp_path, 190)
+    assert steps_of(tmp_path) == ["step-00000150", "step-00000190"]
+
+
 def test_a_state_of_another_number_of_ranks_is_refused(tmp_path):
     save_some(tmp_path, 5)
     state = tmp_path / "step-00000005"

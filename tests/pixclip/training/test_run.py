@@ -102,6 +102,31 @@ def test_a_killed_damaged_and_stopped_run_gives_the_losses_of_one_that_was_not(
     assert same_weights(job, untouched)
 
 
+def test_a_run_that_fails_after_its_last_step_repeats_no_step(world, tmp_path, monkeypatch):
+    def full_disk(*arguments: object, **settings: object) -> None:
+        raise OSError("No space left on device")
+
+    job = make_job(world, tmp_path, stage=make_stage(3))
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "save_checkpoint", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            run.train(job)
+    lines = (Path(job.work) / "steps.jsonl").read_bytes()
+    assert run.train(job)
+    assert (Path(job.work) / "steps.jsonl").read_bytes() == lines  # the speeds too
+    whole = make_job(world, tmp_path / "whole", stage=make_stage(3))
+    run.train(whole)
+    assert same_weights(job, whole)
+
+
+def test_a_warm_up_that_never_ends_is_told(world, tmp_path, caplog):
+    stage = make_stage(2)
+    for warmup_steps in (1, 8):
+        warmed = replace(stage, optimizer=replace(stage.optimizer, warmup_steps=warmup_steps))
+        run.train(make_job(world, tmp_path / str(warmup_steps), stage=warmed))
+        assert ("reach 25 % of what was set" in caplog.text) == (warmup_steps == 8)
+
+
 def test_gradcache_learns_what_the_whole_batch_learns(untouched, world, tmp_path):
     few = replace(make_stage(), num_steps=5)
     jobs = [

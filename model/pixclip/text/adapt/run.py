@@ -30,7 +30,7 @@ from pixclip.text.encoder import TextEncoder, save_text_tower
 from pixclip.text.language_model import open_language_model
 from pixclip.text.tokens import CaptionTokenizer
 from pixclip.text.whitening import Whitening
-from pixclip.training.engine import Engine, open_engine, ranks_leave_together
+from pixclip.training.engine import Engine, join_ranks, open_engine, ranks_leave_together
 
 
 def adapt(job: AdaptJob) -> None:
@@ -41,6 +41,7 @@ def adapt(job: AdaptJob) -> None:
     """
     from transformers import AutoTokenizer
 
+    join_ranks()  # not left to the engine: a run may have no stage left to train
     tokenizer = AutoTokenizer.from_pretrained(
         job.base_model, revision=job.revision, trust_remote_code=False
     )
