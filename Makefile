@@ -72,7 +72,7 @@ lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ablation: setup  ## does each loss help? rows, options and seeds into docs/ablation.md (under two hours on 2 cores)
+ablation: setup  ## does each loss help? rows, options and seeds into docs/ablation.md (about two and a half hours on 2 cores)
 	$(BIN)/python benchmarks/ablation.py
 
 golden: setup  ## write the golden files anew after a wanted change

@@ -1,6 +1,6 @@
 """Does it learn, and does each loss help? Rows of the paper's Table 6, options, seeds, a table.
 
-    make ablation                           # under two hours on two cores; resumes after a kill
+    make ablation                  # about two and a half hours on two cores; resumes after a kill
     python benchmarks/ablation.py --scenes 300 --seeds 2 --align-epochs 1 --rows cl cl_lg  # a try
 
 Makes a sample of composed scenes, one text tower and its embeddings. Then, as the recipe `tiny`
@@ -30,7 +30,6 @@ import yaml
 import pixclip
 from components.kernel.settings import merge
 from pixclip.checkpoint import save_checkpoint
-from pixclip.checksums import CHECKSUMS_NAME
 
 ROOT = Path(__file__).resolve().parents[1]
 PIXCLIP = Path(sys.executable).parent / "pixclip"
@@ -113,7 +112,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--scenes", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--align-epochs", type=int, default=6)
+    parser.add_argument("--align-epochs", type=int, default=12)
     parser.add_argument("--refine-steps", type=int, default=60)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="models trained at a time")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
@@ -186,12 +185,15 @@ def refine(study: Study, name: str, seed: int) -> None:
 
 
 def with_margin(checkpoint: Path, parent: Path, crop_margin: float) -> Path:
-    """The checkpoint with room around its crops, which `align` does not look at."""
-    if not (parent / CHECKSUMS_NAME).exists():
-        model = pixclip.load(checkpoint)
-        preprocess = replace(model.config.preprocess, crop_margin=crop_margin)
-        model.config = replace(model.config, preprocess=preprocess)
-        save_checkpoint(parent, model, text_tower=checkpoint / "text_tower")
+    """The checkpoint with room around its crops, which `align` does not look at.
+
+    It is written every time, and is the same bytes if the checkpoint is: only then nothing that
+    follows is repeated.
+    """
+    model = pixclip.load(checkpoint)
+    preprocess = replace(model.config.preprocess, crop_margin=crop_margin)
+    model.config = replace(model.config, preprocess=preprocess)
+    save_checkpoint(parent, model, text_tower=checkpoint / "text_tower")
     return parent
 
 
