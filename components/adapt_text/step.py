@@ -10,7 +10,7 @@ from pathlib import Path
 from components.adapt_text.pairs import draw_train_pairs, eval_pairs
 from components.adapt_text.settings import AdaptTextSettings
 from components.kernel.drafts import remove
-from components.kernel.state import link_or_copy
+from components.kernel.files import link_or_copy
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import WORK_FOLDER
 

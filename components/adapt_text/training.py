@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from components.adapt_text.settings import AdaptTextSettings
 from components.kernel.errors import SettingsError
+from components.kernel.files import write_whole
 from components.kernel.torchrun import run_ranks
 from components.tracking.runs import tracked_run
 from pixclip.config import TextConfig, from_dict
@@ -101,9 +102,7 @@ def choose_device(name: str) -> str:
 def once(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
     """What `measure` gives, kept for a run that is resumed."""
     if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(measure()))
-        partial.replace(path)
+        write_whole(path, json.dumps(measure()))
     kept: dict[str, float] = json.loads(path.read_text())
     return kept
 

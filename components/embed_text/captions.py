@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from components.kernel.errors import InputError
+from components.kernel.files import write_whole
 from components.kernel.progress import progress
 from components.kernel.tables import count_rows, read_batches
 from pixclip.text.embeddings import caption_hash
@@ -44,9 +45,7 @@ class SortedCaptions:
                 self._append(distinct)
                 num_texts += len(distinct)
                 bar.update(len(texts))
-        partial = self._folder / f".{DONE_NAME}.partial"
-        partial.write_text(str(num_texts))
-        partial.replace(self._folder / DONE_NAME)
+        write_whole(self._folder / DONE_NAME, str(num_texts))
 
     @property
     def num_texts(self) -> int:

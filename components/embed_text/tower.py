@@ -7,7 +7,8 @@ import torch
 
 from components.embed_text.settings import EmbedTextSettings
 from components.kernel.errors import InputError
-from pixclip.text.encoder import TextEncoder
+from components.kernel.files import write_whole
+from pixclip.text.encoder import TextEncoder, usual_dtype
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,9 @@ def open_tower(folder: Path, settings: EmbedTextSettings, work: Path) -> TextEnc
 
 def _decide_once(path: Path, device: str) -> str:
     """The precision of the first attempt, or of this one's device if it is the first."""
-    usual = "fp32" if torch.device(device).type == "cpu" else "bf16"
+    usual = next(name for name, dtype in DTYPES.items() if dtype == usual_dtype(device))
     if not path.exists():
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(usual)
-        partial.replace(path)
+        write_whole(path, usual)
     decided = path.read_text()
     if decided != usual:
         log.warning(

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from components.kernel.files import write_whole
 from components.kernel.receipts import RECEIPT_NAME, Receipt, read_receipt
 from components.kernel.tables import WORK_FOLDER
 
@@ -37,10 +38,7 @@ def publish(
     """
     (ready[first] / RECEIPT_NAME).write_text(receipt.to_json())
     plan = {"fingerprint": receipt.fingerprint, "ready": {n: p.name for n, p in ready.items()}}
-    journal = _journal_path(outputs[first])
-    partial = journal.with_name(f"{journal.name}.partial")
-    partial.write_text(json.dumps(plan, sort_keys=True))
-    partial.replace(journal)
+    write_whole(_journal_path(outputs[first]), json.dumps(plan, sort_keys=True))
     _rename_all(ready, outputs, first)
 
 

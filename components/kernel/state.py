@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.kernel.drafts import remove
+from components.kernel.files import link_or_copy
 from components.kernel.receipts import Receipt
 from components.kernel.run import run_digest, run_step
 from components.kernel.step import Step
@@ -77,11 +78,3 @@ def _hand_over(source: Path, target: Path) -> None:
         shutil.copytree(source, target, copy_function=link_or_copy)
     else:
         link_or_copy(str(source), str(target))
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """A hard link of a file, or a copy on another file system."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

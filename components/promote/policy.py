@@ -98,13 +98,17 @@ def _num_samples(content: dict[str, Any], settings: PromoteSettings) -> Check:
 
 
 def _num_asked(content: dict[str, Any], name: str) -> int:
+    return int(_of_metric(content["num_samples"], name) or 0)
+
+
+def _of_metric(table: dict[str, dict[str, Any]], name: str) -> Any:
+    """What a table by subset and metric has for a name such as `seen_objects.scene_accuracy`."""
     subset, _, metric = name.rpartition(".")
-    return int(content["num_samples"].get(subset or "all", {}).get(metric, 0))
+    return table.get(subset or "all", {}).get(metric)
 
 
 def _minimum(content: dict[str, Any], name: str, limit: float) -> Check:
-    subset, _, metric = name.rpartition(".")
-    value = content["metrics"].get(subset or "all", {}).get(metric)
+    value = _of_metric(content["metrics"], name)
     return Check(
         name=f"{name}: minimum",
         value="not measured" if value is None else f"{value:.4f}",

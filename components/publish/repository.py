@@ -19,6 +19,7 @@ import yaml
 
 from components.kernel.drafts import remove
 from components.kernel.errors import PipelineError
+from components.kernel.files import link_or_copy
 
 REMOTE = "storage"
 QUIET = {"DVC_NO_ANALYTICS": "true", "DVC_STUDIO_OFFLINE": "true", "DO_NOT_TRACK": "1"}
@@ -127,7 +128,7 @@ class DataRepository:
         """Make `name` a tree of hard links of the data."""
         fresh, target = self.folder / f".{name}.new", self.folder / name
         remove(fresh)
-        shutil.copytree(data, fresh, copy_function=_link_or_copy)
+        shutil.copytree(data, fresh, copy_function=link_or_copy)
         remove(target)
         fresh.rename(target)
 
@@ -161,13 +162,6 @@ class DataRepository:
             said = f"{Path(command[0]).name} {' '.join(command[1:])}".removeprefix(PYTHON_M)
             raise PublishError(f"`{said}` in {self.folder} failed: {told}")
         return done.stdout.strip()
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)
 
 
 @contextmanager

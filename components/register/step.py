@@ -5,10 +5,10 @@ pixclip register --checkpoint runs/demo/checkpoint --evaluation runs/demo/evalua
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 
+from components.kernel.files import link_or_copy
 from components.kernel.receipts import RECEIPT_NAME, file_digests, sha256_text
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import WORK_FOLDER
@@ -88,12 +88,7 @@ _GENERATED = (
 
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except FileExistsError:  # writing it would write through its link
-        raise
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
+    link_or_copy(str(source), str(target))
 
 
 def _content_digest(folder: Path) -> str:

@@ -3,9 +3,9 @@
 from pathlib import Path, PurePosixPath
 
 from components.kernel.errors import InputError
+from components.kernel.files import link_or_copy
 from components.kernel.progress import progress
 from components.kernel.s3 import S3Store, is_s3, split_uri
-from components.kernel.state import link_or_copy
 from components.kernel.tables import WORK_FOLDER
 
 

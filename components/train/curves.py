@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from components.kernel.files import write_whole
 from components.tracking.runs import Run
 from components.tracking.store import TrackingError
 
@@ -53,9 +54,7 @@ class Followed:
             self._last = int(line["step"])
             self._run.log(self._last, _metrics(line))
         self._run.flush()
-        partial = self._mark.with_name(f".{self._mark.name}.partial")
-        partial.write_text(str(self._last))
-        partial.replace(self._mark)
+        write_whole(self._mark, str(self._last))
 
 
 def _metrics(line: Line) -> dict[str, float]:

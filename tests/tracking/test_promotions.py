@@ -72,6 +72,16 @@ def dying_after(monkeypatch: pytest.MonkeyPatch, num_writes: int) -> None:
         monkeypatch.setattr(Registry, name, counted(getattr(Registry, name)))
 
 
+def break_off(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, action: str, number: int, num_writes: int
+) -> None:
+    """A move whose process dies after so many writes."""
+    with monkeypatch.context() as patch:
+        dying_after(patch, num_writes)
+        with pytest.raises(Killed):
+            move(registry, action, number)
+
+
 @pytest.mark.parametrize(
     ("action", "number", "num_writes", "left", "repaired"),
     [
@@ -91,10 +101,7 @@ def test_a_move_that_broke_off_is_repaired_by_the_next_one(
     left: tuple[str, str],
     repaired: tuple[str, str],
 ) -> None:
-    with monkeypatch.context() as patch:
-        dying_after(patch, num_writes)
-        with pytest.raises(Killed):
-            move(versions, action, number)
+    break_off(versions, monkeypatch, action, number, num_writes)
     assert aliases(versions) == left
     assert statuses(versions)[0] == "RUNNING"
     with promotion_entry(versions, "pixclip"):
@@ -213,10 +220,7 @@ def test_on_a_server_who_waits_for_a_dead_process_repairs_what_it_left(
     versions: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert promotions.LEASE_S < DEFAULT_WAIT_S
-    with monkeypatch.context() as patch:
-        dying_after(patch, 1)
-        with pytest.raises(Killed):
-            move(versions, PROMOTE, 3)
+    break_off(versions, monkeypatch, PROMOTE, 3, num_writes=1)
     monkeypatch.setattr(promotions, "LEASE_S", 1)
     monkeypatch.setattr(promotions, "WAIT_S", 60)
     move(versions, PROMOTE, 3)
@@ -228,10 +232,7 @@ def test_on_a_server_who_waits_for_a_dead_process_repairs_what_it_left(
 def test_on_a_server_a_dead_entry_is_repaired_when_its_lease_is_over(
     versions: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        dying_after(patch, 1)
-        with pytest.raises(Killed):
-            move(versions, PROMOTE, 3)
+    break_off(versions, monkeypatch, PROMOTE, 3, num_writes=1)
     with pytest.raises(BusyError):
         move(versions, PROMOTE, 3)
     monkeypatch.setattr(promotions, "LEASE_S", 0)

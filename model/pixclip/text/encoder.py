@@ -30,6 +30,11 @@ CONFIG_NAME, ADAPTER_NAME = "text_tower.json", "adapter_config.json"
 log = logging.getLogger(__name__)
 
 
+def usual_dtype(device: str) -> torch.dtype:
+    """The number format of a tower's weights: bfloat16 on a GPU and float32 on a CPU."""
+    return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+
+
 class TextEncoder:
     """A language model that gives every caption one vector of width `config.embed_dim`."""
 
@@ -59,7 +64,7 @@ class TextEncoder:
     def open(
         cls, folder: str | os.PathLike[str], device: str = "cpu", dtype: torch.dtype | None = None
     ) -> "TextEncoder":
-        """The text tower in a folder; `dtype` None means bfloat16 on a GPU and float32 on a CPU.
+        """The text tower in a folder; `dtype` None means the usual one of the device.
 
         Raises:
             ValueError: the folder is no text tower, or its weights are not complete.
@@ -70,8 +75,7 @@ class TextEncoder:
         if (Path(folder) / ADAPTER_NAME).exists():
             # transformers would follow it to another model, elsewhere, and load that one.
             raise ValueError(f"{folder} holds {ADAPTER_NAME}; a text tower has no adapters: merge")
-        if dtype is None:
-            dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+        dtype = dtype or usual_dtype(device)
         body = open_language_model(Path(folder), with_head=False, dtype=dtype).to(device)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         whitening = Whitening.open(Path(folder), config.embed_dim) if config.whitened else None

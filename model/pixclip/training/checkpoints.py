@@ -51,9 +51,9 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
 
 def _remove_others(folder: Path, newest: str) -> None:
     """Keep the last states up to `newest`; the run went back behind those of later steps."""
-    paths = sorted(folder.glob("step-*"), reverse=True)
-    kept = [path for path in paths if path.name <= newest][:NUM_KEPT]
-    for path in paths:
+    saved = _saved(folder)
+    kept = [path for path in saved if path.name <= newest][:NUM_KEPT]
+    for path in saved:
         if path not in kept:
             shutil.rmtree(path)
 
