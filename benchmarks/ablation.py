@@ -222,8 +222,10 @@ def step(
     outputs = "-".join(path.relative_to(folder).as_posix() for path in paths.values())
     own = folder / "params" / f"{name}-{outputs.replace('/', '_')}.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)
-    section = merge(yaml.safe_load((ROOT / "params.yaml").read_text())[name], settings or {})
-    own.write_text(yaml.safe_dump({name: section}))
+    section = merge(
+        yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))[name], settings or {}
+    )
+    own.write_text(yaml.safe_dump({name: section}), encoding="utf-8")
     options = [text for key, path in paths.items() for text in (f"--{key.replace('_', '-')}", path)]
     threads = "2" if name in ("adapt_text", "embed_text") else "1"
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -246,7 +248,7 @@ class Result:
 
 def read_result(run: Path, batch_size: int = 64) -> Result:
     """The evaluation of one model; R@1 is brought to a pool of fixed size."""
-    evaluation = json.loads((run / "evaluation" / "evaluation.json").read_text())
+    evaluation = json.loads((run / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
     samples = pq.read_table(run / "evaluation" / "samples.parquet").to_pylist()
     metrics = {}
     for subset in SUBSETS:
@@ -264,7 +266,7 @@ def read_result(run: Path, batch_size: int = 64) -> Result:
         for name in BASELINES
         for subset in SUBSETS
     }
-    with (run / "curves.csv").open() as file:
+    with (run / "curves.csv").open(encoding="utf-8") as file:
         train_s = sum(batch_size / float(line["samples_per_s"]) for line in csv.DictReader(file))
     return Result(metrics, baselines, train_s)
 
@@ -286,7 +288,11 @@ def write_page(page: Path, study: Study, rows: list[str]) -> None:
     seeds = range(study.num_seeds)
     aligned = [read_result(study.aligned(seed)) for seed in seeds]
     results = {row: [read_result(study.refined(row, seed)) for seed in seeds] for row in rows}
-    text = page.read_text() if page.exists() else "# Does it learn, and does each loss help?\n\n"
+    text = (
+        page.read_text(encoding="utf-8")
+        if page.exists()
+        else "# Does it learn, and does each loss help?\n\n"
+    )
     kept = text.split(MARKER)[0]
     lines = [
         MARKER,
@@ -308,13 +314,17 @@ def write_page(page: Path, study: Study, rows: list[str]) -> None:
         "",
         *baselines_table(aligned, results),
     ]
-    page.write_text(kept + "\n".join(lines))
+    page.write_text(kept + "\n".join(lines), encoding="utf-8")
 
 
 def about(study: Study) -> list[str]:
     """What the tables were made of."""
-    data = json.loads((study.folder / "longgrit" / "_receipt.json").read_text())["metrics"]
-    evaluation = json.loads((study.aligned(0) / "evaluation" / "evaluation.json").read_text())
+    data = json.loads((study.folder / "longgrit" / "_receipt.json").read_text(encoding="utf-8"))[
+        "metrics"
+    ]
+    evaluation = json.loads(
+        (study.aligned(0) / "evaluation" / "evaluation.json").read_text(encoding="utf-8")
+    )
     numbers = evaluation["num_samples"]
     pools = " and ".join(
         f"{numbers[subset]['text_to_mask_r1']} regions of {title} in "

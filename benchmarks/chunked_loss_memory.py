@@ -32,7 +32,7 @@ def plain_loss(visual_BD: torch.Tensor, text_BD: torch.Tensor, scale: torch.Tens
 
 def peak_bytes() -> int:
     """The most memory this process has had."""
-    with open("/proc/self/status") as file:
+    with open("/proc/self/status", encoding="utf-8") as file:
         (line,) = (line for line in file if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
@@ -64,7 +64,9 @@ def measure(kind: str, batch: int, options: argparse.Namespace) -> dict[str, flo
     """The same in a process of its own."""
     command = [sys.executable, __file__, "--measure", kind, "--batch", str(batch)]
     command += ["--dim", str(options.dim), "--chunk", str(options.chunk)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, capture_output=True, check=True, encoding="utf-8", errors="replace"
+    )
     found: dict[str, float] = json.loads(done.stdout)
     print(
         f"{kind:8} batch {batch:6}: {found['bytes'] / GIB:6.2f} GiB, {found['seconds']:6.1f} s, "
@@ -76,7 +78,7 @@ def measure(kind: str, batch: int, options: argparse.Namespace) -> dict[str, flo
 
 def free_bytes() -> int:
     """What the machine can still give."""
-    with open("/proc/meminfo") as file:
+    with open("/proc/meminfo", encoding="utf-8") as file:
         (line,) = (line for line in file if line.startswith("MemAvailable"))
     return int(line.split()[1]) * 1024
 

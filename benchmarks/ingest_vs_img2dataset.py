@@ -92,7 +92,7 @@ def measure(command: list[str], folder: Path) -> tuple[float, float]:
         code = subprocess.run(command, stdout=log, stderr=log, cwd=ROOT, check=False).returncode
     after = os.times()
     if code:
-        raise SystemExit((folder / "log.txt").read_text()[-3000:])
+        raise SystemExit((folder / "log.txt").read_text(encoding="utf-8")[-3000:])
     cpu_s = after.children_user + after.children_system
     return after.elapsed - started, cpu_s - before.children_user - before.children_system
 
@@ -122,7 +122,7 @@ def run_ours(urls: list[str], folder: Path) -> Cost:
 
 def run_theirs(urls: list[str], folder: Path, python: Path) -> Cost:
     pq.write_table(pa.table({"url": urls}), folder / "urls.parquet")
-    (folder / "run.py").write_text(THEIRS)
+    (folder / "run.py").write_text(THEIRS, encoding="utf-8")
     options = {
         "url_list": str(folder / "urls.parquet"),
         "input_format": "parquet",
@@ -173,7 +173,9 @@ def main() -> None:
         "img2dataset": lambda urls, folder: run_theirs(urls, folder, python),
     }
     command = [sys.executable, str(SERVER), str(NUM_URLS), arguments.photographs]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, cwd=ROOT, encoding="utf-8", errors="replace"
+    ) as server:
         assert server.stdout
         port = int(server.stdout.readline())
         urls = [f"http://127.0.0.1:{port}/{number}.jpg" for number in range(NUM_URLS)]

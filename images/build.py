@@ -42,7 +42,9 @@ def docker_client() -> str:
     for path in dict.fromkeys(shutil.which("docker", path=folder) for folder in folders):
         if path is None:
             continue
-        told = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+        told = subprocess.run(
+            [path, "--version"], capture_output=True, encoding="utf-8", errors="replace"
+        ).stdout
         version = re.search(r"version (\d+)\.", told)
         if version and int(version[1]) in BUILTIN_BUILDKIT_VERSIONS:
             return path
@@ -82,7 +84,12 @@ def run_shown(command: list[str]) -> None:
     last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
     environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        encoding="utf-8",
+        errors="replace",
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -113,7 +120,7 @@ def pip_secrets() -> Iterator[list[str]]:
             address = stack.enter_context(serve(Path(settings["find-links"])))
             lines.append(f"find-links = {address}")
         config = folder / "pip.conf"
-        config.write_text("\n".join(lines) + "\n")
+        config.write_text("\n".join(lines) + "\n", encoding="utf-8")
         yield [*options, "--secret", f"id=pip_config,src={config}"]
 
 
@@ -122,7 +129,9 @@ def pip_settings() -> dict[str, str]:
     pip = shutil.which("pip") or shutil.which("pip3")
     if pip is None:
         return {}
-    told = subprocess.run([pip, "config", "list"], capture_output=True, text=True).stdout
+    told = subprocess.run(
+        [pip, "config", "list"], capture_output=True, encoding="utf-8", errors="replace"
+    ).stdout
     return {m[1]: m[2] for m in re.finditer(r"^\S*?([\w-]+)='(.*)'$", told, flags=re.MULTILINE)}
 
 

@@ -56,7 +56,11 @@ def installer(python: Path, folders: list[Path]) -> list[str]:
 def pip_settings(python: Path) -> dict[str, str]:
     """pip's settings from its files and its environment variables, by option name."""
     listing = subprocess.run(
-        [str(python), "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+        [str(python), "-m", "pip", "config", "list"],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+        errors="replace",
     ).stdout
     settings = {}
     for line in listing.splitlines():

@@ -41,7 +41,9 @@ def adapt_text(longgrit: In, text_tower: Out, settings: AdaptTextSettings) -> Me
     for when, recall in (("before", before), ("after", after)):
         metrics |= {f"short_to_long_{name}_{when}": value for name, value in recall.items()}
     metrics |= {f"{step['stage']}_last_loss": step["loss"] for step in steps}
-    (text_tower / REPORT_NAME).write_text(json.dumps(_report(metrics, settings), indent=2) + "\n")
+    (text_tower / REPORT_NAME).write_text(
+        json.dumps(_report(metrics, settings), indent=2) + "\n", encoding="utf-8"
+    )
     _take_out(work / "tower", text_tower)
     return metrics
 

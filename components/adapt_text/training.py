@@ -103,7 +103,7 @@ def once(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float
     """What `measure` gives, kept for a run that is resumed."""
     if not path.exists():
         write_whole(path, json.dumps(measure()))
-    kept: dict[str, float] = json.loads(path.read_text())
+    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     return kept
 
 
@@ -111,7 +111,7 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
     """The lines of `steps.jsonl`; none if no stage had a step."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @contextmanager

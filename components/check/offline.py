@@ -9,7 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
-STYLE = (Path(__file__).parent / "templates" / "page.css").read_text()
+STYLE = (Path(__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
 # No script runs and nothing is fetched, whatever a value in the page says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 HEAD = (
@@ -34,7 +34,7 @@ NO_TIME = "1970-01-01T00:00:00Z"
 def make_offline(site: Path) -> None:
     """Rewrite every page of a site and remove what only the scripts used."""
     for page in sorted(site.rglob("*.html")):
-        page.write_text(offline_page(page.read_text()))
+        page.write_text(offline_page(page.read_text(encoding="utf-8")), encoding="utf-8")
     shutil.rmtree(site / "static", ignore_errors=True)
 
 

@@ -21,7 +21,9 @@ def write_site(
     shutil.rmtree(folder, ignore_errors=True)  # pages of a run that failed
     build_site(folder, contract, results)
     make_offline(folder)
-    (folder / "index.html").write_text(_index(folder, contract, results, num_hidden))
+    (folder / "index.html").write_text(
+        _index(folder, contract, results, num_hidden), encoding="utf-8"
+    )
 
 
 def _index(

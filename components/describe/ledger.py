@@ -70,7 +70,7 @@ class Ledger:
             "per_accepted_region": per_accepted,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _figures(usage: Usage) -> dict[str, float]:

@@ -50,7 +50,7 @@ class SortedCaptions:
     @property
     def num_texts(self) -> int:
         """The number of captions after sorting; those that chunks share count again."""
-        return int((self._folder / DONE_NAME).read_text())
+        return int((self._folder / DONE_NAME).read_text(encoding="utf-8"))
 
     def part(self, number: int) -> dict[str, str]:
         """The captions of a part by their hashes, in the order of hashes."""

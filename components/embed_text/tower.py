@@ -44,7 +44,7 @@ def _decide_once(path: Path, device: str) -> str:
     usual = next(name for name, dtype in DTYPES.items() if dtype == usual_dtype(device))
     if not path.exists():
         write_whole(path, usual)
-    decided = path.read_text()
+    decided = path.read_text(encoding="utf-8")
     if decided != usual:
         log.warning(
             "embed_text goes on in %s, as it began on another device; %s would use %s. Remove %s "

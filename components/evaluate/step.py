@@ -61,4 +61,4 @@ def evaluate(
 def _version(longgrit: Path) -> dict[str, str]:
     """What `resolve_data` has written of the data set's origin; empty where it was not used."""
     path = longgrit / "version.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

@@ -42,7 +42,10 @@ def _write_split(longgrit: Path, folder: Path, split: str, numbers: Numbers) -> 
     """Stream a split to its JSON file; annotations wait in a file of their own."""
     path = folder / f"{split}.json"
     images, annotations = path.with_suffix(".images"), path.with_suffix(".annotations")
-    with images.open("w") as image_file, annotations.open("w") as annotation_file:
+    with (
+        images.open("w", encoding="utf-8") as image_file,
+        annotations.open("w", encoding="utf-8") as annotation_file,
+    ):
         image_separator = annotation_separator = "\n"
         for sample in read_samples(longgrit, split):
             file_name = f"{split}/{sample.key}.jpg"

@@ -36,7 +36,7 @@ def publish(
 
     From the moment the journal is written the run counts as done, also if it is killed.
     """
-    (ready[first] / RECEIPT_NAME).write_text(receipt.to_json())
+    (ready[first] / RECEIPT_NAME).write_text(receipt.to_json(), encoding="utf-8")
     plan = {"fingerprint": receipt.fingerprint, "ready": {n: p.name for n, p in ready.items()}}
     write_whole(_journal_path(outputs[first]), json.dumps(plan, sort_keys=True))
     _rename_all(ready, outputs, first)
@@ -46,7 +46,7 @@ def finish_publishing(outputs: Mapping[str, Path], first: str, digest: str) -> R
     """Finish what a killed run had begun to publish; its receipt if it is this very run's."""
     journal = _journal_path(outputs[first])
     try:
-        plan = json.loads(journal.read_text())
+        plan = json.loads(journal.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     if plan["fingerprint"] != digest or plan["ready"].keys() != outputs.keys():

@@ -22,5 +22,5 @@ def link_or_copy(source: str, target: str) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Write a text by rename: a kill or a full disk leaves the old file, or none."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)

@@ -85,7 +85,7 @@ def write_outcome(path: Path, outcome: "Metrics | PipelineError") -> None:
         told = {"kind": kind.__name__, "message": str(outcome), "facts": vars(outcome)}
         content = {"error": told}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, sort_keys=True, default=str) + "\n")
+    path.write_text(json.dumps(content, sort_keys=True, default=str) + "\n", encoding="utf-8")
 
 
 def read_outcome(path: Path) -> Metrics:
@@ -95,7 +95,7 @@ def read_outcome(path: Path) -> Metrics:
         PipelineError: the very error that the step raised, of the same class.
         FileNotFoundError: the component ended without an outcome (it was killed, or has a bug).
     """
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     if "error" in content:
         raise _restore(**content["error"])
     metrics: Metrics = content["metrics"]

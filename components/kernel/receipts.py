@@ -41,7 +41,7 @@ class Receipt:
 def read_receipt(folder: Path) -> Receipt | None:
     """The receipt of a published folder, or None if it has none that can be read."""
     try:
-        text = (folder / RECEIPT_NAME).read_text()
+        text = (folder / RECEIPT_NAME).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:

@@ -67,7 +67,7 @@ def _only_ranks(folder: Path) -> Iterator[int]:
 
     The lock is torchrun's too, which inherits the open file, so that it ends with the last of both.
     """
-    with (folder / LOCK_NAME).open("w") as file:
+    with (folder / LOCK_NAME).open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

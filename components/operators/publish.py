@@ -20,7 +20,7 @@ class PublishOperator(StepOperator):
         """Publish, and give the assets their facts."""
         metrics = super().execute(context)
         path = self.path(self.outputs["publication"]) / "publication.json"
-        publication = json.loads(path.read_text())
+        publication = json.loads(path.read_text(encoding="utf-8"))
         for asset in self.outlets:
             context["outlet_events"][asset].extra = publication
         return metrics

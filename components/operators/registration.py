@@ -22,4 +22,4 @@ def write_registration(run_folder: str, model: str, version: str) -> None:
     folder = at_home(run_folder) / "registration"
     folder.mkdir(parents=True, exist_ok=True)
     content = {"model": reference.model, "version": reference.which}
-    (folder / "registration.json").write_text(json.dumps(content) + "\n")
+    (folder / "registration.json").write_text(json.dumps(content) + "\n", encoding="utf-8")

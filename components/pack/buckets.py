@@ -32,14 +32,14 @@ def _append(rows: Sequence[Row], shard_of: Mapping[str, str], folder: Path) -> N
     for row in rows:
         lines[shard_of[row["image_sha256"]]].append(json.dumps(row) + "\n")
     for shard, texts in lines.items():
-        with _bucket_path(folder, shard).open("a") as file:
+        with _bucket_path(folder, shard).open("a", encoding="utf-8") as file:
             file.writelines(texts)
 
 
 def read_bucket(folder: Path, shard: ShardPlan) -> dict[str, list[Row]]:
     """The rows of a shard by image, each image's regions in their order."""
     images: dict[str, list[Row]] = {image_id: [] for image_id in shard.image_ids}
-    with _bucket_path(folder, shard.name).open() as file:
+    with _bucket_path(folder, shard.name).open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             images[row["image_sha256"]].append(row)

@@ -118,7 +118,9 @@ def _count_manifest(manifest: Path) -> tuple[Counter[str], Counter[int]]:
 
 
 def _read_cost(ledgers: Path) -> Cost | None:
-    accounts = [json.loads(path.read_text()) for path in sorted(ledgers.glob("*.json"))]
+    accounts = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(ledgers.glob("*.json"))
+    ]
     if not accounts:
         return None
     totals = [account["total"] for account in accounts]

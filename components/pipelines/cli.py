@@ -61,7 +61,7 @@ def compile_command(
 ) -> None:
     """Write a pipeline as Kubeflow's YAML."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(_compile(params, assignments, cluster))
+    out.write_text(_compile(params, assignments, cluster), encoding="utf-8")
     click.echo(f"{name}: {out}")
 
 
@@ -93,7 +93,7 @@ def upload_command(
 
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / f"{name}.yaml"
-        package.write_text(_compile(params, assignments, cluster))
+        package.write_text(_compile(params, assignments, cluster), encoding="utf-8")
         version = version or time.strftime("%Y%m%d-%H%M%S")
         version_id = Host(host, namespace).upload(package, name, version)
     click.echo(f"{name}: version {version_id}")

@@ -88,7 +88,7 @@ def compile_pipeline(
         compiler.Compiler().compile(
             pipeline, str(path), pipeline_parameters=pipeline_arguments(settings)
         )
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
 
 
 def _require_a_rank_an_accelerator(

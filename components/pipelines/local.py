@@ -45,7 +45,7 @@ def run_local(text: str, root: Path, say: Callable[[str], None]) -> LocalRun:
     """
     folder = root / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
-    (folder / YAML_NAME).write_text(text)
+    (folder / YAML_NAME).write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", __name__, str(folder / YAML_NAME)]
     environment = {
         **os.environ,
@@ -54,15 +54,15 @@ def run_local(text: str, root: Path, say: Callable[[str], None]) -> LocalRun:
     }
     digest = PipelineDigest(say)
     with (
-        (folder / LOG_NAME).open("w", buffering=1) as log,
+        (folder / LOG_NAME).open("w", buffering=1, encoding="utf-8") as log,
         subprocess.Popen(
             command,
             cwd=project_home(),
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
             errors="replace",
+            encoding="utf-8",
         ) as process,
     ):
         assert process.stdout

@@ -56,7 +56,7 @@ def read_registration(registration: Path) -> Reference:
     """
     path = registration / REGISTRATION_NAME
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         return Reference(str(content["model"]), str(content["version"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} says no model and version ({error!r}); register first") from None

@@ -72,7 +72,9 @@ class DataRepository:
             self._dvc("add", name)
             self._dvc("push", "--remote", REMOTE, name)
             is_new = self._commit(f"{name}.dvc", message)
-            tracked = yaml.safe_load((self.folder / f"{name}.dvc").read_text())["outs"][0]
+            tracked = yaml.safe_load((self.folder / f"{name}.dvc").read_text(encoding="utf-8"))[
+                "outs"
+            ][0]
             return Version(
                 git_commit=self._git("log", "-1", "--format=%H", "--", f"{name}.dvc"),
                 dvc_md5=tracked["md5"],
@@ -109,7 +111,7 @@ class DataRepository:
             old = dict(config[section]) if config.has_section(section) else {}
             # What the user has set stays; the remote alone is always as the step's settings say.
             config[section] = values if "remote" in section else {**values, **old}
-        with path.open("w") as file:
+        with path.open("w", encoding="utf-8") as file:
             config.write(file)
 
     def _require_free(self, name: str) -> None:
@@ -154,8 +156,9 @@ class DataRepository:
             cwd=self.folder,
             env={**os.environ, **QUIET},
             capture_output=True,
-            text=True,
             check=False,
+            encoding="utf-8",
+            errors="replace",
         )
         if done.returncode:
             told = (done.stderr or done.stdout).strip()
@@ -167,6 +170,6 @@ class DataRepository:
 @contextmanager
 def _only_one_at_a_time(folder: Path) -> Iterator[None]:
     """Wait for another publication into the same repository: DVC would refuse instead."""
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+    with (folder.parent / f".{folder.name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

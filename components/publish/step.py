@@ -67,7 +67,7 @@ def publish(longgrit: In, publication: Out, settings: PublishSettings) -> Metric
     }
     publication.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    (publication / PUBLICATION_NAME).write_text(text)
+    (publication / PUBLICATION_NAME).write_text(text, encoding="utf-8")
     return _metrics(version)
 
 

@@ -56,7 +56,7 @@ def register(
     shutil.rmtree(registration / WORK_FOLDER)
     facts = {"model": settings.model, "version": version.number, "content_sha256": content}
     text = json.dumps({**facts, "tags": dict(version.tags)}, indent=1, sort_keys=True)
-    (registration / REGISTRATION_NAME).write_text(text + "\n")
+    (registration / REGISTRATION_NAME).write_text(text + "\n", encoding="utf-8")
     return {"version": int(version.number), **_main_numbers(measured)}
 
 

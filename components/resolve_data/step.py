@@ -35,7 +35,9 @@ def resolve_data(longgrit: Out, settings: ResolveDataSettings) -> Metrics:
     if not (longgrit / "manifest.parquet").is_file():
         raise InputError(f"{json.dumps(version)} holds no LongGRIT: manifest.parquet is missing")
     (longgrit / VERSION_NAME).unlink(missing_ok=True)  # a hard link of the source's, perhaps
-    (longgrit / VERSION_NAME).write_text(json.dumps(version, indent=1, sort_keys=True) + "\n")
+    (longgrit / VERSION_NAME).write_text(
+        json.dumps(version, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
     return _count(longgrit)
 
 

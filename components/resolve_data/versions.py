@@ -82,7 +82,12 @@ def _dvc(*arguments: str) -> str:
 
 def _run(*command: str) -> str:
     done = subprocess.run(
-        command, env={**os.environ, **QUIET}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, **QUIET},
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode:
         raise InputError(f"the version cannot be brought: {_reason(done.stderr)}")

@@ -57,7 +57,7 @@ def run(dag_id: str, conf: str) -> None:
     log = Path(environment["AIRFLOW_HOME"]) / f"{dag_id}.log"
     _migrate(environment, log)
     command = [*_airflow(), "dags", "test", dag_id, "--conf", conf]
-    with log.open("w") as whole, _start(command, environment) as process:
+    with log.open("w", encoding="utf-8") as whole, _start(command, environment) as process:
         digest = LogDigest(click.echo)
         assert process.stdout
         for line in process.stdout:
@@ -105,7 +105,7 @@ def _migrate(environment: Mapping[str, str], log: Path) -> None:
         return
     log.parent.mkdir(parents=True, exist_ok=True)
     for command in (["db", "migrate"], ["pools", "set", GPU_POOL, "1", "tasks with a GPU"]):
-        with log.open("a") as output:
+        with log.open("a", encoding="utf-8") as output:
             code = subprocess.run(
                 [*_airflow(), *command], env=environment, stdout=output, stderr=output, check=False
             ).returncode
@@ -116,7 +116,12 @@ def _migrate(environment: Mapping[str, str], log: Path) -> None:
 
 def _start(command: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
     )
 
 

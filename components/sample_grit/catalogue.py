@@ -74,7 +74,7 @@ class Photographs:
 @lru_cache(maxsize=1)
 def load_catalogue() -> Catalogue:
     """The catalogue beside this file."""
-    content = yaml.safe_load(Path(__file__).with_name("catalogue.yaml").read_text())
+    content = yaml.safe_load(Path(__file__).with_name("catalogue.yaml").read_text(encoding="utf-8"))
     return Catalogue(StampRules(**content["stamps"]), content["backgrounds"])
 
 

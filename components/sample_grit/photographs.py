@@ -124,7 +124,13 @@ def _download(package: str, draft: Path) -> None:
 
 def _run(command: Sequence[str], folder: Path) -> None:
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        command,
+        cwd=folder,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode:
         last = " ".join((done.stderr or done.stdout).strip().splitlines()[-2:])

@@ -51,7 +51,7 @@ class Part:
 
     def read_report(self) -> PartReport:
         """The counts of a finished part."""
-        return PartReport(**json.loads(self.report.read_text()))
+        return PartReport(**json.loads(self.report.read_text(encoding="utf-8")))
 
     def write(self, outcomes: Sequence[Outcome], num_images: int) -> None:
         """Keep what became of the part's rows."""
@@ -60,7 +60,9 @@ class Part:
             self.quarantine,
             (quarantine_row("segment", o.candidate, o.reason, o.detail) for o in lost),
         )
-        self.report.write_text(json.dumps(asdict(summarise(outcomes, num_images))))
+        self.report.write_text(
+            json.dumps(asdict(summarise(outcomes, num_images))), encoding="utf-8"
+        )
         regions = (outcome.region for outcome in outcomes if outcome.region is not None)
         write_rows(self.table, regions, SCHEMA)
 

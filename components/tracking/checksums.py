@@ -13,7 +13,9 @@ def write_sums(folder: Path) -> str:
     """Write the list of every file below a folder and give the list's own sha256."""
     sums = folder / SUMS_NAME
     digests = {name: digest for name, digest in file_digests(folder).items() if name != SUMS_NAME}
-    sums.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())))
+    sums.write_text(
+        "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())), encoding="utf-8"
+    )
     return file_sha256(sums)
 
 
@@ -37,7 +39,7 @@ def read_sums(sums: Path, digest: str) -> dict[str, str]:
             f"{sums} is missing or is not the list that was registered (sha256 {digest}): the "
             "store is damaged or was changed; delete the version in MLflow and register again"
         )
-    lines = (line.split("  ", 1) for line in sums.read_text().splitlines())
+    lines = (line.split("  ", 1) for line in sums.read_text(encoding="utf-8").splitlines())
     return {name: file_digest for file_digest, name in lines}
 
 

@@ -19,9 +19,10 @@ def make_mlflow_model(folder: Path, *, model_id: str, run_id: str) -> None:
     from mlflow import pyfunc
     from mlflow.models import Model
 
-    (folder / REQUIREMENTS_NAME).write_text(_requirements())
+    (folder / REQUIREMENTS_NAME).write_text(_requirements(), encoding="utf-8")
     (folder / ENVIRONMENT_NAME).write_text(
-        f"python: {platform.python_version()}\ndependencies:\n- -r {REQUIREMENTS_NAME}\n"
+        f"python: {platform.python_version()}\ndependencies:\n- -r {REQUIREMENTS_NAME}\n",
+        encoding="utf-8",
     )
     model = Model(run_id=run_id, model_uuid=model_id, model_id=model_id, signature=signature())
     pyfunc.add_to_model(model, loader_module=LOADER, python_env=ENVIRONMENT_NAME)

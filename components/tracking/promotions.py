@@ -231,7 +231,7 @@ def _lock_file(registry: Registry, model: str) -> Iterator[bool]:
     if database is None:
         yield False
         return
-    with _lock_path(database, model).open("a") as lock:
+    with _lock_path(database, model).open("a", encoding="utf-8") as lock:
         _wait_for(lock, model)
         yield True
 

@@ -99,7 +99,7 @@ def _alone_at_first(database: Path | None) -> Iterator[None]:
         yield
         return
     database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f".{database.name}.opening").open("a") as lock:
+    with database.with_name(f".{database.name}.opening").open("a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

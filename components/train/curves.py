@@ -22,7 +22,7 @@ Line = dict[str, float]
 def read_steps(path: Path, after: int = 0) -> list[Line]:
     """The whole lines of `steps.jsonl` after a step; none if there is no file yet."""
     try:
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except FileNotFoundError:
         return []
     steps: list[Line] = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -31,7 +31,7 @@ def read_steps(path: Path, after: int = 0) -> list[Line]:
 
 def write_csv(path: Path, steps: list[Line]) -> None:
     """One row a step."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(steps[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(steps)
@@ -42,7 +42,7 @@ class Followed:
 
     def __init__(self, steps: Path, mark: Path, run: Run) -> None:
         self._steps, self._mark, self._run = steps, mark, run
-        self._last = int(mark.read_text()) if mark.exists() else 0
+        self._last = int(mark.read_text(encoding="utf-8")) if mark.exists() else 0
 
     def log_new(self) -> None:
         """Send what has come.

@@ -62,7 +62,7 @@ def train(
     ) as run:
         if run.run_id != _read(work / RUN_ID):  # a new one gets all steps
             (work / LOGGED).unlink(missing_ok=True)
-        (work / RUN_ID).write_text(run.run_id)
+        (work / RUN_ID).write_text(run.run_id, encoding="utf-8")
         job = make_job(settings, longgrit, text_embeddings, parent, checkpoint)
         write_job(work / JOB, replace(job, notes=notes))
         with following(Followed(work / STEPS, work / LOGGED, run)):
@@ -154,4 +154,4 @@ def _require_known_adaptor(parent: Path, settings: TrainSettings) -> None:
 
 
 def _read(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""

@@ -107,7 +107,7 @@ def _describe(
     run_step(describe, {"regions": regions, "images": images}, outputs, settings)
     counted = read_counters(urls.values())
     counted.subtract(before)
-    ledger = json.loads(outputs["ledger"].read_text())
+    ledger = json.loads(outputs["ledger"].read_text(encoding="utf-8"))
     stages = ledger["stages"].values()
     return StepReport(
         regions=ledger["regions_in"],

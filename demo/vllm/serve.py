@@ -147,7 +147,7 @@ def _await_health(server: Server, timeout_s: float) -> None:
 
 
 def _log_tail(path: Path) -> str:
-    lines = path.read_text(errors="replace").splitlines()
+    lines = path.read_text(errors="replace", encoding="utf-8").splitlines()
     return f"see {path}; it ends with\n" + "\n".join(lines[-15:])
 
 

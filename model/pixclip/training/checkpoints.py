@@ -102,7 +102,7 @@ def _saved(folder: Path) -> list[Path]:
     """The saved states, newest first, beginning with the one that `latest` names."""
     paths = sorted(folder.glob("step-*"), reverse=True)
     try:
-        latest = folder / (folder / LATEST).read_text().strip()
+        latest = folder / (folder / LATEST).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return paths
     return [*(path for path in paths if path == latest), *(p for p in paths if p != latest)]
@@ -111,7 +111,7 @@ def _saved(folder: Path) -> list[Path]:
 def _damage(path: Path) -> str:
     """What is wrong with a saved state, or "" if it is whole."""
     try:
-        digests = json.loads((path / CHECKSUMS).read_text())
+        digests = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"{CHECKSUMS} cannot be read: {error}"
     for name, digest in digests.items():
@@ -129,7 +129,7 @@ def _rank_file(number: int) -> str:
 
 def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     _flush(partial)
     partial.replace(path)
     _flush(path.parent)

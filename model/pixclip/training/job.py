@@ -42,7 +42,7 @@ class Job:
 def write_job(path: Path, job: Job) -> None:
     """Write a job; `read_job` gives it back."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_dict(job), indent=1))
+    path.write_text(json.dumps(to_dict(job), indent=1), encoding="utf-8")
 
 
 def read_job(path: Path) -> Job:
@@ -51,7 +51,7 @@ def read_job(path: Path) -> Job:
     Raises:
         ValueError: a setting is unknown, missing or of the wrong type.
     """
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
     notes = data.pop("notes")
     job: Job = from_dict(Job, data, "job")
     return replace(job, notes=notes)

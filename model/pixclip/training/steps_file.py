@@ -24,12 +24,12 @@ class StepsFile:
         if rank() == 0:
             kept = [line for line in self._lines() if _step_of(line) <= start_step]
             partial = self._path.with_suffix(".partial")
-            partial.write_text("".join(kept))
+            partial.write_text("".join(kept), encoding="utf-8")
             partial.replace(self._path)
 
     def __enter__(self) -> "StepsFile":
         if rank() == 0:
-            self._file = self._path.open("a")
+            self._file = self._path.open("a", encoding="utf-8")
         return self
 
     def __exit__(
@@ -55,7 +55,7 @@ class StepsFile:
 
     def _lines(self) -> list[str]:
         try:
-            lines = self._path.read_text().splitlines(keepends=True)
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         except FileNotFoundError:
             return []
         return [line for line in lines if line.endswith("\n")]  # a kill may cut the last one

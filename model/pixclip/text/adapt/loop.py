@@ -122,17 +122,21 @@ def keep_lines(path: Path, stage: str, last_step: int) -> None:
     """Cut off the lines of steps that a resumed stage makes anew."""
     if rank() > 0 or not path.exists():
         return
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
     kept = []
     for line in lines:
         content = json.loads(line)
         if content["stage"] != stage or content["step"] <= last_step:
             kept.append(line)
     partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
+    partial.write_text("".join(kept), encoding="utf-8")
     partial.replace(path)
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
