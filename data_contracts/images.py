@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.candidates import PHASH, SHA256
-from data_contracts.columns import as_bools
+from data_contracts.columns import as_bools, numbers
 from data_contracts.rules import named_suite
 from data_contracts.tables import Columns
 
@@ -27,12 +28,26 @@ SCHEMA = pa.schema(
         pa.field("width_px", pa.int32()),  # upright, after EXIF orientation
         pa.field("height_px", pa.int32()),
         pa.field("phash", pa.string()),  # 64-bit perceptual hash, 16 hex digits
+        pa.field("stored_width", pa.int32()),  # in pixels, as the file declares them
+        pa.field("stored_height", pa.int32()),
+        pa.field("orientation", pa.int8()),  # the EXIF orientation that was applied; 1 is none
     ]
 )
 
+SIDEWAYS_FROM = 5  # EXIF orientations 5 to 8 swap width and height
 KEY_SCOPE = "file"  # two groups may have the same URL
 BUDGET = 0.0  # the manifest is our own bookkeeping: a wrong row is a bug, not bad data
-OF_AN_IMAGE = ("sha256", "shard", "num_bytes", "width_px", "height_px", "phash")
+OF_AN_IMAGE = (
+    "sha256",
+    "shard",
+    "num_bytes",
+    "width_px",
+    "height_px",
+    "phash",
+    "stored_width",
+    "stored_height",
+    "orientation",
+)
 
 
 def prepare(chunk: pa.Table) -> Columns:
@@ -43,14 +58,32 @@ def prepare(chunk: pa.Table) -> Columns:
     return {
         "reason_fits": is_ok != has_reason,
         "image_fits": present == np.where(is_ok, len(OF_AN_IMAGE), 0),
+        "turned_fits": _turned_fits(chunk),
     }
+
+
+def _turned_fits(chunk: pa.Table) -> npt.NDArray[np.bool_]:
+    """Whether the upright size is the stored one, with the sides swapped as the orientation says.
+
+    A failed URL has neither; half of the numbers is another rule's business.
+    """
+    width, height, stored_width, stored_height, orientation = (
+        numbers(chunk, name)
+        for name in ("width_px", "height_px", "stored_width", "stored_height", "orientation")
+    )
+    is_sideways = orientation >= SIDEWAYS_FROM
+    as_turned = np.where(is_sideways, stored_height, stored_width) == width
+    as_turned &= np.where(is_sideways, stored_width, stored_height) == height
+    is_known = ~np.isnan(width + height + stored_width + stored_height + orientation)
+    fits: npt.NDArray[np.bool_] = as_turned | ~is_known
+    return fits
 
 
 def suite() -> "ExpectationSuite":
     """Every URL either gave an image of which all is known, or has a reason why not."""
     from great_expectations import expectations as gxe
 
-    positive = ("num_bytes", "width_px", "height_px")
+    positive = ("num_bytes", "width_px", "height_px", "stored_width", "stored_height")
     return named_suite(
         "images",
         {
@@ -67,6 +100,12 @@ def suite() -> "ExpectationSuite":
             "phash_well_formed": gxe.ExpectColumnValuesToMatchRegex(column="phash", regex=PHASH),
             "shard_beside_manifest": gxe.ExpectColumnValuesToMatchRegex(
                 column="shard", regex=r"^[\w-]+\.tar$"
+            ),
+            "orientation_known": gxe.ExpectColumnValuesToBeBetween(
+                column="orientation", min_value=1, max_value=8
+            ),
+            "upright_size_is_the_stored_one_turned": gxe.ExpectColumnValuesToBeInSet(
+                column="turned_fits", value_set=[True]
             ),
             **{
                 f"{name}_positive": gxe.ExpectColumnValuesToBeBetween(column=name, min_value=1)

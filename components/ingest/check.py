@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image, _imaging
 
-from pixclip.images import ImageError, open_image
+from pixclip.images import ImageError, read_image
 
 JPEG_QUALITY = 95
 EXIF_ORIENTATION, TURNED = 0x0112, range(2, 9)
@@ -25,6 +25,9 @@ class CheckedImage:
     width_px: int | None = None  # upright
     height_px: int | None = None
     phash: str | None = None
+    stored_width: int | None = None  # in pixels, before the EXIF orientation was applied
+    stored_height: int | None = None
+    orientation: int | None = None  # the EXIF orientation that was applied, 1 to 8
 
 
 def reuse_pixel_memory(num_threads: int) -> None:
@@ -45,16 +48,25 @@ def check_image(data: bytes, max_pixels: int, min_side_px: int) -> tuple[Checked
     """Check an image; with it, its upright JPEG if the downloaded bytes are not one (else b"")."""
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        image = open_image(data, max_pixels)
+        opened = read_image(data, max_pixels)
         keeps_bytes = is_upright_jpeg(data)
     except ImageError as error:
         return CheckedImage(error.reason, error.detail, sha256), b""
     except Exception as error:  # decoders raise whatever they like on hostile bytes
         return CheckedImage("truncated_image", type(error).__name__, sha256), b""
+    image = opened.upright
     if min(image.size) < min_side_px:
         detail = f"{image.width} x {image.height}, below {min_side_px} pixels"
         return CheckedImage("too_small", detail, sha256), b""
-    checked = CheckedImage("", "", sha256, image.width, image.height, perceptual_hash(image))
+    checked = CheckedImage(
+        sha256=sha256,
+        width_px=image.width,
+        height_px=image.height,
+        phash=perceptual_hash(image),
+        stored_width=opened.stored_width,
+        stored_height=opened.stored_height,
+        orientation=opened.orientation,
+    )
     return checked, b"" if keeps_bytes else _as_jpeg(image)
 
 

@@ -49,6 +49,9 @@ def manifest_row(journal: Journal, url: str) -> Row:
         "width_px": found.width_px,
         "height_px": found.height_px,
         "phash": found.phash,
+        "stored_width": found.stored_width,
+        "stored_height": found.stored_height,
+        "orientation": found.orientation,
     }
 
 

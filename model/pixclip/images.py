@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from dataclasses import dataclass
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -17,6 +18,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = range(5, 9)  # orientations that swap width and height
 
 
 class ImageError(ValueError):
@@ -25,6 +27,16 @@ class ImageError(ValueError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """An upright RGB image, and how it was stored: what a source's boxes may be measured in."""
+
+    upright: Image.Image
+    stored_width: int  # in pixels, before the EXIF orientation was applied
+    stored_height: int
+    orientation: int  # the EXIF orientation that was applied, 1 to 8; 1 is upright as stored
 
 
 def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 1) -> Image.Image:
@@ -36,6 +48,15 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
     Raises:
         ImageError: `not_an_image`, `too_many_pixels` (checked before decoding) or
             `truncated_image`.
+    """
+    return read_image(data, max_pixels, shrink).upright
+
+
+def read_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 1) -> OpenedImage:
+    """As `open_image`, with the size that the file declares and the orientation it asked for.
+
+    Raises:
+        ImageError: as `open_image`.
     """
     try:
         with warnings.catch_warnings():
@@ -52,29 +73,39 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
             "too_many_pixels", f"{image.width} x {image.height} is over the limit of {max_pixels}"
         )
     _require_colours(image)
+    width, height = image.size
+    tiff_orientation = _orientation(image) if image.format == "TIFF" else 1
     try:
         if shrink > 1:
-            image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
-        image.load()
-        return opaque(_upright(image))
+            image.draft(None, (max(1, width // shrink), max(1, height // shrink)))
+        image.load()  # turns a TIFF itself; a PNG's orientation may follow its pixels
+        orientation = _orientation(image)
+        upright = opaque(_turned(image, orientation))
     except MemoryError:
         raise
     except Exception as error:
         raise ImageError("truncated_image", _describe(error)) from error
+    if tiff_orientation in SIDEWAYS:  # Pillow gives a TIFF's size as it will be
+        width, height = height, width
+    return OpenedImage(upright, width, height, max(orientation, tiff_orientation))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says, without metadata, so that none turns it again.
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1 where there is none, or none that means anything."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # unreadable metadata of a readable image
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    """The image turned upright, without metadata, so that none turns it again.
 
     ImageOps.exif_transpose would also write the EXIF data anew, which fails on good images whose
     other tags are damaged.
     """
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # unreadable metadata of a readable image
-        orientation = None
-    method = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    turned = image if method is None else image.transpose(method)
+    turned = image if orientation == 1 else image.transpose(UPRIGHT[orientation])
     # A palette's transparency belongs to the pixels; all else is metadata.
     turned.info = {key: value for key, value in turned.info.items() if key == "transparency"}
     return turned

@@ -84,6 +84,9 @@ def image_row(number: int) -> Row:
         "width_px": WIDTH,
         "height_px": HEIGHT,
         "phash": phash_of(number),
+        "stored_width": WIDTH,
+        "stored_height": HEIGHT,
+        "orientation": 1,
     }
 
 

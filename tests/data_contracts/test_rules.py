@@ -104,6 +104,12 @@ BROKEN: dict[str, list[tuple[str, Row]]] = {
         ("num_bytes_positive", {"num_bytes": 0}),
         ("width_px_positive", {"width_px": 0}),
         ("height_px_positive", {"height_px": -1}),
+        ("stored_width_positive", {"stored_width": 0}),
+        ("stored_height_positive", {"stored_height": 0}),
+        ("orientation_known", {"orientation": 0}),
+        ("upright_size_is_the_stored_one_turned", {"orientation": 6}),
+        ("upright_size_is_the_stored_one_turned", {"stored_width": 1}),
+        ("ok_with_an_image_failed_without", {"stored_height": None}),
         ("required_values_present", {"detail": None}),
     ],
     "quarantine": [

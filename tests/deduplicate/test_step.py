@@ -40,6 +40,9 @@ def picture(url, content, phash=None):
         "width_px": 200,
         "height_px": 100,
         "phash": f"{phash if phash is not None else content * 0x0123456789ABCDEF:016x}",
+        "stored_width": 200,
+        "stored_height": 100,
+        "orientation": 1,
     }
 
 

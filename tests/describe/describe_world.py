@@ -72,6 +72,9 @@ def manifest_row(image: int, sample: dict[str, Any]) -> dict[str, Any]:
         "width_px": WIDTH_PX,
         "height_px": HEIGHT_PX,
         "phash": "0" * 16,
+        "stored_width": WIDTH_PX,
+        "stored_height": HEIGHT_PX,
+        "orientation": 1,
     }
 
 

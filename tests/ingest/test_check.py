@@ -41,6 +41,8 @@ def test_an_image_is_turned_upright_once(site, ingest_urls, photo, encoded, orie
     row, expected = result.rows[url], UPRIGHT[orientation](decoded(data))
     stored = read_image_bytes(result.images, row["shard"], row["sha256"])
     assert (row["height_px"], row["width_px"]) == expected.shape[:2]
+    assert (row["stored_width"], row["stored_height"]) == (64, 48)
+    assert row["orientation"] == orientation
     assert np.abs(decoded(stored) - expected).mean() < 3
     assert Image.open(io.BytesIO(stored)).getexif().get(ORIENTATION, 1) == 1
     assert (stored == data) is (orientation == 1)

@@ -148,6 +148,9 @@ def build_run(
                     "width_px": image.width,
                     "height_px": image.height,
                     "phash": made[0]["image_phash"],
+                    "stored_width": image.width,
+                    "stored_height": image.height,
+                    "orientation": 1,
                 }
             )
         images, name = folder / "images" / f"{group:05d}", f"{group:05d}"

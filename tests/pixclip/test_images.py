@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pixclip.images import FORMATS, ImageError, opaque, open_image
+from pixclip.images import FORMATS, ImageError, opaque, open_image, read_image
 
 ORIENTATION = 0x0112
 
@@ -121,6 +121,29 @@ def test_upright_means_what_pillow_means(orientation):
     data = encoded(two_colours(), "PNG", exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert np.array_equal(np.asarray(open_image(data)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_stored_size_and_the_orientation_are_told(form, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    opened = read_image(encoded(two_colours(), form, exif=exif))
+    assert (opened.stored_width, opened.stored_height, opened.orientation) == (60, 40, orientation)
+    assert opened.upright.size == ((40, 60) if orientation >= 5 else (60, 40))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_means_nothing_is_upright(orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    opened = read_image(encoded(two_colours(), "JPEG", exif=exif))
+    assert (opened.orientation, opened.upright.size) == (1, (60, 40))
+
+
+def test_a_jpeg_decoded_smaller_still_tells_its_stored_size():
+    opened = read_image(encoded(two_colours(), "JPEG"), shrink=4)
+    assert (opened.stored_width, opened.upright.width) == (60, 15)
 
 
 def test_damaged_metadata_does_not_cost_a_good_image():

@@ -108,6 +108,9 @@ def manifest_row(row: Row) -> Row:
         "width_px": row["image_width_px"],
         "height_px": row["image_height_px"],
         "phash": row["image_phash"],
+        "stored_width": row["image_width_px"],
+        "stored_height": row["image_height_px"],
+        "orientation": 1,
     }
 
 
