@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from components.kernel.drafts import CHECKED
 from components.kernel.errors import ContractViolation, InputError
 from components.kernel.receipts import receipts_of
 from components.kernel.step import Metrics
@@ -170,7 +171,7 @@ def _take_out(path: Path, reasons: Mapping[str, str]) -> list[Row]:
 
 
 def _copy_path(draft: Path) -> Path:
-    copy = draft.with_name(f"{draft.name}-checked")  # `open_drafts` removes those of killed runs
+    copy = draft.with_name(f"{draft.name}{CHECKED}")  # `open_drafts` removes those of killed runs
     assert not copy.exists(), f"{copy} was made twice"
     return copy
 

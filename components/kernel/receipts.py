@@ -2,59 +2,91 @@
 
 Every published folder holds `_receipt.json`: step, settings, digests of the inputs, metrics, the
 contract's result and the sha256 of every file. It holds no time and no path, so that equal work
-gives equal bytes.
+gives equal bytes. What follows from an artifact depends on its files alone: another step's metrics
+or settings, equal bytes given, change nothing.
 """
 
-import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.kernel.digests import (
+    MAX_HASHED_BYTES,
+    RECEIPT_NAME,
+    digest_of_files,
+    digest_of_stats,
+    file_digests,
+    file_sha256,
+    num_bytes_of,
+    sha256_text,
+)
+from components.kernel.sources import source_digest
 from components.kernel.step import Metrics, Step, StepSettings
-from components.kernel.tables import WORK_FOLDER
 
 log = logging.getLogger(__name__)
 
-RECEIPT_NAME = "_receipt.json"
-MAX_HASHED_BYTES = 2**30  # of an input without a receipt: hashing takes a second or two
 
-
-@dataclass(frozen=True)
-class Receipt:
+class Receipt(BaseModel):
     """What is known of a published step run."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     step: str
+    version: int
+    artifact: str  # whose folder this receipt lies in: the step's first output
     fingerprint: str
-    settings: Mapping[str, object]
-    inputs: Mapping[str, str]
+    settings: dict[str, object]
+    thresholds: dict[str, object]  # by which the result was judged
+    inputs: dict[str, str]  # artifact, or `settings.<name>` of a place or source -> digest
     metrics: Metrics
-    contracts: Mapping[str, str]  # artifact -> digest of the contract it met
-    files: Mapping[str, str]  # "artifact/path" -> sha256
+    contracts: dict[str, str]  # artifact -> digest of the contract it met
+    files: dict[str, str]  # "artifact/path", or the artifact of a single file -> sha256
 
     def to_json(self) -> str:
         """The receipt as stable JSON text."""
-        return json.dumps(asdict(self), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(self.model_dump(), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+    def files_below(self, prefix: str) -> dict[str, str]:
+        """The files whose names begin so, without that beginning."""
+        return {
+            name.removeprefix(prefix): digest
+            for name, digest in self.files.items()
+            if name.startswith(prefix)
+        }
 
 
 def read_receipt(folder: Path) -> Receipt | None:
     """The receipt of a published folder, or None if it has none that can be read."""
+    path = folder / RECEIPT_NAME
     try:
-        text = (folder / RECEIPT_NAME).read_text(encoding="utf-8")
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        return Receipt(**json.loads(text))
-    except (ValueError, TypeError):  # cut off by a crash of the machine: it vouches for nothing
-        log.warning("%s is damaged and is not trusted", folder / RECEIPT_NAME)
+        return Receipt.model_validate_json(content)
+    except ValidationError:  # cut off by a crash, a flipped bit, another release
+        log.warning("%s is damaged, or of another release, and is not trusted", path)
         return None
 
 
-def fingerprint(step: Step, settings: StepSettings, inputs: Mapping[str, str]) -> str:
-    """A digest of everything that decides a step's outputs."""
-    places = {name: _files_digest(path) for name, path in step.places(settings).items()}
-    decisive = [step.name, step.fingerprinted_settings(settings), {**inputs, **places}]
+def input_digests_of_settings(step: Step, settings: StepSettings) -> dict[str, str]:
+    """Digests of what settings name: places that are here, and sources.
+
+    Raises:
+        InputError: a source in an S3 store cannot be listed.
+    """
+    endpoint_url = str(getattr(settings, "endpoint_url", ""))
+    found = {name: content_digest(path) for name, path in step.places(settings).items()}
+    for name, address in step.sources(settings).items():
+        found[name] = source_digest(address, endpoint_url)
+    return {f"settings.{name}": digest for name, digest in found.items()}
+
+
+def fingerprint(step: Step, settings: StepSettings, inputs: dict[str, str]) -> str:
+    """A digest of everything that decides a step's outputs: its code's version among it."""
+    decisive = [step.name, step.version, step.fingerprinted_settings(settings), inputs]
     return sha256_text(json.dumps(decisive, sort_keys=True))
 
 
@@ -76,57 +108,35 @@ def receipts_of(name: str, path: Path) -> dict[str, Receipt]:
     return {}
 
 
+def vouched_files(name: str, path: Path) -> dict[str, tuple[str, Receipt]]:
+    """Every file of an artifact that a receipt names: relative path -> sha256 and that receipt.
+
+    Empty where no receipt speaks for the artifact.
+    """
+    found: dict[str, tuple[str, Receipt]] = {}
+    for place, receipt in receipts_of(name, path).items():
+        if place == "..":
+            files = receipt.files_below(f"{receipt.artifact}/{path.name}/")
+        else:
+            prefix = "" if place == "." else f"{place}/"
+            below = receipt.files_below(f"{receipt.artifact}/")
+            files = {f"{prefix}{file}": digest for file, digest in below.items()}
+        found |= {file: (digest, receipt) for file, digest in files.items()}
+    return found
+
+
 def input_digest(name: str, path: Path) -> str:
-    """A digest of an input: of its receipts, or of its files where it has none."""
-    receipts = receipts_of(name, path)
-    if ".." in receipts:
-        part = f"{name}/{path.name}/"
-        files = [f"{n} {d}" for n, d in receipts[".."].files.items() if n.startswith(part)]
-        return sha256_text("\n".join(sorted(files)))
-    if receipts:
-        return sha256_text("\n".join(_of_artifact(name, r).to_json() for r in receipts.values()))
-    return _files_digest(path)
+    """A digest of an input's files: by its receipts, or read where it has none."""
+    vouched = vouched_files(name, path)
+    if vouched:
+        return digest_of_files({file: digest for file, (digest, _) in vouched.items()})
+    return content_digest(path)
 
 
-def _of_artifact(name: str, receipt: Receipt) -> Receipt:
-    """The receipt without the files of the step's other outputs: a ledger, say, holds times."""
-    files = {file: digest for file, digest in receipt.files.items() if file.startswith(f"{name}/")}
-    return replace(receipt, files=files) if files else receipt
-
-
-def _files_digest(path: Path) -> str:
+def content_digest(path: Path) -> str:
     """Of what the files hold, up to a gigabyte; of their names, sizes and times beyond it."""
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
-    stats = {file: file.stat() for file in files}
-    is_small = sum(stat.st_size for stat in stats.values()) <= MAX_HASHED_BYTES
-    return sha256_text(
-        "\n".join(
-            f"{file.relative_to(path)} "
-            + (file_sha256(file) if is_small else f"{stat.st_size} {stat.st_mtime_ns}")
-            for file, stat in stats.items()
-        )
-    )
-
-
-def file_digests(path: Path) -> dict[str, str]:
-    """sha256 of every file of an artifact by relative path, without receipt and unfinished work."""
+    if num_bytes_of(path) > MAX_HASHED_BYTES:
+        return digest_of_stats(path)
     if path.is_file():
-        return {path.name: file_sha256(path)}
-    return {
-        str(file.relative_to(path)): file_sha256(file)
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-        and file.name != RECEIPT_NAME
-        and file.relative_to(path).parts[0] != WORK_FOLDER
-    }
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256_text(text: str) -> str:
-    """sha256 of a text, as hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
+        return file_sha256(path)
+    return digest_of_files(file_digests(path))

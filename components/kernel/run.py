@@ -6,18 +6,20 @@ half-written output is never visible, and a step finds the draft of a killed run
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from components.kernel.contracts import check_drafts, require_contract
-from components.kernel.drafts import finish_publishing, open_drafts, publish
+from components.kernel.digests import RECEIPT_NAME, file_digests
+from components.kernel.drafts import finish_publishing, is_publishing, open_drafts, publish
 from components.kernel.errors import InputError
+from components.kernel.files import write_whole
+from components.kernel.intact import damaged_outputs, require_intact
 from components.kernel.places import only_run, require_safe_places
 from components.kernel.receipts import (
     Receipt,
-    file_digests,
     fingerprint,
     input_digest,
+    input_digests_of_settings,
     read_receipt,
 )
 from components.kernel.settings import parse_settings
@@ -39,17 +41,19 @@ def run_step(
         SettingsError, InputError: bad input; nothing was started.
         BusyError: another run is writing the same outputs.
         ContractViolation: an output breaks its contract past the budget; nothing was published.
-        GateError: the step itself refused its result.
+        GateError: the result is refused by the step or its thresholds; nothing was published.
     """
     # Some libraries that steps use refuse relative paths.
     inputs = {name: path.absolute() for name, path in inputs.items()}
     outputs = {name: path.absolute() for name, path in outputs.items()}
     checked = parse_settings(step, settings)
-    digests = _input_digests(step, inputs)
+    _require_inputs(step, inputs)
     _require_outputs(step, outputs)
-    require_safe_places(step, inputs, outputs)
     with only_run(outputs[step.outputs[0]]):
-        return _run_alone(step, inputs, outputs, checked, digests)
+        finished = finish_publishing(step, outputs)
+        require_safe_places(step, inputs, outputs)
+        digests = _digests(step, inputs, checked)
+        return _run_alone(step, inputs, outputs, checked, digests, finished)
 
 
 def _run_alone(
@@ -57,30 +61,54 @@ def _run_alone(
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
     settings: StepSettings,
-    digests: Mapping[str, str],
+    digests: dict[str, str],
+    finished: Receipt | None,
 ) -> Receipt:
     digest = fingerprint(step, settings, digests)
-    published = published_receipt(step, outputs, digest) if step.is_pure else None
-    published = published or finish_publishing(outputs, step.outputs[0], digest)
-    if published:
+    if step.is_pure:
+        finished = published_receipt(step, outputs, digest)
+    if finished and finished.fingerprint == digest:
         log.info("%s is up to date: %s", step.name, outputs[step.outputs[0]])
-        return published
+        return _judge_again(step, outputs, settings, finished)
     for name, path in inputs.items():
+        require_intact(name, path)
         require_contract(name, path)
-    drafts = open_drafts(outputs, digest)
+    drafts = open_drafts(step, outputs, digest)
     metrics = step.function(**inputs, **drafts, settings=settings)
     ready, metrics, contracts = check_drafts(step.name, inputs, drafts, metrics)
     _require_conservation(step.name, metrics)
+    step.judge(metrics, settings)
     receipt = Receipt(
         step=step.name,
+        version=step.version,
+        artifact=step.outputs[0],
         fingerprint=digest,
         settings=step.fingerprinted_settings(settings),
+        thresholds=step.thresholds(settings),
         inputs=digests,
         metrics=metrics,
         contracts=contracts,
-        files={},
+        files=_digests_of_outputs(step, ready),
     )
-    return _publish(step, ready, outputs, receipt)
+    publish(step, ready, outputs, receipt)
+    return receipt
+
+
+def _judge_again(
+    step: Step, outputs: Mapping[str, Path], settings: StepSettings, receipt: Receipt
+) -> Receipt:
+    """Judge published outputs by the thresholds of now; those are then in the receipt.
+
+    Raises:
+        GateError: they would not be published today; they stay.
+    """
+    thresholds = step.thresholds(settings)
+    if receipt.thresholds == thresholds:
+        return receipt
+    step.judge(receipt.metrics, settings)
+    judged = receipt.model_copy(update={"thresholds": thresholds})
+    write_whole(outputs[step.outputs[0]] / RECEIPT_NAME, judged.to_json())
+    return judged
 
 
 def run_digest(step: Step, inputs: Mapping[str, Path], settings: Mapping[str, object]) -> str:
@@ -89,7 +117,9 @@ def run_digest(step: Step, inputs: Mapping[str, Path], settings: Mapping[str, ob
     Raises:
         SettingsError, InputError: as `run_step`.
     """
-    return fingerprint(step, parse_settings(step, settings), _input_digests(step, inputs))
+    checked = parse_settings(step, settings)
+    _require_inputs(step, inputs)
+    return fingerprint(step, checked, _digests(step, inputs, checked))
 
 
 def is_published(
@@ -98,24 +128,30 @@ def is_published(
     outputs: Mapping[str, Path],
     settings: Mapping[str, object],
 ) -> bool:
-    """Whether the outputs are there and made from these inputs and settings."""
+    """Whether the outputs are there, whole, and made from these inputs and settings."""
     if not step.is_pure or not all(path.exists() for path in inputs.values()):
         return False
-    checked = parse_settings(step, settings)
-    digest = fingerprint(step, checked, _input_digests(step, inputs))
-    return published_receipt(step, outputs, digest) is not None
+    _require_outputs(step, outputs)
+    if is_publishing(step, outputs):
+        return False  # a killed run left something to finish
+    receipt = published_receipt(step, outputs, run_digest(step, inputs, settings))
+    return receipt is not None and receipt.thresholds == step.thresholds(
+        parse_settings(step, settings)
+    )
 
 
 def published_receipt(step: Step, outputs: Mapping[str, Path], digest: str) -> Receipt | None:
-    """The receipt of a finished run with this fingerprint whose outputs are all there."""
-    _require_outputs(step, outputs)
+    """The receipt of a finished run with this fingerprint whose outputs are all there and whole."""
     receipt = read_receipt(outputs[step.outputs[0]])
-    is_done = (
-        receipt is not None
-        and receipt.fingerprint == digest
-        and all(outputs[name].exists() for name in step.outputs)
-    )
-    return receipt if is_done else None
+    if receipt is None or receipt.fingerprint != digest:
+        return None
+    if not all(outputs[name].exists() for name in step.outputs):
+        return None
+    damage = damaged_outputs(receipt, outputs)
+    if damage:
+        log.warning("%s is made again: %s", step.name, damage)
+        return None
+    return receipt
 
 
 def _require_outputs(step: Step, outputs: Mapping[str, Path]) -> None:
@@ -124,7 +160,7 @@ def _require_outputs(step: Step, outputs: Mapping[str, Path]) -> None:
         raise InputError(f"step {step.name} needs a path for its output(s) {', '.join(missing)}")
 
 
-def _input_digests(step: Step, inputs: Mapping[str, Path]) -> dict[str, str]:
+def _require_inputs(step: Step, inputs: Mapping[str, Path]) -> None:
     for name in step.inputs:
         if name not in inputs:
             raise InputError(f"step {step.name} needs a path for its input {name}")
@@ -133,7 +169,11 @@ def _input_digests(step: Step, inputs: Mapping[str, Path]) -> dict[str, str]:
                 f"step {step.name}: input {name} is not at {inputs[name]}; "
                 "run the step that makes it first"
             )
-    return {name: input_digest(name, inputs[name]) for name in step.inputs}
+
+
+def _digests(step: Step, inputs: Mapping[str, Path], settings: StepSettings) -> dict[str, str]:
+    named = input_digests_of_settings(step, settings)
+    return {**{name: input_digest(name, inputs[name]) for name in step.inputs}, **named}
 
 
 def _require_conservation(name: str, metrics: Mapping[str, int | float]) -> None:
@@ -142,16 +182,12 @@ def _require_conservation(name: str, metrics: Mapping[str, int | float]) -> None
         assert metrics[ROWS_IN] == total, f"{name} lost regions: {dict(metrics)}"
 
 
-def _publish(
-    step: Step, ready: Mapping[str, Path], outputs: Mapping[str, Path], receipt: Receipt
-) -> Receipt:
+def _digests_of_outputs(step: Step, ready: Mapping[str, Path]) -> dict[str, str]:
+    """`artifact/path`, or the artifact of a single file -> sha256."""
+    files = {}
     for name in step.outputs:
         assert ready[name].exists(), f"step {step.name} did not write its output {name}"
-    files = {
-        f"{name}/{path}" if ready[name].is_dir() else name: digest
-        for name in step.outputs
-        for path, digest in file_digests(ready[name]).items()
-    }
-    receipt = replace(receipt, files=files)
-    publish(ready, outputs, step.outputs[0], receipt)
-    return receipt
+        prefix = f"{name}/" if ready[name].is_dir() else ""
+        for file, digest in file_digests(ready[name]).items():
+            files[f"{prefix}{file}" if prefix else name] = digest
+    return files

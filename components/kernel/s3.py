@@ -70,6 +70,15 @@ class S3Store:
                 if not item["Key"].endswith("/")  # what consoles show as an empty folder
             ]
 
+    def find(self, uri: str) -> list[S3Object]:
+        """The object of that very key, or else the objects below it as a prefix.
+
+        Raises:
+            InputError: the bucket cannot be listed.
+        """
+        below = self.list_objects(uri)
+        return below if below or not split_uri(uri)[1] else [self.describe(uri)]
+
     def describe(self, uri: str) -> S3Object:
         """One object.
 

@@ -13,6 +13,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,43 +58,85 @@ class StepSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Work(StrEnum):
+    """What becomes of a step's unfinished work when settings or inputs change before it is done.
+
+    The work is what lies in `_work/` of the first output's draft.
+    """
+
+    CHEAP = "cheap"  # removed: it is quickly done again
+    KEPT = "kept"  # hours or money, and good for its own settings alone: kept, and named
+    PORTABLE = "portable"  # every entry is keyed by all that decides it: goes on in the new draft
+
+
 def runtime(default: Any, description: str, **rules: Any) -> Any:
     """A setting that changes how a step runs but not what it makes (endpoints, concurrency).
 
     Such settings do not count when a rerun decides whether an output is up to date.
     """
-    return Field(default, description=description, json_schema_extra={"runtime": True}, **rules)
+    return _marked("runtime", default, description, rules)
+
+
+def threshold(default: Any, description: str, **rules: Any) -> Any:
+    """A setting that decides whether a result is published, but not what was made.
+
+    It is no part of the fingerprint: a run that was refused goes on from its draft when it is
+    changed, and published outputs are judged again by the step's `gate`.
+    """
+    return _marked("threshold", default, description, rules)
 
 
 def place(default: Any, description: str, **rules: Any) -> Any:
     """A setting that may name a file or folder here, whose content decides the outputs too."""
-    return Field(default, description=description, json_schema_extra={"place": True}, **rules)
+    return _marked("place", default, description, rules)
 
 
-def _runtime_fields(model: type[BaseModel]) -> dict[str, Any]:
-    """The runtime settings, also those of nested sections, in the form that `exclude` takes."""
+def source(default: Any, description: str, **rules: Any) -> Any:
+    """A setting that names the file, folder, `s3://` object or prefix that a step imports.
+
+    Its listing and content count (on S3: names, sizes and ETags), so a source that was changed is
+    seen. The store's address is the setting `endpoint_url` of the same step.
+    """
+    return _marked("source", default, description, rules)
+
+
+def _marked(mark: str, default: Any, description: str, rules: Mapping[str, Any]) -> Any:
+    return Field(default, description=description, json_schema_extra={mark: True}, **rules)
+
+
+def _marked_fields(model: type[BaseModel], *marks: str) -> dict[str, Any]:
+    """The settings with one of these marks, also in nested sections, in the form of `include`."""
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("runtime"):
+        kind, extra = field.annotation, field.json_schema_extra
+        if isinstance(extra, dict) and any(extra.get(mark) for mark in marks):
             found[name] = True
         elif isinstance(kind, type) and issubclass(kind, BaseModel):
-            found[name] = _runtime_fields(kind)
+            found[name] = _marked_fields(kind, *marks)
     return {name: inner for name, inner in found.items() if inner}
+
+
+# Raises GateError; sees a step's metrics and settings alone.
+Gate = Callable[[Mapping[str, int | float], Any], None]
 
 
 @dataclass(frozen=True)
 class Step:
     """A step as every runner sees it.
 
+    `version`: counts in the fingerprint; raised when the code makes other outputs than before.
     `is_pure`: outputs depend on inputs and settings alone. A step that also looks at the world (the
     model registry, a branch that moves) is run every time, and no runner may cache it.
+    `gate`: refuses a result by its metrics and the thresholds among the settings.
     """
 
     name: str
     image: str
+    version: int
     gpus: int
     is_pure: bool
+    gate: Gate | None
+    work: Work
     function: Callable[..., Metrics]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -104,24 +147,53 @@ class Step:
         """The first line of the step's docstring."""
         return (self.function.__doc__ or "").strip().splitlines()[0]
 
-    def fingerprinted_settings(self, settings: StepSettings) -> Mapping[str, object]:
+    def fingerprinted_settings(self, settings: StepSettings) -> dict[str, object]:
         """The settings that decide the content of the outputs."""
-        return settings.model_dump(mode="json", exclude=_runtime_fields(self.settings_type))
+        left_out = _marked_fields(self.settings_type, "runtime", "threshold")
+        return settings.model_dump(mode="json", exclude=left_out)
+
+    def thresholds(self, settings: StepSettings) -> dict[str, object]:
+        """The settings that decide whether a result is published."""
+        return settings.model_dump(
+            mode="json", include=_marked_fields(self.settings_type, "threshold")
+        )
+
+    def judge(self, metrics: Mapping[str, int | float], settings: StepSettings) -> None:
+        """Ask the step's gate.
+
+        Raises:
+            GateError: the result is not good enough to be published.
+        """
+        if self.gate:
+            self.gate(metrics, settings)
 
     def places(self, settings: StepSettings) -> dict[str, Path]:
         """The files and folders that are named by settings, as far as they are here."""
-        named = {
-            name: Path(getattr(settings, name))
-            for name, field in self.settings_type.model_fields.items()
-            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("place")
-        }
+        named = {name: Path(text) for name, text in self._texts("place", settings).items()}
         return {name: path for name, path in named.items() if path.name and path.exists()}
+
+    def sources(self, settings: StepSettings) -> dict[str, str]:
+        """What the step imports: setting -> path or `s3://` address, without empty ones."""
+        return {name: text for name, text in self._texts("source", settings).items() if text}
+
+    def _texts(self, mark: str, settings: StepSettings) -> dict[str, str]:
+        names = _marked_fields(self.settings_type, mark)
+        return {name: str(getattr(settings, name)) for name in names}
 
 
 def step(
-    *, image: str, gpus: int = 0, is_pure: bool = True
+    *,
+    image: str,
+    version: int = 1,
+    gpus: int = 0,
+    is_pure: bool = True,
+    gate: Gate | None = None,
+    work: Work = Work.CHEAP,
 ) -> Callable[[Callable[..., Metrics]], Step]:
-    """Make a function a step that runs in the container image `image` (a folder of `images/`)."""
+    """Make a function a step that runs in the container image `image` (a folder of `images/`).
+
+    `tests/test_step_versions.py` refuses a step whose code changed under an unchanged `version`.
+    """
 
     def wrap(function: Callable[..., Metrics]) -> Step:
         hints = typing.get_type_hints(function, include_extras=True)
@@ -135,8 +207,20 @@ def step(
         assert ARTIFACTS[outputs[0]].is_folder, "the first output holds the receipt: a folder"
         settings_type = hints["settings"]
         assert issubclass(settings_type, StepSettings), settings_type
-        name = function.__name__
-        return Step(name, image, gpus, is_pure, function, inputs, outputs, settings_type)
+        assert gate or not _marked_fields(settings_type, "threshold"), "thresholds need a gate"
+        return Step(
+            name=function.__name__,
+            image=image,
+            version=version,
+            gpus=gpus,
+            is_pure=is_pure,
+            gate=gate,
+            work=work,
+            function=function,
+            inputs=inputs,
+            outputs=outputs,
+            settings_type=settings_type,
+        )
 
     return wrap
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.kernel.digests import sha256_text
 from components.kernel.errors import GateError
-from components.kernel.receipts import sha256_text
 from pixclip.near_duplicates import near_duplicate_clusters
 
 TRAIN, VAL, BENCHMARK = SPLITS = ("train", "val", "benchmark")

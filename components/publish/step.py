@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from components.kernel.digests import file_sha256
 from components.kernel.errors import InputError
-from components.kernel.receipts import Receipt, file_sha256, read_receipt
+from components.kernel.receipts import Receipt, read_receipt
 from components.kernel.step import In, Metrics, Out, StepSettings, runtime, step
 from components.publish.repository import DataRepository, Remote, Version
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.kernel.digests import file_sha256
 from components.kernel.errors import InputError
-from components.kernel.receipts import file_sha256
 from pixclip.checksums import (
     WEIGHTS_NAME,
     CheckpointError,

@@ -8,8 +8,8 @@ import json
 import shutil
 from pathlib import Path
 
+from components.kernel.digests import RECEIPT_NAME, file_digests, sha256_text
 from components.kernel.files import link_or_copy
-from components.kernel.receipts import RECEIPT_NAME, file_digests, sha256_text
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import WORK_FOLDER
 from components.register.evaluation import Evaluation, evaluation_of

@@ -10,8 +10,8 @@ contract of `longgrit` is checked before the data set is published.
 import json
 from pathlib import Path
 
+from components.kernel.digests import RECEIPT_NAME
 from components.kernel.errors import InputError
-from components.kernel.receipts import RECEIPT_NAME
 from components.kernel.step import Metrics, Out, step
 from components.resolve_data.settings import ResolveDataSettings
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from components.kernel.digests import file_digests, file_sha256
 from components.kernel.errors import InputError
-from components.kernel.receipts import file_digests, file_sha256
 
 SUMS_NAME = "SHA256SUMS"
 

@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.kernel.digests import file_sha256
 from components.kernel.errors import InputError
-from components.kernel.receipts import file_sha256, input_digest
+from components.kernel.receipts import input_digest
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import WORK_FOLDER
 from components.train.settings import TrainSettings

@@ -10,8 +10,8 @@ from PIL import Image
 
 from components.evaluate.settings import EvaluateSettings
 from components.evaluate.step import evaluate
+from components.kernel.digests import RECEIPT_NAME
 from components.kernel.errors import InputError
-from components.kernel.receipts import RECEIPT_NAME
 from components.kernel.run import run_step
 from pixclip.checkpoint import save_checkpoint
 from pixclip.checksums import sha256_of, weights_digest

@@ -9,8 +9,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from components.export.samples import read_samples
+from components.kernel.digests import file_digests
 from components.kernel.errors import InputError
-from components.kernel.receipts import file_digests
 from components.kernel.shards import write_shard
 from components.kernel.step import load_step
 from pixclip.masks import Rle, decode_mask

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from random import Random
@@ -25,8 +25,8 @@ from random import Random
 import pytest
 
 from components.ingest.journal import read_entries
-from components.kernel.receipts import RECEIPT_NAME, Receipt
 from data_contracts.contract import contract_digest
+from tests.receipts import write_receipt
 
 NUM_URLS, NUM_KILLS = 60, 10
 SETTINGS = {
@@ -128,8 +128,7 @@ def records(watched, write_records):
     """The records, with the receipt of the step that made and checked them."""
     folder = write_records([*watched[0], *watched[0][:5]])
     met = {"records": contract_digest("records")}
-    receipt = Receipt("select", "0" * 64, {}, {}, {}, met, {})
-    (folder / RECEIPT_NAME).write_text(json.dumps(asdict(receipt)))
+    write_receipt(folder, "select", "records", contracts=met)
     return folder
 
 

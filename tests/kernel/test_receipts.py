@@ -2,9 +2,10 @@
 
 import pytest
 
-from components.kernel.receipts import RECEIPT_NAME, Receipt, fingerprint, input_digest
+from components.kernel.receipts import fingerprint, input_digest, input_digests_of_settings
 from components.kernel.settings import parse_settings
 from components.kernel.step import load_step
+from tests.receipts import write_receipt
 
 FILES = {"captions/part-00000.parquet": "c", "ledger": "wall seconds of one run"}
 
@@ -14,8 +15,7 @@ def digest_of(tmp_path):
     """The digest of captions that were published with these files."""
 
     def digest_of(name: str, files: dict[str, str]) -> str:
-        receipt = Receipt("describe", "f", {}, {}, {"regions_in": 1}, {}, files)
-        (tmp_path / RECEIPT_NAME).write_text(receipt.to_json())
+        write_receipt(tmp_path, "describe", "captions", metrics={"regions_in": 1}, files=files)
         return input_digest(name, tmp_path)
 
     return digest_of
@@ -46,5 +46,5 @@ def test_other_weights_in_the_place_that_a_setting_names_are_other_work(
     digests = []
     for content in ("a", "a", "b"):
         weights.write_text(content)
-        digests.append(fingerprint(step, settings, {}))
+        digests.append(fingerprint(step, settings, input_digests_of_settings(step, settings)))
     assert digests[0] == digests[1] != digests[2]

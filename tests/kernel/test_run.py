@@ -10,8 +10,9 @@ import pytest
 from pydantic import Field
 
 from components.kernel import drafts as kernel_drafts
+from components.kernel.digests import RECEIPT_NAME
 from components.kernel.errors import ContractViolation, GateError, InputError, SettingsError
-from components.kernel.receipts import RECEIPT_NAME, read_receipt
+from components.kernel.receipts import read_receipt
 from components.kernel.run import run_step
 from components.kernel.step import In, Metrics, Out, StepSettings, runtime, step
 from components.kernel.tables import WORK_FOLDER, read_rows, write_rows
@@ -248,8 +249,11 @@ def test_the_same_work_gives_the_same_bytes_without_times_and_paths(
     assert str(tmp_path) not in json.dumps(receipt)
     assert set(receipt) == {
         "step",
+        "version",
+        "artifact",
         "fingerprint",
         "settings",
+        "thresholds",
         "inputs",
         "metrics",
         "contracts",

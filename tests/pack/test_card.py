@@ -1,10 +1,10 @@
 import pytest
 import yaml
 
-from components.kernel.receipts import RECEIPT_NAME, Receipt
 from components.kernel.step import load_step
 from components.pack.report import markdown_cell
 from components.pack.settings import PackSettings
+from tests.receipts import write_receipt
 
 PACK = load_step("pack")
 
@@ -66,8 +66,7 @@ def test_the_cost_comes_from_the_receipts_of_all_groups(make_run):
             "completion_tokens": 500,
             "cost_usd": 0.09,
         }
-        receipt = Receipt("describe", "x", {}, {}, metrics, {}, {})
-        (run.inputs["captions"] / group / RECEIPT_NAME).write_text(receipt.to_json())
+        write_receipt(run.inputs["captions"] / group, "describe", "captions", metrics=metrics)
     card = card_of(run)
     assert "1,800 requests, 12,000 tokens read, 1,000 tokens written, 0.18 US dollars" in card
     assert "(0.00500 per region kept)" in card

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from components.kernel.digests import file_digests
 from components.kernel.errors import InputError, SettingsError
-from components.kernel.receipts import file_digests
 from components.kernel.run import run_step
 from components.kernel.step import load_step
 from components.pack.settings import PackSettings

@@ -5,21 +5,20 @@ import pytest
 from rich.console import Console
 
 from components.kernel.errors import InputError
-from components.kernel.receipts import RECEIPT_NAME, Receipt
 from components.kernel.step import load_step
 from components.kernel.tally import tally
 from components.pack.settings import PackSettings
 from components.pack.statistics import count_reasons
 from components.pack.summary import render, summarise
+from tests.receipts import write_receipt
 
 PACK = load_step("pack")
 
 
-def write_receipt(folder, step, regions_in, regions_out, reasons):
+def write_step_receipt(folder, step, regions_in, regions_out, reasons):
     folder.mkdir(parents=True, exist_ok=True)
     metrics = tally(regions_in, regions_out, reasons)
-    receipt = Receipt(step, "x", {}, {}, metrics, {}, {})
-    (folder / RECEIPT_NAME).write_text(receipt.to_json())
+    write_receipt(folder, step, folder.name, metrics=metrics)
 
 
 @pytest.fixture
@@ -31,14 +30,14 @@ def finished(make_run):
     longgrit = run.folder / "longgrit"
     longgrit.mkdir()
     PACK.function(**run.inputs, longgrit=longgrit, settings=PackSettings())
-    write_receipt(run.folder / "records", "select", 41, 40, reasons["select"])
-    write_receipt(run.folder / "images/00000", "ingest", 20, 18, reasons["ingest"])
-    write_receipt(run.folder / "images/00001", "ingest", 20, 20, nothing)
-    write_receipt(run.folder / "candidates", "deduplicate", 38, 38, nothing)
-    write_receipt(run.folder / "regions/00000", "segment", 38, 37, reasons["segment"])
-    write_receipt(run.folder / "captions/00000", "describe", 19, 18, reasons["describe"])
-    write_receipt(run.folder / "captions/00001", "describe", 18, 18, nothing)
-    write_receipt(longgrit, "pack", 36, 36, nothing)
+    write_step_receipt(run.folder / "records", "select", 41, 40, reasons["select"])
+    write_step_receipt(run.folder / "images/00000", "ingest", 20, 18, reasons["ingest"])
+    write_step_receipt(run.folder / "images/00001", "ingest", 20, 20, nothing)
+    write_step_receipt(run.folder / "candidates", "deduplicate", 38, 38, nothing)
+    write_step_receipt(run.folder / "regions/00000", "segment", 38, 37, reasons["segment"])
+    write_step_receipt(run.folder / "captions/00000", "describe", 19, 18, reasons["describe"])
+    write_step_receipt(run.folder / "captions/00001", "describe", 18, 18, nothing)
+    write_step_receipt(longgrit, "pack", 36, 36, nothing)
     for group in ("00000", "00001"):
         total = {"requests": 90, "seconds": 4.5, "cost_usd": 0.009}
         ledger = run.folder / "ledger" / f"{group}.json"
@@ -94,7 +93,7 @@ def test_a_step_whose_quarantine_lacks_regions_is_pointed_at(finished):
 
 def test_a_run_that_stopped_early_shows_the_steps_it_finished(make_run):
     run = make_run()
-    write_receipt(
+    write_step_receipt(
         run.folder / "records", "select", 41, 40, count_reasons(run.folder / "quarantine")["select"]
     )
     summary = summarise(run.folder)

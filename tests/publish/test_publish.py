@@ -9,10 +9,11 @@ from pathlib import Path
 import boto3
 import pytest
 
+from components.kernel.digests import file_sha256
 from components.kernel.errors import InputError
-from components.kernel.receipts import RECEIPT_NAME, Receipt, file_sha256
 from components.publish.repository import DataRepository, PublishError, Remote
 from components.publish.step import PublishSettings, publish
+from tests.receipts import write_receipt
 from tests.s3_server import s3_server
 
 
@@ -31,8 +32,9 @@ def data(tmp_path) -> Path:
     folder = tmp_path / "run" / "longgrit"
     (folder / "train").mkdir(parents=True)
     (folder / "train" / "00000.tar").write_bytes(b"shard" * 1000)
-    receipt = Receipt("pack", "0", {}, {}, {"num_images": 7}, {"longgrit": "digest"}, {})
-    (folder / RECEIPT_NAME).write_text(receipt.to_json())
+    write_receipt(
+        folder, "pack", "longgrit", metrics={"num_images": 7}, contracts={"longgrit": "digest"}
+    )
     return folder
 
 
@@ -96,8 +98,7 @@ def test_versions_are_committed_pushed_and_stored_once(data, project, tmp_path):
 def test_a_data_set_that_changed_since_it_was_packed_is_not_published(data, tmp_path, damage):
     shard = data / "train" / "00000.tar"
     files = {"longgrit/train/00000.tar": file_sha256(shard)}
-    receipt = Receipt("pack", "0", {}, {}, {}, {"longgrit": "digest"}, files)
-    (data / RECEIPT_NAME).write_text(receipt.to_json())
+    write_receipt(data, "pack", "longgrit", contracts={"longgrit": "digest"}, files=files)
     settings = PublishSettings(repository=str(tmp_path / "repository"))
     publish.function(data, tmp_path / "publication", settings=settings)
     damage(shard)

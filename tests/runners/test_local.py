@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.kernel.errors import InputError, SettingsError
-from components.kernel.receipts import RECEIPT_NAME, Receipt, read_receipt
+from components.kernel.receipts import read_receipt
 from components.runners.backends import StepCrashedError, StepRun, open_backend
 from components.runners.local import (
     container_environment,
@@ -15,6 +15,7 @@ from components.runners.local import (
     shared_folder,
 )
 from data_contracts.contract import contract_digest
+from tests.receipts import write_receipt
 
 RELATIVE_RUN = StepRun(
     "publish",
@@ -29,8 +30,7 @@ def packed(folder: Path) -> Path:
     folder.mkdir()
     (folder / "README.md").write_text("a data set\n")
     met = {"longgrit": contract_digest("longgrit")}
-    receipt = Receipt("pack", "0", {}, {}, {"num_images": 1}, met, {})
-    (folder / RECEIPT_NAME).write_text(receipt.to_json())
+    write_receipt(folder, "pack", "longgrit", metrics={"num_images": 1}, contracts=met)
     return folder
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.kernel.digests import file_digests
 from components.kernel.errors import InputError
-from components.kernel.receipts import file_digests
 from components.kernel.run import run_step
 from components.kernel.tables import read_rows
 from components.sample_grit import records
