@@ -67,7 +67,7 @@ def _faults(expected: Mapping[Path, str]) -> dict[Path, str]:
 
 def _within_limit(paths: list[Path]) -> list[Path]:
     left = _limit_bytes()
-    chosen = []
+    chosen: list[Path] = []
     for path in paths:
         left -= path.stat().st_size
         if left < 0:
