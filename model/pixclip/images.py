@@ -6,6 +6,14 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from pixclip.bit_depth import (
+    colour_to_eight_bits,
+    grey_to_eight_bits,
+    is_dark,
+    told_top_value,
+    wide_rawmode,
+)
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 DEFAULT_MAX_PIXELS = 50_000_000
 # What makes an image upright, by its EXIF orientation; 1 is upright already.
@@ -75,19 +83,35 @@ def read_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
     _require_colours(image)
     width, height = image.size
     tiff_orientation = _orientation(image) if image.format == "TIFF" else 1
+    rawmode, top = wide_rawmode(image), told_top_value(image)
     try:
         if shrink > 1:
             image.draft(None, (max(1, width // shrink), max(1, height // shrink)))
         image.load()  # turns a TIFF itself; a PNG's orientation may follow its pixels
         orientation = _orientation(image)
-        upright = opaque(_turned(image, orientation))
-    except MemoryError:
+        upright = opaque(_turned(_eight_bits(image, data, rawmode, top), orientation))
+    except (MemoryError, ImageError):
         raise
     except Exception as error:
         raise ImageError("truncated_image", _describe(error)) from error
     if tiff_orientation in SIDEWAYS:  # Pillow gives a TIFF's size as it will be
         width, height = height, width
     return OpenedImage(upright, width, height, max(orientation, tiff_orientation))
+
+
+def _eight_bits(image: Image.Image, data: bytes, rawmode: str, top: int | None) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return grey_to_eight_bits(image, top)
+    if not (rawmode and is_dark(image)):
+        return image
+    try:
+        return colour_to_eight_bits(image, data, rawmode)
+    except ValueError:
+        raise ImageError(
+            "not_an_image",
+            f"its 16-bit colours ({rawmode}) use fewer bits and would be black; "
+            "stretch them to the whole range, or convert to 8 bits",
+        ) from None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -119,7 +143,7 @@ def opaque(image: Image.Image) -> Image.Image:
     """
     _require_colours(image)
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips all above 255 to white
-        image = image.convert("I").point(lambda value: value / 257).convert("L")
+        image = grey_to_eight_bits(image)
     if image.has_transparency_data:
         pixels = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), pixels).convert("RGB")

@@ -46,6 +46,97 @@ def test_a_picture_of_sixteen_bits_keeps_its_greys(byte_order):
         assert np.array_equal(np.asarray(open_image(encoded(wide, form)))[..., 0], greys)
 
 
+def wide_png(samples: np.ndarray) -> bytes:
+    """A PNG of 16 bits a sample [H, W, channels], which Pillow cannot write itself."""
+    height_px, width_px, channels = samples.shape
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    lines = samples.astype(">u2").reshape(height_px, -1)
+    data = b"".join(b"\0" + line.tobytes() for line in lines)
+    header = struct.pack(">IIBBBBB", width_px, height_px, 16, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
+def wide_tiff(samples: np.ndarray, order: str = "<", **tags: tuple[int, int]) -> bytes:
+    """An uncompressed TIFF of 16 bits a sample [H, W, channels]; `tags` as name=(number, value)."""
+    height_px, width_px, channels = samples.shape
+    bits_at = 8 + 2 + 12 * (10 + len(tags)) + 4
+    entries = {
+        256: (3, 1, width_px),
+        257: (3, 1, height_px),
+        258: (3, channels, 16 if channels == 1 else bits_at),
+        259: (3, 1, 1),
+        262: (3, 1, 1 if channels == 1 else 2),
+        273: (4, 1, bits_at + 2 * channels),
+        277: (3, 1, channels),
+        278: (3, 1, height_px),
+        279: (4, 1, samples.size * 2),
+        284: (3, 1, 1),
+    } | {number: (3, 1, value) for number, value in tags.values()}
+    table = struct.pack(order + "H", len(entries))
+    for number, (kind, count, value) in sorted(entries.items()):
+        form = "I" if kind == 4 or count > 1 else "HH"
+        fields = (value,) if form == "I" else (value, 0)
+        table += struct.pack(order + "HHI" + form, number, kind, count, *fields)
+    bits = struct.pack(order + f"{channels}H", *[16] * channels)
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    return start + table + b"\0" * 4 + bits + samples.astype(order + "u2").tobytes()
+
+
+def ramp(bits: int, channels: int) -> np.ndarray:
+    """From black to the white of so many bits; an alpha channel is opaque."""
+    greys = np.linspace(0, 2**bits - 1, 64).round().astype(np.uint16)
+    samples = np.broadcast_to(greys[None, :, None], (8, 64, channels)).copy()
+    if channels in (2, 4):
+        samples[..., -1] = 2**bits - 1
+    return samples
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_fewer_bits_in_a_png_of_sixteen_are_no_black_picture(bits, channels):
+    pixels = np.asarray(open_image(wide_png(ramp(bits, channels)))).astype(float)
+    assert np.abs(pixels - np.linspace(0, 255, 64)[None, :, None]).max() < 1.5
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_fewer_bits_in_a_tiff_of_sixteen_are_no_black_picture(bits, channels, order):
+    pixels = np.asarray(open_image(wide_tiff(ramp(bits, channels), order))).astype(float)
+    assert np.abs(pixels - np.linspace(0, 255, 64)[None, :, None]).max() < 1.5
+
+
+def test_a_tiff_that_tells_its_greatest_value_is_believed():
+    dim = ramp(10, 1)  # of 12 bits, and nothing in the picture is bright
+    pixels = np.asarray(open_image(wide_tiff(dim, greatest=(281, 4095))))
+    assert abs(int(pixels.max()) - 64) <= 1
+
+
+def test_colours_of_twelve_bits_keep_their_hue():
+    samples = ramp(12, 3)
+    samples[..., 1] //= 2
+    samples[..., 2] = 0
+    red, green, blue = open_image(wide_png(samples)).getpixel((63, 4))
+    assert (red, blue) == (255, 0)
+    assert abs(green - 128) <= 1
+
+
+def test_a_turned_picture_of_twelve_bits_is_turned_and_bright():
+    data = wide_tiff(ramp(12, 3), orientation=(274, 6))
+    opened = read_image(data)
+    assert (opened.orientation, opened.upright.size) == (6, (8, 64))
+    assert opened.upright.getpixel((4, 63)) == (255, 255, 255)
+
+
+def test_a_black_picture_of_sixteen_bits_stays_black():
+    for channels in (1, 3):
+        assert not np.asarray(open_image(wide_png(ramp(12, channels) * 0))).any()
+
+
 def reason_of(data: bytes, **options: int) -> str:
     with pytest.raises(ImageError) as caught:
         open_image(data, **options)
