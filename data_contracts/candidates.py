@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         pa.field("box_xyxy", pa.list_(pa.float64()), nullable=False),  # pixels, clipped
         pa.field("mask_counts", pa.string()),  # the source's own mask, if it brought one
         pa.field("mask_size", pa.list_(pa.int32())),
+        pa.field("mask_fault", pa.string()),  # what was wrong with it; without counts: unusable
     ]
 )
 

@@ -37,10 +37,12 @@ SCHEMA = pa.schema(
     ]
 )
 # What GRIT does not have: masks parallel to `ref_exps` (COCO compressed RLE counts of an image of
-# `height` x `width`), the split, and which fault `sample_grit` put in (for tests, never for gates).
+# `height` x `width`), what was wrong with each of them (parallel too; null for nothing), the split,
+# and which fault `sample_grit` put in (for tests, never for gates).
 OPTIONAL = pa.schema(
     [
         pa.field("masks", pa.list_(pa.string())),
+        pa.field("mask_faults", pa.list_(pa.string())),
         pa.field("split", pa.string()),
         pa.field("subset", pa.string()),
         pa.field("fault", pa.string()),

@@ -28,6 +28,8 @@ SCHEMA = pa.schema(
         pa.field("clip_similarity", pa.float64()),  # ViT-L/14, as the source gives it
         pa.field("mask_counts", pa.string()),  # the source's own mask, COCO compressed RLE
         pa.field("mask_size", pa.list_(pa.int32())),  # [height, width] of that mask
+        pa.field("mask_fault", pa.string()),  # what was wrong with it; without counts: unusable
+        pa.field("declared_size", pa.list_(pa.int64())),  # [height, width], as the source says
         pa.field("split", pa.string(), nullable=False),  # "train", "benchmark" or "" (undecided)
         pa.field("subset", pa.string(), nullable=False),  # e.g. "held_out_objects", or ""
     ]

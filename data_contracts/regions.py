@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         pa.field("mask_size", pa.list_(pa.int32()), nullable=False),  # [height, width]
         pa.field("mask_area_px", pa.int64(), nullable=False),
         pa.field("mask_source", pa.string(), nullable=False),  # record, sam:<model>, grabcut, box
+        pa.field("mask_fault", pa.string()),  # what was wrong with the record's own mask, if it was
         pa.field("mask_score", pa.float64()),  # the segmenter's own quality estimate, if any
     ]
 )

@@ -18,6 +18,8 @@ def record_row(number: int, **changes: Any) -> Row:
         "clip_similarity": 0.3,
         "mask_counts": None,
         "mask_size": None,
+        "mask_fault": None,
+        "declared_size": None,
         "split": "",
         "subset": "",
     } | changes

@@ -18,8 +18,7 @@ class PixelBox:
 def to_pixels(row: Row, width_px: int, height_px: int, min_box_side_px: float) -> PixelBox:
     """The clipped pixel box of a record's region.
 
-    A source mask of another size than the image is refused, never scaled or turned: nobody knows
-    which way it would have to go.
+    A source mask of another size than the upright image is refused, never scaled.
     """
     if row["mask_counts"] is not None and row["mask_size"] != [height_px, width_px]:
         detail = f"mask {row['mask_size']}, image {[height_px, width_px]} (height, width)"

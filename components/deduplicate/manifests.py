@@ -1,5 +1,6 @@
 """Read the groups' image manifests: rows for one group, hash columns for all."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,10 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from components.deduplicate.duplicates import SHA256_BYTES, ImageIndex
+from components.deduplicate.turning import pixels_of
 from components.kernel.errors import InputError
 from components.kernel.tables import Row, groups_of, read_batches, read_rows
 
-COLUMNS = ("url", "status", "sha256", "shard", "width_px", "height_px", "phash")
+COLUMNS = (
+    "url",
+    "status",
+    "sha256",
+    "shard",
+    "width_px",
+    "height_px",
+    "phash",
+    "stored_width",
+    "stored_height",
+    "orientation",
+)
 BENCHMARK = "benchmark"
 
 
@@ -49,6 +62,22 @@ def read_group(images: Path) -> GroupImages:
     rows = list(read_rows(images, COLUMNS))
     lost = frozenset(row["url"] for row in rows if row["status"] != "ok")
     return GroupImages(images, [row for row in rows if row["status"] == "ok"], lost)
+
+
+def count_votes(records: Path, images: Path) -> Counter[str]:
+    """The photographs of all groups that EXIF turns, by what their declared size is of."""
+    votes: Counter[str] = Counter()
+    for group in groups_of(records):
+        turned = {r["url"]: r for r in read_group(images / group).ok if r["orientation"] > 1}
+        if not turned:
+            continue
+        declared = {
+            row["url"]: row["declared_size"]
+            for row in read_rows(records / group, ["url", "declared_size"])
+            if row["url"] in turned
+        }
+        votes.update(pixels_of(size, turned[url], url) for url, size in declared.items())
+    return votes
 
 
 def read_index(records: Path, images: Path) -> ImageIndex:

@@ -1,5 +1,7 @@
 """What people may tune in `deduplicate`."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.kernel.step import StepSettings
@@ -17,4 +19,9 @@ class DeduplicateSettings(StepSettings):
     )
     min_box_side_px: float = Field(
         16, description="smallest short side of a box in the real image, in pixels", ge=1
+    )
+    turned_boxes: Literal["by_size", "stored", "upright"] = Field(
+        "by_size",
+        description="pixels that boxes of a photograph with an EXIF orientation are measured in "
+        "where its declared size fits both ways; by_size asks the source's other photographs",
     )

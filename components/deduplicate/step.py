@@ -16,13 +16,23 @@ import numpy as np
 
 from components.deduplicate.boxes import to_pixels
 from components.deduplicate.duplicates import ImageIndex, Positions, kept_images
-from components.deduplicate.manifests import GroupImages, read_group, read_index
+from components.deduplicate.manifests import GroupImages, count_votes, read_group, read_index
 from components.deduplicate.settings import DeduplicateSettings
+from components.deduplicate.turning import (
+    Convention,
+    PlacementError,
+    brought_upright,
+    convention_of,
+)
 from components.kernel.progress import progress
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import Row, groups_of, read_rows, without, write_rows
 from components.kernel.tally import quarantine_row, tally, write_quarantine
 from data_contracts.candidates import SCHEMA
+
+# Turned with their photographs; and read as measured in stored or upright pixels, which their size
+# did not tell.
+TURNED_COUNTS = ("turned", "read_as_stored", "read_as_upright")
 
 
 @step(image="data")
@@ -32,8 +42,10 @@ def deduplicate(
     """Drop images that another image equals or nearly equals; bring boxes to pixels."""
     index = read_index(records, images)
     kept = kept_images(index, settings.max_phash_distance)
-    counts: Counter[str] = Counter()
-    judge = Judge(index, kept, settings)
+    counts, turned = Counter[str](), Counter[str]()
+    told = settings.turned_boxes
+    convention = convention_of(count_votes(records, images)) if told == "by_size" else told
+    judge = Judge(index, kept, settings, convention, turned)
     dropped = _write_groups(records, images, candidates, judge, counts)
     write_quarantine(quarantine, dropped)
     num_kept = counts.pop("", 0)
@@ -43,6 +55,7 @@ def deduplicate(
         counts,
         images=len(index),
         images_kept=int((kept == np.arange(len(index))).sum()),
+        **{f"regions_{how}": turned[how] for how in TURNED_COUNTS},
     )
 
 
@@ -53,6 +66,8 @@ class Judge:
     index: ImageIndex
     kept: Positions
     settings: DeduplicateSettings
+    convention: Convention  # of photographs whose size does not tell which way their boxes lie
+    turned: Counter[str]
 
     def duplicate_of(self, position: int) -> tuple[str, str]:
         """Reason and detail if another image stands for this one, else two empty texts."""
@@ -70,12 +85,16 @@ class Judge:
         reason, detail = self.duplicate_of(position)
         if reason:
             return reason, detail
+        try:
+            row = brought_upright(row, image, self.convention, self.turned)
+        except PlacementError as error:
+            return error.reason, error.detail
         width_px, height_px = image["width_px"], image["height_px"]
         placed = to_pixels(row, width_px, height_px, self.settings.min_box_side_px)
         if placed.reason:
             return placed.reason, placed.detail
         return {
-            **without(row, ("box_norm", "clip_similarity")),
+            **without(row, ("box_norm", "clip_similarity", "declared_size")),
             "image_sha256": image["sha256"],
             "image_shard": image["shard"],
             "image_width_px": width_px,

@@ -24,7 +24,7 @@ def region_table(regions: Regions, rows: Ints, record_ids: list[str]) -> pa.Tabl
     names = [record_ids[number] for number in record.tolist()]
     box = clipped_box(regions.box[rows])
     source = regions.records.take(pa.array(record))
-    mask_counts = _mask_counts(regions, rows)
+    mask_counts = _parallel(regions, rows, "masks")
     columns = {
         "region_id": [
             f"{name}-{index:02d}"
@@ -39,6 +39,8 @@ def region_table(regions: Regions, rows: Ints, record_ids: list[str]) -> pa.Tabl
         "clip_similarity": source.column("clip_similarity_vitl14"),
         "mask_counts": mask_counts,
         "mask_size": _mask_sizes(source, mask_counts),
+        "mask_fault": _parallel(regions, rows, "mask_faults"),
+        "declared_size": _declared_sizes(source),
         "split": _text(source, "split"),
         "subset": _text(source, "subset"),
     }
@@ -112,17 +114,24 @@ def _rows_of(matrix: Any, kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.array(matrix.ravel(), kind))
 
 
-def _mask_counts(regions: Regions, rows: Ints) -> pa.Array:
-    """Each region's own mask; null if its record has none, or not one for each region."""
-    masks = regions.records.column("masks")
-    if masks.null_count == len(masks):
+def _parallel(regions: Regions, rows: Ints, name: str) -> pa.Array:
+    """Each region's own value; null if its record has none, or not one for each region."""
+    values = regions.records.column(name)
+    if values.null_count == len(values):
         return pa.nulls(len(rows), pa.string())
-    per_record = lengths(masks)
+    per_record = lengths(values)
     is_parallel = per_record == lengths(regions.records.column("ref_exps"))
     starts = np.cumsum(per_record) - per_record
     record = regions.record[rows]
     places = pa.array(starts[record] + regions.index[rows], mask=~is_parallel[record])
-    return masks.flatten().take(places)
+    return values.flatten().take(places)
+
+
+def _declared_sizes(source: pa.RecordBatch) -> pa.Array:
+    """[height, width] of the image, as the source tells; null where it does not."""
+    sizes = zip(*(source.column(name).to_pylist() for name in ("height", "width")), strict=True)
+    kind = SCHEMA.field("declared_size").type
+    return pa.array([None if None in size else list(size) for size in sizes], kind)
 
 
 def _mask_sizes(source: pa.RecordBatch, mask_counts: pa.Array) -> pa.Array:

@@ -33,7 +33,7 @@ def grey_to_eight_bits(image: Image.Image, top: int | None = None) -> Image.Imag
 def top_value(greatest: int) -> int:
     """The value of white in samples of which the greatest is known."""
     bits = next((bits for bits in USUAL_BITS if greatest < 2**bits), USUAL_BITS[-1])
-    return 2**bits - 1
+    return (1 << bits) - 1
 
 
 def told_top_value(image: Image.Image) -> int | None:

@@ -100,6 +100,26 @@ def box_mask(box: Box, height_px: int, width_px: int) -> Mask:
     return mask
 
 
+def turn_mask(mask: Mask, orientation: int) -> Mask:
+    """A mask [H, W] of stored pixels as the mask of the upright image; EXIF orientation 1 to 8."""
+    turned = mask.T if orientation >= 5 else mask
+    if orientation in (2, 3, 6, 7):
+        turned = turned[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        turned = turned[::-1]
+    return turned
+
+
+def turn_box(box: Box, orientation: int) -> Box:
+    """A box in shares of the stored width and height, in shares of the upright image's."""
+    x1, y1, x2, y2 = (box[1], box[0], box[3], box[2]) if orientation >= 5 else box
+    if orientation in (2, 3, 6, 7):
+        x1, x2 = 1 - x2, 1 - x1
+    if orientation in (3, 4, 7, 8):
+        y1, y2 = 1 - y2, 1 - y1
+    return x1, y1, x2, y2
+
+
 def clip_box(box: Box, height_px: int, width_px: int) -> Box:
     """The part of a box inside the image."""
     x1, y1, x2, y2 = box

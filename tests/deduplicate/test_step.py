@@ -160,3 +160,41 @@ def test_the_same_input_gives_the_same_bytes(run, tmp_path):
     first = table.read_bytes()
     run(groups)
     assert table.read_bytes() == first
+
+
+def turned_picture(url, content, orientation):
+    size = {"width_px": 100, "height_px": 200} if orientation >= 5 else {}
+    return {**picture(url, content), **size, "orientation": orientation}
+
+
+def test_boxes_of_stored_pixels_turn_with_their_photographs_and_tell_of_the_others(run):
+    urls = {1: "http://a", 3: "http://b", 6: "http://c", 8: "http://d"}
+    regions = [
+        region(n, url, box_norm=[0.1, 0.2, 0.5, 0.9], declared_size=[100, 200])
+        for n, url in urls.items()
+    ]
+    kept, _, metrics = run((regions, [turned_picture(url, n, n) for n, url in urls.items()]))
+    assert {key: row["box_xyxy"] for key, row in kept.items()} == {
+        "1-00": pytest.approx([20, 20, 100, 90]),
+        "3-00": pytest.approx([100, 10, 180, 80]),
+        "6-00": pytest.approx([10, 20, 80, 100]),
+        "8-00": pytest.approx([20, 100, 90, 180]),
+    }
+    assert (metrics["regions_turned"], metrics["regions_read_as_stored"]) == (3, 1)
+
+
+def test_a_photograph_that_nobody_tells_of_is_quarantined_unless_the_settings_do(run):
+    group = [region(3, "http://b", declared_size=[100, 200])], [turned_picture("http://b", 1, 3)]
+    _, dropped, metrics = run(group)
+    assert dropped["3-00"]["reason"] == "orientation_undecided"
+    assert metrics["quarantined.orientation_undecided"] == 1
+    kept, _, metrics = run(group, turned_boxes="upright")
+    assert kept["3-00"]["box_xyxy"] == pytest.approx([20, 10, 180, 90])
+    assert (metrics["regions_turned"], metrics["regions_read_as_upright"]) == (0, 1)
+
+
+def test_a_file_of_another_size_is_quarantined_with_both_sizes(run):
+    regions = [region(1, "file:///a.jpg", declared_size=[50, 100])]
+    _, dropped, _ = run((regions, [picture("file:///a.jpg", 1)]))
+    assert dropped["1-00"]["reason"] == "image_size_mismatch"
+    assert "declared 100 x 50, but the image is 200 x 100" in dropped["1-00"]["detail"]

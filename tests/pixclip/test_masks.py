@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from pycocotools import mask as coco
 
+from pixclip.images import UPRIGHT
 from pixclip.masks import (
     Rle,
     box_mask,
@@ -16,6 +18,8 @@ from pixclip.masks import (
     mask_box,
     mask_iou,
     rle_num_pixels,
+    turn_box,
+    turn_mask,
 )
 
 SIDES = st.integers(1, 40)
@@ -131,3 +135,20 @@ def test_a_number_of_endless_length_in_counts_is_refused_at_once():
     with pytest.raises(ValueError, match="too long"):
         rle_num_pixels("o" * 1_000_000)
     assert time.monotonic() - started_s < 1.0
+
+
+@given(MASKS, st.integers(1, 8))
+def test_a_mask_is_turned_as_its_picture_is(mask, orientation):
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    upright = picture if orientation == 1 else picture.transpose(UPRIGHT[orientation])
+    assert np.array_equal(turn_mask(mask, orientation), np.asarray(upright) > 0)
+
+
+@given(MASKS.filter(lambda mask: mask.any()), st.integers(1, 8))
+def test_a_box_is_turned_as_its_mask_is(mask, orientation):
+    def shares(mask):
+        height, width = mask.shape
+        return tuple(np.divide(mask_box(mask), (width, height, width, height)).tolist())
+
+    turned = turn_mask(mask, orientation)
+    assert turn_box(shares(mask), orientation) == pytest.approx(shares(turned))
