@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from PIL import Image, _imaging
 
 from pixclip.images import ImageError, read_image
+from pixclip.jpeg_parts import is_plain_jpeg, jpeg_parts
 
 JPEG_QUALITY = 95
 EXIF_ORIENTATION, TURNED = 0x0112, range(2, 9)
@@ -80,10 +81,12 @@ def perceptual_hash(image: Image.Image) -> str:
 
 
 def is_upright_jpeg(data: bytes) -> bool:
-    """Whether the bytes can be kept as they are: JPEG, RGB or grey, not turned by EXIF."""
+    """Whether the bytes can be kept as they are: JPEG, RGB or grey, not turned, cheap to read."""
     if not data.startswith(b"\xff\xd8\xff"):
         return False
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+    if not is_plain_jpeg(data):
+        return False
+    with Image.open(io.BytesIO(jpeg_parts(data)), formats=("JPEG",)) as image:
         return image.mode in ("RGB", "L") and _orientation(image) not in TURNED
 
 

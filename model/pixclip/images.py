@@ -13,6 +13,9 @@ from pixclip.bit_depth import (
     told_top_value,
     wide_rawmode,
 )
+from pixclip.image_limits import ImageError as ImageError
+from pixclip.image_limits import require_pixels
+from pixclip.image_parts import essential_parts
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 DEFAULT_MAX_PIXELS = 50_000_000
@@ -27,14 +30,6 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = range(5, 9)  # orientations that swap width and height
-
-
-class ImageError(ValueError):
-    """An image that cannot be used; `reason` is a short code."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
@@ -54,8 +49,8 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
     inside the decoder; other formats are always decoded whole.
 
     Raises:
-        ImageError: `not_an_image`, `too_many_pixels` (checked before decoding) or
-            `truncated_image`.
+        ImageError: `not_an_image`, `too_many_pixels` and `too_costly` (both checked before
+            decoding: `pixclip.image_parts`) or `truncated_image`.
     """
     return read_image(data, max_pixels, shrink).upright
 
@@ -66,20 +61,20 @@ def read_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
     Raises:
         ImageError: as `open_image`.
     """
+    name, parts = essential_parts(data, max_pixels)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(parts), formats=[name])
     except UnidentifiedImageError:
         raise ImageError("not_an_image", "the bytes are no image format we read") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", str(error)) from error
     except MemoryError:
         raise
     except Exception as error:  # Pillow's parsers raise anything on damaged bytes
         raise ImageError("not_an_image", _describe(error)) from error
-    if image.width * image.height > max_pixels:
-        raise ImageError(
-            "too_many_pixels", f"{image.width} x {image.height} is over the limit of {max_pixels}"
-        )
+    require_pixels(*image.size, max_pixels)
     _require_colours(image)
     width, height = image.size
     tiff_orientation = _orientation(image) if image.format == "TIFF" else 1
@@ -89,7 +84,7 @@ def read_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
             image.draft(None, (max(1, width // shrink), max(1, height // shrink)))
         image.load()  # turns a TIFF itself; a PNG's orientation may follow its pixels
         orientation = _orientation(image)
-        upright = opaque(_turned(_eight_bits(image, data, rawmode, top), orientation))
+        upright = opaque(_turned(_eight_bits(image, parts, rawmode, top), orientation))
     except (MemoryError, ImageError):
         raise
     except Exception as error:

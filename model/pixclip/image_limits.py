@@ -1,0 +1,34 @@
+"""Limits of the work that an untrusted image file may ask of a decoder, and their error."""
+
+MAX_PARTS = 100_000  # segments, chunks, blocks; a picture of 50 megapixels has some thousands
+MAX_SCANS = 100  # of a JPEG; encoders write up to 12 or so, and a decoder goes over all pixels each
+MAX_METADATA_BYTES = 1_000_000  # of the one piece of metadata that may hold the orientation
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; `reason` is a short code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def require_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a size.
+
+    Raises:
+        ImageError: `too_many_pixels`.
+    """
+    if width * height > max_pixels:
+        detail = f"{width} x {height} is over the limit of {max_pixels}"
+        raise ImageError("too_many_pixels", detail)
+
+
+def require_few(number: int, limit: int, what: str) -> None:
+    """Refuse a number of parts, or of bytes.
+
+    Raises:
+        ImageError: `too_costly`.
+    """
+    if number > limit:
+        raise ImageError("too_costly", f"more than {limit} {what}")
