@@ -217,7 +217,8 @@ def _settings_options() -> list[click.Parameter]:
             ["--set", "assignments"],
             multiple=True,
             metavar="KEY=VALUE",
-            help="One setting; may be repeated; wins over --params.",
+            help="One setting; may be repeated; wins over --params. A text is taken as typed; "
+            "lists are YAML: [a, b].",
         ),
     ]
 
@@ -230,7 +231,9 @@ def _runner(step: Step) -> Callable[..., Receipt]:
             step,
             inputs={name: given[name] for name in step.inputs},
             outputs={name: given[name] for name in step.outputs},
-            settings=merge(merge(settings, own), parse_assignments(assignments)),
+            settings=merge(
+                merge(settings, own), parse_assignments(assignments, step.settings_type)
+            ),
         )
         click.echo(yaml.safe_dump({step.name: dict(receipt.metrics)}, sort_keys=False).rstrip())
         return receipt

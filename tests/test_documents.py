@@ -12,6 +12,7 @@ import pytest
 from components.cli import StepCommand, cli
 from components.kernel.settings import parse_assignments, parse_settings
 from components.kernel.step import load_step
+from components.pipelines.cli import parse_overrides
 from pixclip.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -60,8 +61,11 @@ def test_every_command_of_the_documents_has_options_and_settings_that_exist(docu
     command, rest = find_command(words)
     options = {name for option in command.params for name in option.opts}
     assert {word for word in rest if word.startswith("--")} <= options
-    given = parse_assignments([b for a, b in pairwise(rest) if a == "--set"])
-    sections = {command.step.name: given} if isinstance(command, StepCommand) else given
+    texts = [b for a, b in pairwise(rest) if a == "--set"]
+    if isinstance(command, StepCommand):
+        sections = {command.step.name: parse_assignments(texts, command.step.settings_type)}
+    else:
+        sections = parse_overrides(texts)
     for name, settings in sections.items():
         # The pipeline names the stages itself, by the recipe.
         stage = (

@@ -9,9 +9,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from components.kernel.credentials import places_of_credentials
+from components.kernel.assignments import read_value
+from components.kernel.credentials import places_of_credentials, without_credentials
 from components.kernel.errors import SettingsError
 from components.kernel.step import STEP_NAMES, Step, StepSettings
+from components.kernel.yaml_text import read_yaml, reason_of
+
+MAX_QUOTED_CHARS = 300
 
 
 def parse_settings(step: Step, settings: Mapping[str, object]) -> StepSettings:
@@ -50,9 +54,15 @@ def _explain(step: Step, item: ErrorDetails) -> str:
         return f"{step.name}: {item['msg'].removeprefix('Value error, ')}"
     where = f"{step.name}.{'.'.join(path)}"
     if item["type"] != "extra_forbidden":
-        return f"{where}: {item['msg']}, got {item['input']!r}"
+        return f"{where}: {item['msg']}, got {shortened(repr(item['input']))}"
     known = _field_names(step.settings_type, path[:-1])
     return f"{where}: no such setting; {_advice(path[-1], known)}"
+
+
+def shortened(text: str) -> str:
+    """A text that a message can quote, whatever its length and what it holds."""
+    text = without_credentials(text)
+    return text if len(text) <= MAX_QUOTED_CHARS else f"{text[:MAX_QUOTED_CHARS]}…"
 
 
 def _advice(name: str, known: Sequence[str]) -> str:
@@ -77,11 +87,13 @@ def read_params(path: Path, step: str) -> dict[str, object]:
             is of no step.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = read_yaml(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise SettingsError(f"cannot read the params file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise SettingsError(f"the params file {path} is not YAML: {error}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"the params file {path} is not YAML: {reason_of(error)}") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{path} must have a section of settings for each step")
     for name in map(str, content):
@@ -106,23 +118,30 @@ def merge(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[str
     return merged
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
+def parse_assignments(
+    assignments: Iterable[str], settings_type: type[BaseModel] | None = None
+) -> dict[str, object]:
     """Settings from texts like `max_words=80` or `verify.model=Qwen/Qwen2-VL-72B-Instruct`.
 
+    A setting that is a text takes what was typed; see `assignments.py` for the others.
+
     Raises:
-        SettingsError: a text is not `key=value`, or its value is no YAML.
+        SettingsError: a text is not `key=value`, or its value cannot be read.
     """
     settings: dict[str, object] = {}
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
-        if not (separator and key.strip()):
-            raise SettingsError(f"--set takes key=value, got '{assignment}'")
+        path = key.strip().split(".")
+        if not (separator and all(path)):
+            raise SettingsError(f"--set takes key=value, got '{shortened(assignment)}'")
         try:
-            value: Any = yaml.safe_load(text)
+            value: Any = read_value(text, settings_type, path)
         except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise SettingsError(f"--set {assignment}: the value is not YAML: {reason}") from None
-        for part in reversed(key.strip().split(".")):
+            reason = reason_of(error)
+            raise SettingsError(
+                f"--set {shortened(assignment)}: the value is not YAML: {reason}"
+            ) from None
+        for part in reversed(path):
             value = {part: value}
         settings = merge(settings, value)
     return settings

@@ -1,7 +1,7 @@
 """`pixclip pipeline`: compile a Kubeflow pipeline, bring it to a server, run it there or here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import click
 
 from components.kernel.errors import SettingsError
 from components.kernel.settings import merge, parse_assignments
+from components.kernel.step import STEP_NAMES, load_step
 from components.pipelines.compile import PIPELINES, compile_pipeline, pipeline_settings
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -161,7 +162,7 @@ def _run_there(
 ) -> None:
     from components.pipelines.host import Host
 
-    overrides = _overrides(assignments)
+    overrides = parse_overrides(assignments)
     if params:
         overrides = pipeline_settings(params, overrides)
     server = Host(host, namespace)
@@ -174,14 +175,23 @@ def _run_there(
 def _compile(params: Path, assignments: tuple[str, ...], cluster: Path | None) -> str:
     from components.pipelines.cluster import read_cluster
 
-    settings = pipeline_settings(params, _overrides(assignments))
+    settings = pipeline_settings(params, parse_overrides(assignments))
     return compile_pipeline(settings, read_cluster(cluster) if cluster else None)
 
 
-def _overrides(assignments: tuple[str, ...]) -> dict[str, dict[str, object]]:
+def parse_overrides(assignments: Iterable[str]) -> dict[str, dict[str, object]]:
+    """Settings of several steps from texts like `train.num_ranks=2`.
+
+    Raises:
+        SettingsError: a text is not `step.key=value`, or its value cannot be read.
+    """
     overrides: dict[str, dict[str, object]] = {}
-    for step, value in parse_assignments(assignments).items():
-        if not isinstance(value, dict):
-            raise SettingsError(f"--set takes step.key=value, got '{step}={value}'")
+    for assignment in assignments:
+        step, separator, setting = assignment.partition(".")
+        if not separator or "=" in step:
+            raise SettingsError(f"--set takes step.key=value, got '{assignment}'")
+        step = step.strip()
+        settings_type = load_step(step).settings_type if step in STEP_NAMES else None
+        value = parse_assignments([setting], settings_type)
         overrides[step] = merge(overrides.get(step, {}), value)
     return overrides

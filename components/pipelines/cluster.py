@@ -14,6 +14,7 @@ from components.kernel.errors import SettingsError
 from components.kernel.settings import refuse_credentials
 from components.kernel.state import VARIABLE as STATE_VARIABLE
 from components.kernel.step import Step
+from components.kernel.yaml_text import read_yaml, reason_of
 
 STATE_PATH = "/state"
 SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108  # where torch's workers pass tensors
@@ -90,12 +91,14 @@ def read_cluster(path: Path) -> ClusterSettings:
         SettingsError: names the field, the rule and the value.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = read_yaml(path.read_text(encoding="utf-8")) or {}
         cluster = ClusterSettings.model_validate(content)
     except OSError as error:
         raise SettingsError(f"cannot read the cluster file {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except UnicodeDecodeError as error:
         raise SettingsError(f"the cluster file {path} is not YAML: {error}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"the cluster file {path} is not YAML: {reason_of(error)}") from None
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"

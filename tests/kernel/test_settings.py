@@ -71,6 +71,14 @@ def test_a_text_that_is_no_assignment_is_refused(text):
         parse_assignments([text])
 
 
+def test_an_assignment_that_is_refused_shows_no_password_whatever_its_length():
+    address = f"cups=[https://ada:hunter2{'x' * 400}@host"
+    with pytest.raises(SettingsError, match="not YAML") as caught:
+        parse_assignments([address])
+    assert "hunter2" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
 def test_changes_win_and_leave_the_base_untouched():
     base = {"a": {"b": 1, "c": 2}, "d": 3}
     assert merge(base, {"a": {"b": 9}, "e": 4}) == {"a": {"b": 9, "c": 2}, "d": 3, "e": 4}
@@ -85,6 +93,11 @@ def test_changes_win_and_leave_the_base_untouched():
         ("brew: 3", "must map"),
         ("- brew", "must have a section"),
         ("selct: {min_score: 1}", "section 'selct': no such step; did you mean 'select'"),
+        ("brew: {label: a}\nbrew: {cups: 3}", "'brew' is there twice"),
+        ("brew: {cups: 3, label: a, cups: 4}", "'cups' is there twice"),
+        ("brew: &all {self: *all}", "recursive"),
+        (f"brew: {'[' * 3000}", "not YAML"),
+        (f"brew: {{cups: {'9' * 5000}}}", "not YAML"),
         (None, "cannot read"),
     ],
 )
@@ -114,3 +127,27 @@ def test_a_params_file_without_the_section_leaves_the_defaults(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("select: {x: 1}\n")
     assert read_params(path, "brew") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0123", 123),
+        ("1:30", "1:30"),
+        ("1_000", 1000),
+        ("1e3", 1000.0),
+        ("2026-01-31", "2026-01-31"),
+        ("-.5", -0.5),
+        ("no", False),
+    ],
+)
+def test_a_value_in_a_params_file_is_what_is_written(tmp_path, text, value):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"brew: {{label: {text}}}\n")
+    assert read_params(path, "brew") == {"label": value}
+
+
+def test_a_section_may_take_over_another(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("select: &s {x: 1, y: 2}\nbrew: {<<: *s, y: 3}\n")
+    assert read_params(path, "brew") == {"x": 1, "y": 3}
