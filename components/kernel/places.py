@@ -36,8 +36,8 @@ def require_safe_places(
                 f"step {step.name}: output {name}: {path} is there already and holds something "
                 "else; name another path or remove it"
             )
-        if not is_folder and os.path.lexists(path):
-            _require_own_file(step, name, path, real[step.outputs[0]])
+        if not is_folder and os.path.lexists(outputs[name]):
+            _require_own_file(step, name, outputs[name], outputs[step.outputs[0]])
 
 
 def _require_own_file(step: Step, name: str, path: Path, first: Path) -> None:

@@ -10,7 +10,7 @@ import json
 import logging
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from components.kernel.digests import (
     MAX_HASHED_BYTES,
@@ -26,6 +26,8 @@ from components.kernel.sources import source_digest
 from components.kernel.step import Metrics, Step, StepSettings
 
 log = logging.getLogger(__name__)
+
+CHECKSUM = "checksum"
 
 
 class Receipt(BaseModel):
@@ -45,8 +47,10 @@ class Receipt(BaseModel):
     files: dict[str, str]  # "artifact/path", or the artifact of a single file -> sha256
 
     def to_json(self) -> str:
-        """The receipt as stable JSON text."""
-        return json.dumps(self.model_dump(), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+        """The receipt as stable JSON text, with a checksum of itself."""
+        content = self.model_dump()
+        whole = {**content, CHECKSUM: _checksum(content)}
+        return json.dumps(whole, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
 
     def files_below(self, prefix: str) -> dict[str, str]:
         """The files whose names begin so, without that beginning."""
@@ -65,10 +69,25 @@ def read_receipt(folder: Path) -> Receipt | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        return Receipt.model_validate_json(content)
-    except ValidationError:  # cut off by a crash, a flipped bit, another release
+        return _parse(content)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        # cut off by a crash, a flipped bit, another release
         log.warning("%s is damaged, or of another release, and is not trusted", path)
         return None
+
+
+def _parse(content: bytes) -> Receipt:
+    whole = json.loads(content)
+    if not isinstance(whole, dict):
+        raise TypeError("it is no mapping")
+    checksum = whole.pop(CHECKSUM)
+    if checksum != _checksum(whole):
+        raise ValueError("it does not fit its checksum")
+    return Receipt.model_validate(whole)
+
+
+def _checksum(content: object) -> str:
+    return sha256_text(json.dumps(content, sort_keys=True))
 
 
 def input_digests_of_settings(step: Step, settings: StepSettings) -> dict[str, str]:

@@ -258,6 +258,7 @@ def test_the_same_work_gives_the_same_bytes_without_times_and_paths(
         "metrics",
         "contracts",
         "files",
+        "checksum",
     }
 
 
