@@ -11,7 +11,7 @@ export DO_NOT_TRACK = 1
 export PIXCLIP_HOME = $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-vllm airflow test test-vllm test-peers lint ablation golden lock clean
+.PHONY: help setup demo demo-vllm airflow test test-vllm test-peers lint ablation golden versions lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,6 +77,9 @@ ablation: setup  ## does each loss help? rows, options and seeds into docs/ablat
 
 golden: setup  ## write the golden files anew after a wanted change
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/dags tests/pipelines/test_compile.py
+
+versions: setup  ## record the steps' code after a change; SAME="select pack": whose outputs are still the same
+	UPDATE_VERSIONS="$(SAME)" $(BIN)/python -m pytest tests/test_step_versions.py
 
 lock: setup  ## resolve locks/*.txt anew; FIND_LINKS=folder for wheels of this machine
 	sh scripts/lock.sh $(if $(FIND_LINKS),--find-links $(FIND_LINKS))

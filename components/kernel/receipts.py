@@ -8,6 +8,7 @@ or settings, equal bytes given, change nothing.
 
 import json
 import logging
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -71,9 +72,14 @@ def read_receipt(folder: Path) -> Receipt | None:
     try:
         return _parse(content)
     except (ValueError, TypeError, KeyError, RecursionError):
-        # cut off by a crash, a flipped bit, another release
-        log.warning("%s is damaged, or of another release, and is not trusted", path)
+        _warn_of_damage(path)  # cut off by a crash, a flipped bit, another release
         return None
+
+
+@lru_cache(maxsize=1024)
+def _warn_of_damage(path: Path) -> None:
+    """Told once a process: a receipt is read several times around a step."""
+    log.warning("%s is damaged, or of another release, and is not trusted", path)
 
 
 def _parse(content: bytes) -> Receipt:
