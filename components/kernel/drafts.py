@@ -54,6 +54,17 @@ def _take_work_along(path: Path, draft: Path) -> None:
     (newest / WORK_FOLDER).rename(draft / WORK_FOLDER)
 
 
+def discard(step: Step, drafts: Mapping[str, Path]) -> None:
+    """Remove drafts whose content is bad, but not unfinished work that is worth something."""
+    for draft in drafts.values():
+        if step.work is Work.CHEAP or not _has_work(draft):
+            remove(draft)
+            continue
+        for path in draft.iterdir():
+            if path.name != WORK_FOLDER:
+                remove(path)
+
+
 def publish(
     step: Step, ready: Mapping[str, Path], outputs: Mapping[str, Path], receipt: Receipt
 ) -> None:

@@ -10,8 +10,14 @@ from pathlib import Path
 
 from components.kernel.contracts import check_drafts, require_contract
 from components.kernel.digests import RECEIPT_NAME, file_digests
-from components.kernel.drafts import finish_publishing, is_publishing, open_drafts, publish
-from components.kernel.errors import InputError
+from components.kernel.drafts import (
+    discard,
+    finish_publishing,
+    is_publishing,
+    open_drafts,
+    publish,
+)
+from components.kernel.errors import ContractViolation, InputError
 from components.kernel.files import write_whole
 from components.kernel.intact import damaged_outputs, require_intact
 from components.kernel.places import only_run, require_safe_places
@@ -75,7 +81,11 @@ def _run_alone(
         require_contract(name, path)
     drafts = open_drafts(step, outputs, digest)
     metrics = step.function(**inputs, **drafts, settings=settings)
-    ready, metrics, contracts = check_drafts(step.name, inputs, drafts, metrics)
+    try:
+        ready, metrics, contracts = check_drafts(step.name, inputs, drafts, metrics)
+    except ContractViolation:
+        discard(step, drafts)  # a rerun must not judge the same draft for ever
+        raise
     _require_conservation(step.name, metrics)
     step.judge(metrics, settings)
     receipt = Receipt(

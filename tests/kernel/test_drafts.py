@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.kernel import drafts as kernel_drafts
-from components.kernel.errors import InputError
+from components.kernel.errors import ContractViolation, InputError
 from components.kernel.run import run_step
 from components.kernel.step import In, Metrics, Out, StepSettings, Work, step
 from components.kernel.tables import WORK_FOLDER
@@ -206,3 +206,21 @@ def test_a_step_replaces_its_own_file(run):
     make(run)
     make(run, text="other")
     assert (run / "curves.csv").read_text() == "other\n"
+
+
+@pytest.mark.parametrize("work", Work)
+def test_a_draft_that_breaks_its_contract_is_made_again_from_the_work_that_is_worth_something(
+    run, work, monkeypatch
+):
+    def violated(step: str, inputs: object, drafts: dict[str, Path], metrics: Metrics) -> None:
+        raise ContractViolation("checkpoint", ["model_known"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("components.kernel.run.check_drafts", violated)
+        with pytest.raises(ContractViolation):
+            make(run, work)
+    drafts = [path for path in run.rglob("*") if path.name in ("model", "answer")]
+    assert [path.name for path in drafts] == ([] if work is Work.CHEAP else ["answer"])
+    assert not list(run.glob(".curves*"))
+    make(run, work)
+    assert CALLS["paid"] == (2 if work is Work.CHEAP else 1)
