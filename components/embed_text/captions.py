@@ -6,15 +6,19 @@ in turn is in the order of hashes. Memory is bounded by a part and a chunk of th
 
 import json
 import shutil
-import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import pyarrow as pa
 
 from components.kernel.errors import InputError
 from components.kernel.files import write_whole
 from components.kernel.progress import progress
 from components.kernel.tables import count_rows, read_batches
+from pixclip.data.errors import DataError
+from pixclip.data.shards import Shards
+from pixclip.data.store import Store
 from pixclip.text.embeddings import caption_hash
 
 MANIFEST = "manifest.parquet"
@@ -76,29 +80,32 @@ class SortedCaptions:
 
 
 def _chunks(longgrit: Path) -> Iterator[list[str]]:
-    """Lists of captions: of regions from the manifest, of images from the shards."""
-    shards: set[str] = set()
-    for batch in read_batches(longgrit / MANIFEST, [*COLUMNS, "shard"]):
-        shards |= set(batch["shard"].to_pylist())
-        for column in COLUMNS:
-            yield batch[column].to_pylist()
-    for shard in sorted(shards):
-        yield image_captions(longgrit / shard)
-
-
-def image_captions(shard: Path) -> list[str]:
-    """The captions of a shard's images; those that are blank are left out.
+    """Lists of captions: of regions from the manifest, of images from the shards.
 
     Raises:
-        InputError: the shard is missing or is no tar.
+        InputError: manifest or shard cannot be read, or a caption is missing; names the place.
     """
+    manifest, names = longgrit / MANIFEST, set[str]()
+    shards = Shards(Store(longgrit))
     try:
-        with tarfile.open(shard, "r:") as tar:
-            samples = [
-                json.load(tar.extractfile(member))  # type: ignore[arg-type]
-                for member in tar
-                if member.name.endswith(".json")
-            ]
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise InputError(f"shard {shard} of the data set cannot be read: {error}") from None
-    return [sample["caption"] for sample in samples if sample["caption"].strip()]
+        for batch in read_batches(manifest, ["region_id", *COLUMNS, "shard"]):
+            for column in COLUMNS:
+                yield _texts_of(batch, column, manifest)
+            names |= set(_texts_of(batch, "shard", manifest))
+        for name in sorted(names):
+            samples = shards.samples(name, with_images=False)
+            yield [sample.caption for sample in samples if sample.caption.strip()]
+    except DataError as error:
+        raise InputError(f"{longgrit}: {error}; make the data set anew by `pixclip pack`") from None
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise InputError(f"the manifest {manifest} cannot be read: {error}") from None
+
+
+def _texts_of(batch: pa.RecordBatch, column: str, manifest: Path) -> list[str]:
+    """A column of texts, none of them missing, blank or broken."""
+    texts: list[str | None] = batch[column].cast(pa.string()).to_pylist()
+    for row, text in enumerate(texts):
+        if text is None or not text.strip():
+            region = batch["region_id"][row].as_py()
+            raise InputError(f"{manifest}: the region {region} has no {column} to embed")
+    return [text for text in texts if text is not None]

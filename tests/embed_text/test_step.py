@@ -101,7 +101,7 @@ def test_captions_are_the_same_whatever_the_number_of_parts(inputs, tmp_path):
 def test_a_disk_that_is_full_at_the_end_of_sorting_leaves_no_false_end(
     inputs, tmp_path, monkeypatch
 ):
-    def full_disk(path: Path, text: str) -> None:
+    def full_disk(path: Path, text: str, **_options: str) -> None:
         path.open("w").close()
         raise OSError(errno.ENOSPC, "No space left on device")
 

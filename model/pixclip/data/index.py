@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pixclip.data.errors import DataError
-from pixclip.data.shards import MANIFEST_NAME, key_hashes
+from pixclip.data.shards import key_hashes, open_manifest
 from pixclip.data.store import Store
 
 # Legend: I = images of the split, in the order of their shards.
@@ -41,11 +41,13 @@ def read_index(store: Store, split: str) -> ImageIndex:
     """
     shards: dict[str, int] = {}
     hashes, shard_numbers = [], []
-    with store.open(MANIFEST_NAME) as file:
+    with open_manifest(store) as file:
         for names, keys in _chunks(file, split):
+            if names.null_count or keys.null_count:
+                raise DataError(f"the manifest of {store.uri} has a row without shard or key")
             known = [shards.setdefault(name, len(shards)) for name in names.dictionary.to_pylist()]
             shard_numbers.append(np.array(known, dtype=np.int32)[names.indices.to_numpy()])
-            hashes.append(key_hashes(np.array(keys.to_pylist(), dtype=np.bytes_)))
+            hashes.append(key_hashes(np.array([key.encode() for key in keys.to_pylist()])))
     if not hashes:
         raise DataError(f"the manifest of {store.uri} has no split '{split}'")
     return _index(tuple(shards), np.concatenate(shard_numbers), np.concatenate(hashes))

@@ -1,13 +1,13 @@
 """One sample of LongGRIT: an image with the masks and texts of its regions."""
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image
 
 from pixclip.data.errors import DataError
+from pixclip.data.fields import Fields
 from pixclip.images import DEFAULT_MAX_PIXELS, ImageError, open_image
+from pixclip.json_files import parse_json, shown
 from pixclip.masks import Box, Rle
 
 
@@ -70,36 +70,42 @@ def parse_sample(shard: str, key: str, description: bytes, jpeg: bytes) -> Sampl
         DataError: the description is damaged, a mask is of another size than the image, or the
             image would be larger than any that is opened.
     """
+    place = f"shard {shard}, sample {key}"
     try:
-        data = json.loads(description)
+        fields = Fields(parse_json(description), "")
+        width_px, height_px = _sides(fields, place)
         sample = Sample(
             shard=shard,
             key=key,
-            image_id=data["image_id"],
-            caption=data["caption"],
-            width_px=data["width_px"],
-            height_px=data["height_px"],
-            subset=data["subset"],
-            regions=tuple(map(_parse_region, data["regions"])),
+            image_id=fields.text("image_id"),
+            caption=fields.text("caption"),
+            width_px=width_px,
+            height_px=height_px,
+            subset=fields.text("subset"),
+            regions=tuple(map(_parse_region, fields.sections("regions"))),
             jpeg=jpeg,
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"shard {shard}, sample {key}: the description is damaged: {error!r}"
-        ) from error
-    _check_sizes(sample)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{place}: the description is damaged: {error}") from error
+    _check_masks(sample)
     return sample
 
 
-def _check_sizes(sample: Sample) -> None:
+def _sides(fields: Fields, place: str) -> tuple[int, int]:
     """Before anything is decoded: a mask of a few bytes can be as large as its size says."""
-    sides = sample.width_px, sample.height_px
-    is_image = all(isinstance(side, int) and side > 0 for side in sides)
+    sides = fields.any("width_px"), fields.any("height_px")
+    is_image = all(type(side) is int and side > 0 for side in sides)
     if not is_image or sides[0] * sides[1] > DEFAULT_MAX_PIXELS:
         raise DataError(
-            f"{sample.place}: no image has {sides[0]} x {sides[1]} pixels here; "
+            f"{place}: no image has {shown(sides[0])} x {shown(sides[1])} pixels here; "
             f"the limit is {DEFAULT_MAX_PIXELS} in all"
         )
+    return sides
+
+
+def _check_masks(sample: Sample) -> None:
     for region in sample.regions:
         if (region.mask.height_px, region.mask.width_px) != (sample.height_px, sample.width_px):
             raise DataError(
@@ -109,16 +115,17 @@ def _check_sizes(sample: Sample) -> None:
             )
 
 
-def _parse_region(data: dict[str, Any]) -> Region:
-    (height_px, width_px), counts = data["mask"]["size"], data["mask"]["counts"]
-    x1, y1, x2, y2 = data["box_xyxy"]
+def _parse_region(fields: Fields) -> Region:
+    mask = fields.section("mask")
+    height_px, width_px = mask.wholes("size", 2)
+    x1, y1, x2, y2 = fields.numbers("box_xyxy", 4)
     return Region(
-        region_id=data["region_id"],
-        mask=Rle(height_px, width_px, counts),
+        region_id=fields.text("region_id"),
+        mask=Rle(height_px, width_px, mask.text("counts")),
         box_xyxy=(x1, y1, x2, y2),
-        phrase=data["phrase"],
-        object_caption=data["object_caption"],
-        context_caption=data["context_caption"],
-        long_caption=data["long_caption"],
-        short_caption=data["short_caption"],
+        phrase=fields.text("phrase"),
+        object_caption=fields.text("object_caption"),
+        context_caption=fields.text("context_caption"),
+        long_caption=fields.text("long_caption"),
+        short_caption=fields.text("short_caption"),
     )

@@ -1,24 +1,26 @@
 """Samples of LongGRIT's shards: one at random, or all of a split in their order."""
 
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pixclip.data.errors import DataError
 from pixclip.data.samples import Sample, parse_sample
 from pixclip.data.store import Store
+from pixclip.data.tar import Member, TarError, read_members
+from pixclip.json_files import shown
 
 MANIFEST_NAME = "manifest.parquet"
-BLOCK_BYTES = 512  # of a tar: headers and contents start at multiples of it
 KEY_BYTES = 512  # longer keys are refused
+MAX_BYTES = {"json": 32 * 2**20, "jpg": 512 * 2**20}  # of a sample's members
 CACHED_INDEXES = 64
-Member = tuple[int, int]  # offset and size in bytes
 
 
 class Shards:
@@ -44,16 +46,20 @@ class Shards:
         with self.store.open(shard) as file:
             return _read_sample(file, shard, key, members)
 
-    def samples(self, shard: str) -> Iterator[Sample]:
-        """All samples of a shard in their order."""
+    def samples(self, shard: str, *, with_images: bool = True) -> Iterator[Sample]:
+        """All samples of a shard in their order, if wanted without the bytes of their images.
+
+        Raises:
+            DataError: shard or sample is missing or damaged.
+        """
         with self.store.open(shard) as file:
-            for key, members in _group(_members(file), shard).items():
-                yield _read_sample(file, shard, key, members)
+            for key, members in _group(file, shard).items():
+                yield _read_sample(file, shard, key, members, with_image=with_images)
 
     def _build_index(self, shard: str) -> dict[int, tuple[str, dict[str, Member]]]:
         with self.store.open(shard) as file:
-            samples = _group(_members(file), shard)
-        hashes = key_hashes(np.array(list(samples), dtype=np.bytes_)).tolist()
+            samples = _group(file, shard)
+        hashes = key_hashes(np.array([key.encode() for key in samples])).tolist()
         return dict(zip(hashes, samples.items(), strict=True))
 
 
@@ -70,12 +76,30 @@ def iterate_images(folder_or_uri: str | Path, split: str) -> Iterator[Sample]:
 
 
 def _shards_of(store: Store, split: str) -> Sequence[str]:
-    with store.open(MANIFEST_NAME) as file:
+    with open_manifest(store) as file:
         table = pq.read_table(file, columns=["shard"], filters=[("split", "=", split)])
-    names = sorted(table["shard"].unique().to_pylist())
+        names = table["shard"].cast(pa.string()).unique().to_pylist()
     if not names:
         raise DataError(f"the manifest of {store.uri} has no split '{split}'")
-    return names
+    if None in names:
+        raise DataError(f"the manifest of {store.uri} has a row without a shard")
+    return sorted(names)
+
+
+@contextmanager
+def open_manifest(store: Store) -> Iterator[BinaryIO]:
+    """The manifest of a data set; what is wrong with it while it is read is told with its place.
+
+    Raises:
+        DataError: it is missing, is no Parquet, or lacks a column.
+    """
+    with store.open(MANIFEST_NAME) as file:
+        try:
+            yield file
+        except (pa.ArrowException, OSError, KeyError, UnicodeError) as error:
+            raise DataError(
+                f"the manifest {store.uri}/{MANIFEST_NAME} cannot be read: {shown(error)}"
+            ) from error
 
 
 def key_hashes(keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint64]:
@@ -92,64 +116,39 @@ def key_hashes(keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint64]:
     return np.asarray(sums ^ (sums >> np.uint64(29)))
 
 
-def _read_sample(file: BinaryIO, shard: str, key: str, members: dict[str, Member]) -> Sample:
+def _read_sample(
+    file: BinaryIO, shard: str, key: str, members: Mapping[str, Member], *, with_image: bool = True
+) -> Sample:
     parts = []
     for extension in ("json", "jpg"):
         if extension not in members:
             raise DataError(f"shard {shard}, sample {key}: there is no {extension}")
-        offset, size = members[extension]
-        file.seek(offset)
-        parts.append(file.read(size))
-        if len(parts[-1]) < size:
-            raise DataError(f"shard {shard}, sample {key}: the shard ends inside its {extension}")
+        member, limit = members[extension], MAX_BYTES[extension]
+        if member.size > limit:
+            raise DataError(
+                f"shard {shard}, sample {key}: its {extension} has {member.size} bytes; "
+                f"at most {limit} are read"
+            )
+        if extension == "json" or with_image:
+            file.seek(member.offset)
+            parts.append(file.read(member.size))
+        else:
+            parts.append(b"")
     return parse_sample(shard, key, *parts)
 
 
-def _group(members: Iterator[tuple[str, Member]], shard: str) -> dict[str, dict[str, Member]]:
+def _group(file: BinaryIO, shard: str) -> dict[str, dict[str, Member]]:
     samples: dict[str, dict[str, Member]] = {}
     try:
-        for name, place in members:
-            key, _, extension = name.partition(".")
-            samples.setdefault(key, {})[extension] = place
-    except (tarfile.TarError, ValueError) as error:
+        for member in read_members(file):
+            folder, slash, base = member.name.rpartition("/")
+            key, _, extension = base.partition(".")
+            parts = samples.setdefault(folder + slash + key, {})
+            if extension in parts:
+                raise DataError(f"shard {shard}, sample {folder}{slash}{key}: two {extension}")
+            parts[extension] = member
+    except (TarError, OSError) as error:
         raise DataError(f"shard {shard} is no tar or is damaged: {error}") from error
+    if not samples:
+        raise DataError(f"shard {shard} holds no sample; it was not written to its end")
     return samples
-
-
-def _members(file: BinaryIO) -> Iterator[tuple[str, Member]]:
-    """Name, offset and size of every member; ten times faster than tarfile where headers are plain.
-
-    Every worker reads the headers of every shard, so this is part of the time of an epoch.
-    """
-    offset = 0
-    while (header := _header(file, offset)).strip(b"\0"):
-        is_plain = header[156:157] in (b"0", b"\0") and not header[345]
-        if not is_plain or header[257:262] != b"ustar":
-            yield from _members_by_tarfile(file)  # repeats what came before
-            return
-        name, size = header[:100].rstrip(b"\0").decode(), int(header[124:136].rstrip(b"\0 "), 8)
-        yield name, (offset + BLOCK_BYTES, _checked(size, name))
-        offset += BLOCK_BYTES + -(-size // BLOCK_BYTES) * BLOCK_BYTES
-
-
-def _header(file: BinaryIO, offset: int) -> bytes:
-    file.seek(offset)
-    header = file.read(BLOCK_BYTES)
-    if len(header) < BLOCK_BYTES:
-        raise tarfile.ReadError("it ends without the closing blocks of a tar")
-    return header
-
-
-def _members_by_tarfile(file: BinaryIO) -> Iterator[tuple[str, Member]]:
-    file.seek(0)
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            size = _checked(member.size, member.name)
-            if member.isreg():
-                yield member.name, (member.offset_data, size)
-
-
-def _checked(size: int, name: str) -> int:
-    if size < 0:  # it would lead back, and around for ever
-        raise tarfile.ReadError(f"its member {name} has a negative size")
-    return size

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,12 +40,18 @@ class Store:
         """A file, opened for reading; it stays readable even if the cache drops it meanwhile.
 
         Raises:
-            DataError: there is no such file, or the cache is too small for all that share it.
+            DataError: there is no such file, it cannot be read, its name leads out of the data
+                set, or the cache is too small for all that share it.
         """
+        if ".." in name.split("/") or name.startswith("/") or "\0" in name or not name:
+            raise DataError(f"{self.uri}: the name {name!r} of a file leads out of the data set")
         if self.is_remote:
             return self._open_cached(name)
+        path = Path(self.uri) / name
         with self._told_if_missing(name):
-            return (Path(self.uri) / name).open("rb")
+            if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would never end
+                raise DataError(f"{path} is no file")
+            return path.open("rb")
 
     def _open_cached(self, name: str) -> BinaryIO:
         if name in self._downloaded:
@@ -66,6 +73,10 @@ class Store:
             yield
         except FileNotFoundError:
             raise DataError(f"{self.uri} has no file {name}") from None
+        except OSError as error:
+            if self.is_remote:  # a store that cannot be reached is no fault of the data
+                raise
+            raise DataError(f"{self.uri}/{name} cannot be read: {error.strerror}") from None
 
     @staticmethod
     def _touch(path: Path) -> Path:
@@ -103,12 +114,12 @@ class Store:
 
     def _make_room(self, num_bytes: int) -> None:
         found = list(_files_in(self._cache))
-        excess = sum(stat.st_size for _, stat in found) + num_bytes - self._cache_bytes
-        for path, stat in sorted(found, key=lambda item: item[1].st_mtime_ns):
+        excess = sum(about.st_size for _, about in found) + num_bytes - self._cache_bytes
+        for path, about in sorted(found, key=lambda item: item[1].st_mtime_ns):
             if excess <= 0:
                 return
             path.unlink(missing_ok=True)
-            excess -= stat.st_size
+            excess -= about.st_size
 
 
 def _files_in(cache: Path) -> Iterator[tuple[Path, os.stat_result]]:

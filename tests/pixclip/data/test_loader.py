@@ -324,7 +324,7 @@ def no_json(sample):
         (damage_counts, "region 1-00: mask counts do not cover"),
         (empty_mask, "region 1-00: the mask is empty"),
         (lose_region, "1 regions, the manifest 2"),
-        (lose_caption, "description is damaged: KeyError.'caption'"),
+        (lose_caption, "description is damaged: caption is missing"),
         (rename, "no sample for a row of the manifest"),
         (no_json, "description is damaged"),
     ],
