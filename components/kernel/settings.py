@@ -38,10 +38,14 @@ def refuse_credentials(settings: Mapping[str, object], name: str) -> None:
     Raises:
         SettingsError: names them without their values.
     """
-    places = list(places_of_credentials(dict(settings), name))
+    try:
+        places = list(dict.fromkeys(places_of_credentials(dict(settings), name)))
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     if places:
         raise SettingsError(
-            f"{', '.join(places)}: the address holds a user or password, and settings are written "
+            f"{', '.join(places)}: the address holds a user, a password or a token, and settings "
+            "are written "
             "into receipts, pipelines and MLflow; leave it out and give it by Git's credential "
             "helper, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, a model server's "
             "api_key_env, or a secret of the cluster"

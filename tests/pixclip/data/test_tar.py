@@ -168,6 +168,7 @@ def described(**changes) -> bytes:
 
 
 REGION = json.loads(described())["regions"][0]
+NO_COUNTS = {"size": [44, 60], "counts": [1]}
 HALF = described().replace(b'"caption": "', b'"caption": "\\ud800', 1)
 
 
