@@ -66,6 +66,16 @@ PARAMS = {
     **run_params("runs/demo", [*SOURCES, *STEPS]),
 }
 
+# What the tasks of a group write.
+INGESTED = {"images": "images/{group}", "quarantine": "quarantine/ingest-{group}.parquet"}
+SEGMENTED = {"regions": "regions/{group}", "quarantine": "quarantine/segment-{group}.parquet"}
+DESCRIBED = {
+    "captions": "captions/{group}",
+    "quarantine": "quarantine/describe-{group}.parquet",
+    "ledger": "ledger/{group}.json",
+}
+MAPPED_OUTPUTS = (*INGESTED.values(), *SEGMENTED.values(), *DESCRIBED.values())
+
 
 @task
 def check_settings(params: Any = None, dag_run: Any = None) -> None:
@@ -80,7 +90,7 @@ def list_groups(params: Any = None) -> list[str]:
     """The groups of records over which download and annotation are mapped."""
     from components.operators import conf
 
-    return conf.list_groups(params["run_folder"], "records")
+    return conf.list_groups(params["run_folder"], "records", MAPPED_OUTPUTS)
 
 
 def collect() -> StepOperator:
@@ -113,7 +123,7 @@ def download(groups: Any) -> Any:
         task_id="ingest",
         step="ingest",
         inputs={"records": "records/{group}"},
-        outputs={"images": "images/{group}", "quarantine": "quarantine/ingest-{group}.parquet"},
+        outputs=INGESTED,
         settings={"file_root": f"{{{{ {FILE_ROOTS}.get(params.source, '') }}}}"},
         map_index_template="{{ task.group }}",
     ).expand(group=groups)
@@ -126,10 +136,7 @@ def annotate(group: str) -> None:
         task_id="segment",
         step="segment",
         inputs={"candidates": "candidates/{group}", "images": "images/{group}"},
-        outputs={
-            "regions": "regions/{group}",
-            "quarantine": "quarantine/segment-{group}.parquet",
-        },
+        outputs=SEGMENTED,
         group=group,
         map_index_template="{{ task.group }}",
     )
@@ -137,11 +144,7 @@ def annotate(group: str) -> None:
         task_id="describe",
         step="describe",
         inputs={"regions": "regions/{group}", "images": "images/{group}"},
-        outputs={
-            "captions": "captions/{group}",
-            "quarantine": "quarantine/describe-{group}.parquet",
-            "ledger": "ledger/{group}.json",
-        },
+        outputs=DESCRIBED,
         settings={"cache_folder": "{{ params.run_folder }}/cache/describe"},
         group=group,
         map_index_template="{{ task.group }}",

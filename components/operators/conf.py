@@ -1,13 +1,18 @@
 """Refuse a run whose `--conf` cannot work, before anything is started."""
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from components.kernel.drafts import remove
 from components.kernel.errors import SettingsError
 from components.kernel.tables import groups_of
 from components.runners.home import at_home
+
+log = logging.getLogger(__name__)
 
 
 def refuse_wrong_conf(
@@ -51,14 +56,31 @@ def refuse_fixed(overrides: Mapping[str, Mapping[str, Any]], fixed: Mapping[str,
         )
 
 
-def list_groups(run_folder: str, artifact: str) -> list[str]:
+def list_groups(run_folder: str, artifact: str, mapped: Iterable[str] = ()) -> list[str]:
     """The groups of an artifact, over which tasks are mapped.
+
+    `mapped` are the paths that those tasks write, with `{group}` in them. What an earlier run with
+    more groups left there is removed: a step over all groups would take it for this run's.
 
     Raises:
         AirflowFailException: there is none.
     """
-    folder = at_home(run_folder) / artifact
-    groups = groups_of(folder)
+    home = at_home(run_folder)
+    groups = groups_of(home / artifact)
     if not groups:
-        raise AirflowFailException(f"{folder} holds no group: the source gave no usable record")
+        raise AirflowFailException(
+            f"{home / artifact} holds no group: the source gave no usable record"
+        )
+    for stale in _of_other_groups(home, mapped, set(groups)):
+        log.warning("%s is of an earlier run with other groups and is removed", stale)
+        remove(stale)
     return groups
+
+
+def _of_other_groups(home: Path, mapped: Iterable[str], groups: set[str]) -> Iterator[Path]:
+    for form in mapped:
+        before, _, after = Path(form).name.partition("{group}")
+        for path in sorted((home / form).parent.glob(f"{before}*{after}")):
+            group = path.name.removeprefix(before).removesuffix(after)
+            if group.isdigit() and group not in groups:
+                yield path

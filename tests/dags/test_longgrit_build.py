@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,13 @@ def test_the_trigger_form_gets_defaults_types_and_sections(served_dag):
     schemas = {name: served_dag.params.get_param(name).schema for name in served_dag.params}
     assert schemas["source"]["enum"] == ["sample_grit", "import_grit", "import_coco"]
     assert all(schema["title"] and schema["section"] for schema in schemas.values())
+
+
+def test_what_every_mapped_task_writes_is_known_to_the_task_that_lists_the_groups(dag):
+    written = {
+        path
+        for task in dag.tasks
+        for path in (getattr(task, "outputs", None) or task.partial_kwargs["outputs"]).values()
+        if "{group}" in path
+    }
+    assert written == set(runpy.run_path(str(DAG_FILE))["MAPPED_OUTPUTS"])

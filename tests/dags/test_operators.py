@@ -180,6 +180,24 @@ def test_a_good_conf_passes(home):
     )
 
 
+def test_what_an_earlier_run_with_more_groups_left_is_removed(home, caplog):
+    run = home / "runs" / "again"
+    for name in ("records/00000", "captions/00000", "captions/00001", "captions/mine"):
+        (run / name).mkdir(parents=True)
+    (run / "quarantine").mkdir()
+    for name in ("select", "describe-00000", "describe-00001", "describe-mine"):
+        (run / "quarantine" / f"{name}.parquet").touch()
+    mapped = ("captions/{group}", "quarantine/describe-{group}.parquet")
+    assert list_groups("runs/again", "records", mapped) == ["00000"]
+    assert sorted(path.name for path in (run / "captions").iterdir()) == ["00000", "mine"]
+    assert sorted(path.stem for path in (run / "quarantine").iterdir()) == [
+        "describe-00000",
+        "describe-mine",
+        "select",
+    ]
+    assert "captions/00001 is of an earlier run" in caplog.text
+
+
 def test_groups_are_listed_in_order_and_none_is_an_error(home):
     from airflow.sdk.exceptions import AirflowFailException
 
