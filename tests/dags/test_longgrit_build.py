@@ -99,7 +99,7 @@ def test_what_every_mapped_task_writes_is_known_to_the_task_that_lists_the_group
     written = {
         path
         for task in dag.tasks
-        for path in (getattr(task, "outputs", None) or task.partial_kwargs["outputs"]).values()
+        for path in (getattr(task, "partial_kwargs", vars(task)).get("outputs") or {}).values()
         if "{group}" in path
     }
     assert written == set(runpy.run_path(str(DAG_FILE))["MAPPED_OUTPUTS"])
