@@ -1,6 +1,11 @@
-"""Digests of files and folders, read on several threads: hashing is bound by the processor."""
+"""Digests of files and folders, read on several threads: hashing is bound by the processor.
+
+`PIXCLIP_VERIFY_GIB` (an environment variable, 200 unless set) bounds how much of one artifact or
+source is read for it.
+"""
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -8,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+from components.kernel.errors import SettingsError
 from components.kernel.tables import WORK_FOLDER
 
 RECEIPT_NAME = "_receipt.json"
-MAX_HASHED_BYTES = 2**30  # of an input without a receipt: hashing takes a second or two
+VARIABLE, DEFAULT_GIB = "PIXCLIP_VERIFY_GIB", 200.0
+GIB = 2**30
 SETTLED_S = 2.0  # a file that changed within this time may change again under the same times
 
 
@@ -48,36 +55,54 @@ def sha256_of_files(paths: Iterable[Path]) -> list[str]:
 
 def digest_of_files(files: Mapping[str, str]) -> str:
     """One digest of a listing: relative path -> sha256."""
-    return sha256_text("\n".join(f"{name} {digest}" for name, digest in sorted(files.items())))
+    return sha256_text(json.dumps(dict(files), sort_keys=True))
 
 
 def file_digests(path: Path) -> dict[str, str]:
     """sha256 of every file of an artifact by relative path, without receipt and unfinished work."""
     if path.is_file():
         return {path.name: file_sha256(path)}
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.is_file()
-        and file.name != RECEIPT_NAME
-        and file.relative_to(path).parts[0] != WORK_FOLDER
-    ]
-    names = [str(file.relative_to(path)) for file in files]
-    return dict(zip(names, sha256_of_files(files), strict=True))
+    names = names_below(path)
+    digests = sha256_of_files(path / name for name in names)
+    return dict(zip(map(str, names), digests, strict=True))
 
 
-def num_bytes_of(path: Path) -> int:
-    """The bytes of a file, or of all files below a folder."""
-    return sum(file.stat().st_size for file in _files(path))
+def names_below(folder: Path) -> list[Path]:
+    """The files of an artifact as relative paths, without receipts and unfinished work."""
+    names = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file())
+    return [name for name in names if name.name != RECEIPT_NAME and name.parts[0] != WORK_FOLDER]
 
 
-def digest_of_stats(path: Path) -> str:
+def limit_bytes() -> float:
+    """How much of one artifact or source is read to know its content.
+
+    Raises:
+        SettingsError: the variable holds no number of GiB.
+    """
+    text = os.environ.get(VARIABLE, "") or str(DEFAULT_GIB)
+    try:
+        limit = float(text) * GIB
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise SettingsError(f"{VARIABLE} must be a number of GiB, 0 or more, got {text!r}")
+    return limit
+
+
+def is_too_large(paths: Iterable[Path]) -> bool:
+    """Whether these files hold more than is read: then names, sizes and times must do."""
+    return sum(path.stat().st_size for path in paths) > limit_bytes()
+
+
+def digest_by_stats(folder: Path, names: Iterable[Path]) -> str:
     """A digest of names, sizes and times: for what is too large to read."""
-    stats = {str(file.relative_to(path)): file.stat() for file in _files(path)}
+    stats = {str(name): (folder / name).stat() for name in names}
     return digest_of_files(
         {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items()}
     )
 
 
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+def num_bytes_of(path: Path) -> int:
+    """The bytes of a file, or of all files below a folder."""
+    files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
+    return sum(file.stat().st_size for file in files)

@@ -6,19 +6,16 @@ rest must only be there.
 """
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.kernel.digests import sha256_of_files
-from components.kernel.errors import InputError, SettingsError
+from components.kernel.digests import VARIABLE, limit_bytes, sha256_of_files
+from components.kernel.errors import InputError
 from components.kernel.receipts import Receipt, vouched_files
 from components.kernel.tables import WORK_FOLDER
 
 log = logging.getLogger(__name__)
 
-VARIABLE, DEFAULT_GIB = "PIXCLIP_VERIFY_GIB", 200.0
-GIB = 2**30
 NAMED = 3  # files named in a message
 # What a step would read although no receipt vouches for it.
 DATA_ENDINGS = (".parquet", ".tar", ".safetensors")
@@ -66,7 +63,7 @@ def _faults(expected: Mapping[Path, str]) -> dict[Path, str]:
 
 
 def _within_limit(paths: list[Path]) -> list[Path]:
-    left = _limit_bytes()
+    left = limit_bytes()
     chosen: list[Path] = []
     for path in paths:
         left -= path.stat().st_size
@@ -77,17 +74,6 @@ def _within_limit(paths: list[Path]) -> list[Path]:
             return chosen
         chosen.append(path)
     return chosen
-
-
-def _limit_bytes() -> float:
-    text = os.environ.get(VARIABLE, "") or str(DEFAULT_GIB)
-    try:
-        limit = float(text) * GIB
-    except ValueError:
-        limit = -1.0
-    if not limit >= 0:
-        raise SettingsError(f"{VARIABLE} must be a number of GiB, 0 or more, got {text!r}")
-    return limit
 
 
 def _data_files(folder: Path) -> set[Path]:

@@ -14,13 +14,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from components.kernel.digests import (
-    MAX_HASHED_BYTES,
     RECEIPT_NAME,
+    digest_by_stats,
     digest_of_files,
-    digest_of_stats,
     file_digests,
     file_sha256,
-    num_bytes_of,
+    is_too_large,
+    names_below,
     sha256_text,
 )
 from components.kernel.sources import source_digest
@@ -159,9 +159,10 @@ def input_digest(name: str, path: Path) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """Of what the files hold, up to a gigabyte; of their names, sizes and times beyond it."""
-    if num_bytes_of(path) > MAX_HASHED_BYTES:
-        return digest_of_stats(path)
+    """Of what the files hold; of names, sizes and times of more than `PIXCLIP_VERIFY_GIB`."""
     if path.is_file():
         return file_sha256(path)
+    names = names_below(path)
+    if is_too_large(path / name for name in names):
+        return digest_by_stats(path, names)
     return digest_of_files(file_digests(path))

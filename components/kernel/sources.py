@@ -9,7 +9,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.kernel.digests import digest_of_files, sha256_of_files
+from components.kernel.digests import (
+    digest_by_stats,
+    digest_of_files,
+    is_too_large,
+    sha256_of_files,
+)
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +24,8 @@ MISSING = "missing"  # the step itself says what is wrong
 def source_digest(address: str, endpoint_url: str = "") -> str:
     """A digest of the names and the content below a path or an `s3://` address.
 
-    Of S3 the ETags count, which change with the content; nothing is fetched.
+    Of S3 the ETags count, which change with the content; nothing is fetched. Of a folder with more
+    than `PIXCLIP_VERIFY_GIB` names, sizes and times must do.
 
     Raises:
         InputError: the store cannot be listed.
@@ -35,6 +41,8 @@ def source_digest(address: str, endpoint_url: str = "") -> str:
     if not path.is_dir():
         return MISSING
     names = list(walk_files(path))
+    if is_too_large(path / name for name in names):
+        return digest_by_stats(path, names)
     digests = sha256_of_files(path / name for name in names)
     return digest_of_files(dict(zip(map(str, names), digests, strict=True)))
 
