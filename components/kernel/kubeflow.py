@@ -18,6 +18,7 @@ from components.kernel import errors
 from components.kernel.errors import PipelineError
 from components.kernel.logs import quieten_libraries
 from components.kernel.receipts import Receipt
+from components.kernel.settings import refuse_credentials
 from components.kernel.state import run_kept, state_folder
 from components.kernel.step import Metrics, load_step
 
@@ -56,6 +57,7 @@ def run_component(
     """
     stop_with_the_runner()
     quieten_libraries()
+    refuse_credentials({"destinations": json.loads(destinations)}, name)
     for output, path in json.loads(destinations).items():
         {**outputs, METRICS: metrics}[output].path = path
     places = {key: Path(artifact.path) for key, artifact in outputs.items()}

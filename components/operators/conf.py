@@ -9,6 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from components.kernel.drafts import remove
 from components.kernel.errors import SettingsError
+from components.kernel.settings import refuse_credentials
 from components.kernel.tables import groups_of
 from components.runners.home import at_home
 
@@ -33,6 +34,7 @@ def refuse_wrong_conf(
             f"--conf: no such parameter: {', '.join(unknown)}; known are {', '.join(known)}"
         )
     try:
+        refuse_credentials(conf, "--conf")
         check_settings(steps, at_home(params["params_file"]), params["overrides"])
     except SettingsError as error:
         raise AirflowFailException(f"SettingsError: {error}") from error

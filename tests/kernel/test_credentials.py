@@ -1,5 +1,6 @@
 """No password and no token leaves by a setting, a message or a log, however it is written."""
 
+import logging
 from urllib.parse import quote
 
 import pytest
@@ -12,6 +13,7 @@ from components.kernel.credentials import (
     without_credentials,
 )
 from components.kernel.errors import InputError
+from components.kernel.logs import quieten_libraries
 
 LONG_PIECES = ["//", "https://a:", "?token=", "%25", "&;#", "@", "a:/", "?", "sk-", "?a"]
 PASSWORDS = [
@@ -186,3 +188,13 @@ def test_settings_that_are_a_bomb_end_soon():
     for settings in (bomb, ring):
         with pytest.raises(ValueError, match="are none"):
             list(places_of_credentials(settings, "step"))
+
+
+def test_a_line_of_the_log_tells_no_token_of_a_row_s_address(caplog):
+    usual = logging.getLogRecordFactory()
+    try:
+        quieten_libraries()
+        logging.getLogger("x").warning("%s: 404", "https://host/x.jpg?w=3&key=AbC123")
+    finally:
+        logging.setLogRecordFactory(usual)
+    assert caplog.messages == ["https://host/x.jpg?w=3&key=***: 404"]
