@@ -31,6 +31,7 @@ from pixclip.checksums import (
     write_checksums,
 )
 from pixclip.config import ModelConfig, from_dict, to_dict
+from pixclip.json_files import JsonError, read_json_object, shown
 from pixclip.model import PixClip
 from pixclip.places import is_in_store, local_folder
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 CONFIG_NAME, NOTES_NAME = "config.json", "notes.json"
 MAX_LISTED = 20  # keys named in a message
+# Its checksums fit, so to fetch it again would change nothing.
+OTHER = "it was saved so: take another checkpoint"
 
 __all__ = ["CheckpointError", "load", "save_checkpoint"]
 
@@ -146,7 +149,7 @@ def _build(
             return PixClip(config, open_text)
     except (RuntimeError, TypeError) as error:  # sides whose product PyTorch cannot count
         raise CheckpointError(
-            f"{path} describes a model that cannot be built ({error}); fetch the checkpoint again"
+            f"{path} describes a model that cannot be built ({error}); {OTHER}"
         ) from None
 
 
@@ -158,19 +161,21 @@ def _require_files(folder: Path, sums: Mapping[str, str]) -> None:
 
 def _read_config(folder: Path) -> ModelConfig:
     try:
-        data = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        config: ModelConfig = from_dict(ModelConfig, data)
+        config: ModelConfig = from_dict(ModelConfig, read_json_object(folder / CONFIG_NAME))
+    except JsonError as error:
+        raise CheckpointError(f"{error}; {OTHER}") from None
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from None
+        raise CheckpointError(f"{folder / CONFIG_NAME}: {error}; {OTHER}") from None
     return config
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError, MemoryError) as error:
         raise CheckpointError(
-            f"{path} is no safetensors file ({error}); pickles and other formats are never read"
+            f"{path} is no safetensors file ({shown(error)}); pickles and other formats are never "
+            "read"
         ) from None
 
 

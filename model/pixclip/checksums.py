@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from pixclip.json_files import MAX_FILE_BYTES, parse_json, shown
+
 CHECKSUMS_NAME = "checksums.json"
 WEIGHTS_NAME, TEXT_TOWER_NAME = "model.safetensors", "text_tower"
 
@@ -29,7 +31,8 @@ def read_checksums(folder: Path) -> dict[str, str]:
         CheckpointError: there are none, or one names a file outside the folder.
     """
     try:
-        content = (folder / CHECKSUMS_NAME).read_bytes()
+        with (folder / CHECKSUMS_NAME).open("rb") as file:
+            content = file.read(MAX_FILE_BYTES)
     except OSError as error:
         raise CheckpointError(
             f"{folder} is no checkpoint: {CHECKSUMS_NAME} cannot be read ({error}); a folder "
@@ -37,13 +40,21 @@ def read_checksums(folder: Path) -> dict[str, str]:
         ) from None
     sums = parse_checksums(content, str(folder))
     root = folder.resolve()
-    outside = [name for name in sums if not (folder / name).resolve().is_relative_to(root)]
+    outside = [name for name in sums if not _resolved(folder / name).is_relative_to(root)]
     if outside:
         raise CheckpointError(
             f"{folder}: {', '.join(outside)} leads out of the folder through a link; "
             "copy the checkpoint with its links followed"
         )
     return sums
+
+
+def _resolved(path: Path) -> Path:
+    """Where a path leads, links followed; nowhere if they lead around."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return Path("/")
 
 
 def weights_digest(folder: Path) -> str:
@@ -65,16 +76,16 @@ def parse_checksums(content: bytes, where: str) -> dict[str, str]:
         CheckpointError: it is none, or a path is not plainly relative.
     """
     try:
-        sums = json.loads(content)
+        sums = parse_json(content)
     except ValueError as error:
-        raise CheckpointError(f"{where}: {CHECKSUMS_NAME} is no JSON: {error}") from None
+        raise CheckpointError(f"{where}: {CHECKSUMS_NAME}: {error}") from None
     if not isinstance(sums, dict):
         raise CheckpointError(f"{where}: {CHECKSUMS_NAME} must map paths to checksums")
     for name, digest in sums.items():
         is_digest = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest)
         if not is_digest or not _is_plain(name):
             raise CheckpointError(
-                f"{where}: {CHECKSUMS_NAME} holds {name!r}: {digest!r}, which is no SHA-256 of a "
+                f"{where}: {CHECKSUMS_NAME} holds {shown(name)}: {shown(digest)}, no SHA-256 of a "
                 "file inside the checkpoint; do not use a checkpoint that was tampered with"
             )
     return sums
@@ -88,10 +99,13 @@ def verify(folder: Path, sums: Mapping[str, str]) -> None:
     """
     problems = []
     for name, digest in sums.items():
-        if not (folder / name).is_file():
-            problems.append(f"{name} is missing")
-        elif sha256_of(folder / name) != digest:
-            problems.append(f"{name} is damaged or was altered")
+        try:
+            if not (folder / name).is_file():
+                problems.append(f"{name} is missing")
+            elif sha256_of(folder / name) != digest:
+                problems.append(f"{name} is damaged or was altered")
+        except OSError as error:  # also names longer than any file's
+            problems.append(f"{name:.100} cannot be read ({error.strerror})")
     if problems:
         raise CheckpointError(f"{folder}: {'; '.join(problems)}; fetch the checkpoint again")
 

@@ -12,9 +12,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pixclip.json_files import brief, shown
+
 # OpenAI CLIP's pixel statistics (https://github.com/openai/CLIP), which EVA-CLIP uses too.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+# What no model has: a configuration of a few bytes could ask for more than any machine holds.
+MOST = {
+    "image_size_px": 4096,
+    "patch_size_px": 256,
+    "width": 16_384,
+    "num_layers": 256,
+    "num_heads": 1024,
+    "mlp_width": 131_072,
+    "embed_dim": 65_536,
+    "rope_grid": 1024,
+    "max_tokens": 1_048_576,
+    "tokens_per_pass": 16_777_216,
+    "expansion": 64,
+    "crop_margin": 100,
+}
+MOST_WHOLE = 2**63
+MOST_PATCHES, MOST_MARKER_CHARS = 65_536, 65_536
 
 
 def _require(section: str, config: Any, names: tuple[str, ...], least: float) -> None:
@@ -22,7 +43,9 @@ def _require(section: str, config: Any, names: tuple[str, ...], least: float) ->
         value = getattr(config, name)
         values = value if isinstance(value, tuple) else (value,)
         if not all(least <= number < math.inf for number in values):
-            raise ValueError(f"{section}.{name} must be at least {least}, got {value}")
+            raise ValueError(f"{section}.{name} must be at least {least}, got {shown(value)}")
+        if max(values) > MOST.get(name, math.inf):
+            raise ValueError(f"{section}.{name} must be at most {MOST[name]}, got {shown(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +69,11 @@ class VisionConfig:
         sides = ("image_size_px", "patch_size_px", "width", "num_layers", "num_heads", "mlp_width")
         _require("vision", self, (*sides, "embed_dim", "rope_grid"), 1)
         _require("vision", self, ("layer_norm_eps",), 0)
+        if self.grid**2 > MOST_PATCHES:
+            raise ValueError(
+                f"vision.image_size_px={self.image_size_px} and patch_size_px={self.patch_size_px} "
+                f"make {self.grid**2} patches of an image; at most {MOST_PATCHES} are taken"
+            )
         if self.image_size_px % self.patch_size_px:
             raise ValueError(
                 f"vision.image_size_px must be a multiple of patch_size_px={self.patch_size_px}, "
@@ -86,6 +114,12 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         _require("text", self, ("embed_dim", "max_tokens", "tokens_per_pass"), 1)
+        for name in ("prefix", "suffix"):
+            if len(getattr(self, name)) > MOST_MARKER_CHARS:
+                raise ValueError(
+                    f"text.{name} must have at most {MOST_MARKER_CHARS} characters, "
+                    f"got {len(getattr(self, name))}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,10 +174,10 @@ def from_dict(kind: type[Any], data: Mapping[str, Any], path: str = "") -> Any:
     """
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = sorted(set(data) - set(fields))
+    unknown = [str(name) for name in data if name not in fields]
     if unknown:
         raise ValueError(
-            f"{path or kind.__name__}: unknown settings {', '.join(unknown)}; "
+            f"{path or kind.__name__}: unknown settings {brief(', '.join(sorted(unknown)))}; "
             f"known are {', '.join(fields)}"
         )
     required = [
@@ -165,27 +199,31 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise ValueError(f"{path} must be a section of settings, got {value!r}")
+            raise ValueError(f"{path} must be a section of settings, got {shown(value)}")
         return from_dict(hint, value, path)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
         return _convert(next(a for a in arguments if a is not type(None)), value, path)
     if origin is typing.Literal:
-        if value not in arguments:
-            raise ValueError(f"{path} must be one of {', '.join(map(str, arguments))}, got {value}")
+        if not any(value == known and type(value) is type(known) for known in arguments):
+            raise ValueError(
+                f"{path} must be one of {', '.join(map(str, arguments))}, got {brief(value)}"
+            )
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{path} must be a list, got {value!r}")
+            raise ValueError(f"{path} must be a list, got {shown(value)}")
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(kinds) != len(value):
             raise ValueError(f"{path} must have {len(kinds)} values, got {len(value)}")
         return tuple(_convert(k, v, path) for k, v in zip(kinds, value, strict=True))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > MOST_WHOLE:  # a float holds no number of 400 digits
+            raise ValueError(f"{path} must be a number below {MOST_WHOLE}, got {shown(value)}")
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{path} must be of type {hint.__name__}, got {value!r}")
+        raise ValueError(f"{path} must be of type {hint.__name__}, got {shown(value)}")
     return value
 
 

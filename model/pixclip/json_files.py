@@ -64,13 +64,18 @@ def read_json_object(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> dict[str
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: in one line, of bounded length, without half characters."""
+    """A value as messages show it: see `brief`."""
     try:
         text = str(value) if isinstance(value, Exception) else repr(value)
     except (RecursionError, ValueError):  # nested too deep, or a number of too many digits
         text = f"a {type(value).__name__}"
-    text = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+    return brief(text)
+
+
+def brief(text: object) -> str:
+    """A text in one line, of bounded length and without half characters."""
+    line = " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())
+    return line if len(line) <= SHOWN_CHARS else f"{line[:SHOWN_CHARS]}…"
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def test_a_line_of_the_log_tells_no_token_of_a_row_s_address(caplog):
     usual = logging.getLogRecordFactory()
     try:
         quieten_libraries()
-        logging.getLogger("x").warning("%s: 404", "https://host/x.jpg?w=3&key=AbC123")
+        logging.getLogger("x").warning("%s gives 404", "https://host/x.jpg?w=3&key=AbC123")
     finally:
         logging.setLogRecordFactory(usual)
-    assert caplog.messages == ["https://host/x.jpg?w=3&key=***: 404"]
+    assert caplog.messages == ["https://host/x.jpg?w=3&key=*** gives 404"]

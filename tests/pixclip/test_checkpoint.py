@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 import shutil
 import struct
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import pixclip
 from pixclip.checkpoint import CheckpointError, save_checkpoint
 from pixclip.checksums import sha256_of, weights_digest, write_checksums
+from tests.mutations import mutated
 from tests.pixclip.tiny_models import save_tiny_text_tower, tiny_model
 
 TEXTS = ["a b c", "d e f g h i j"]
@@ -88,17 +90,22 @@ def test_a_loaded_model_reads_texts_through_its_own_text_tower(folder):
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [
-        (
-            "vision",
-            {"image_size_px": 8_000_000},
-            r"position_embedding is \[17, 32\], not \[10000000",
-        ),
-        ("vision", {"width": 4 * 10**6}, r"\[17, 32\], not \[17, 4000000\]"),
-        ("vision", {"width": 4 * 10**10}, r"\[17, 32\], not \[17, 40000000000\]"),
-        ("vision", {"mlp_width": 4 * 10**18}, "cannot be built"),
-        ("text", {"embed_dim": 10**19}, "cannot be built"),
-        ("vision", {"num_layers": 10**9}, "tensors for 1000000001 layers"),
-        ("adaptor", {"num_layers": 10**9}, "tensors for 1000000002 layers"),
+        ("vision", {"image_size_px": 8_000_000}, "image_size_px must be at most 4096, got 8000000"),
+        ("vision", {"image_size_px": 1024}, r"embedding is \[17, 32\], not \[16385, 32\]"),
+        ("vision", {"image_size_px": 4096, "patch_size_px": 1}, "16777216 patches of an image"),
+        ("vision", {"width": 4 * 10**6}, "vision.width must be at most 16384"),
+        ("vision", {"width": 64}, r"\[17, 32\], not \[17, 64\]"),
+        ("vision", {"mlp_width": 4 * 10**18}, "vision.mlp_width must be at most 131072"),
+        ("vision", {"num_heads": 10**6, "width": 10**6}, "vision.width must be at most"),
+        ("vision", {"embed_dim": 10**400}, "vision.embed_dim must be at most 65536, got 1000"),
+        ("vision", {"layer_norm_eps": 10**400}, "vision.layer_norm_eps must be a number below"),
+        ("text", {"embed_dim": 10**19}, "text.embed_dim must be at most 65536"),
+        ("text", {"max_tokens": 2**40}, "text.max_tokens must be at most 1048576"),
+        ("text", {"prefix": "x" * 10**6}, "text.prefix must have at most 65536 characters"),
+        ("vision", {"num_layers": 10**9}, "vision.num_layers must be at most 256"),
+        ("vision", {"num_layers": 256}, "tensors for 257 layers"),
+        ("adaptor", {"num_layers": 10**9}, "adaptor.num_layers must be at most 256"),
+        ("adaptor", {"expansion": 65}, "adaptor.expansion must be at most 64"),
     ],
 )
 def test_a_configuration_cannot_ask_for_more_than_its_weights_hold(
@@ -212,6 +219,62 @@ def test_an_unknown_setting_is_refused(folder):
     seal(folder)
     with pytest.raises(CheckpointError, match="vision: unknown settings depth"):
         pixclip.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 5000, "nested more than 64 deep"),
+        (b"\xff\xfe{}", "it is no JSON"),
+        (b"null", "must hold an object"),
+        (b'{"vision": 1, "vision": 2}', "'vision' is there twice"),
+        (b'{"vision": [], "text": {}}', r"vision must be a section of settings, got \[\]"),
+        (b'{"text": {"embed_dim": 3}}', "missing settings vision"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused_by_its_file(folder, content, message):
+    (folder / "config.json").write_bytes(content)
+    seal(folder)
+    with pytest.raises(CheckpointError, match=rf"config\.json.*{message}.*another checkpoint"):
+        pixclip.load(folder)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 5000, b'{"a":' * 5000, b"\xff", b'{"' + b"n" * 5000 + b'": "x"}']
+)
+def test_checksums_that_are_no_checksums_are_refused_in_a_short_message(folder, content):
+    (folder / "checksums.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"checksums\.json") as told:
+        pixclip.load(folder)
+    assert len(str(told.value)) < 800
+
+
+def test_a_link_that_leads_around_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("model.safetensors")
+    with pytest.raises(CheckpointError, match="leads out of the folder through a link"):
+        pixclip.load(folder)
+
+
+def test_a_damaged_file_of_any_kind_is_told_as_damage_by_its_name(folder):
+    """Bits flipped, bytes lost and repeated, with checksums that fit: 120 checkpoints."""
+    draw, outcomes = random.Random(0), set()
+    names = ["config.json", "model.safetensors", "checksums.json", "notes.json"]
+    whole = {name: (folder / name).read_bytes() for name in names}
+    for turn in range(120):
+        name = names[turn % len(names)]
+        for other, content in whole.items():
+            (folder / other).write_bytes(content)
+        (folder / name).write_bytes(mutated(whole[name], draw))
+        if name != "checksums.json" and turn % 8 >= 4:
+            seal(folder)
+        try:
+            pixclip.load(folder)
+            outcomes.add("loaded")
+        except CheckpointError as error:
+            is_told = str(folder) in str(error) and len(str(error)) < 4000
+            outcomes.add("refused" if is_told else f"{name}: {error}")
+    assert outcomes == {"loaded", "refused"}
 
 
 @pytest.mark.parametrize(

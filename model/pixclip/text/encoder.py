@@ -21,7 +21,13 @@ import torch
 from torch import Tensor
 
 from pixclip.config import TextConfig, from_dict, to_dict
-from pixclip.text.language_model import open_language_model, read_both_ways, without_bars
+from pixclip.json_files import read_json_object, shown
+from pixclip.text.language_model import (
+    damage_told,
+    open_language_model,
+    read_both_ways,
+    without_bars,
+)
 from pixclip.text.tokens import Caption, CaptionTokenizer
 from pixclip.text.whitening import Whitening
 
@@ -76,8 +82,11 @@ class TextEncoder:
             # transformers would follow it to another model, elsewhere, and load that one.
             raise ValueError(f"{folder} holds {ADAPTER_NAME}; a text tower has no adapters: merge")
         dtype = dtype or usual_dtype(device)
+        if not Path(folder).is_dir():  # else transformers would ask the Hub for it
+            raise ValueError(f"{folder} is no folder")
         body = open_language_model(Path(folder), with_head=False, dtype=dtype).to(device)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        with damage_told(f"the tokenizer of {folder}"):
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         whitening = Whitening.open(Path(folder), config.embed_dim) if config.whitened else None
         return cls(body, tokenizer, config, whitening)
 
@@ -193,12 +202,15 @@ def read_text_tower(folder: Path) -> tuple[TextConfig, dict[str, Any]]:
     """
     path = folder / CONFIG_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        config, provenance = content["config"], dict(content["provenance"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = read_json_object(path)
+        config, provenance = dict(content["config"]), dict(content["provenance"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{folder} is no text tower: {CONFIG_NAME} cannot be read ({error!r}); "
+            f"{folder} is no text tower: {CONFIG_NAME} cannot be read ({shown(error)}); "
             "`pixclip adapt-text` makes one of a causal language model"
         ) from None
-    read: TextConfig = from_dict(TextConfig, config, f"{path}: config")
+    try:
+        read: TextConfig = from_dict(TextConfig, config, "config")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return read, provenance

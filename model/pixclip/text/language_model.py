@@ -1,16 +1,31 @@
 """A causal language model of transformers that reads in both directions (LLM2Vec, step 1)."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pixclip.json_files import brief, read_json_object, shown
+
 # B = texts, N = tokens, E = width of the language model
+MODEL_CONFIG = "config.json"
+LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+# By a part of a field's name: far beyond any model, and built in no time.
+MOST: tuple[tuple[str, int], ...] = (
+    ("layer", 1024),
+    ("head", 65_536),
+    ("expert", 65_536),
+    ("hidden", 1_048_576),
+    ("intermediate", 16_777_216),
+    ("vocab", 16_777_216),
+    ("width", 1_048_576),
+    ("dim", 1_048_576),
+)
+MOST_OF_ALL = 2**40  # anything else: tokens of context, bases of rotary angles
 PICKLE_NAME = "adapter_model.bin"  # the only one that `use_safetensors` does not keep out
 
 
@@ -52,19 +67,82 @@ def _read(kind: Any, source: str | Path, **options: Any) -> tuple[Any, Any]:
     is_here = Path(source).is_dir()  # else a download shows how far it is
     if is_here:
         _require_safetensors_only(Path(source))
-    try:
-        with without_bars() if is_here else contextlib.nullcontext():
-            model, report = kind.from_pretrained(
-                str(source),
-                use_safetensors=True,
-                trust_remote_code=False,
-                attn_implementation="sdpa",
-                output_loading_info=True,
-                **options,
-            )
-    except SafetensorError as error:
-        raise ValueError(f"the weights of {source} are damaged: {error}") from None
+        require_plausible(Path(source))
+    bars = without_bars() if is_here else contextlib.nullcontext()
+    with damage_told(f"the language model {source}"), bars:
+        model, report = kind.from_pretrained(
+            str(source),
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **options,
+        )
     return model, report
+
+
+@contextlib.contextmanager
+def damage_told(what: str) -> Iterator[None]:
+    """What transformers and its parsers raise on damaged files as an error that names them.
+
+    Raises:
+        ValueError: anything was raised but OSError, which tells its file itself.
+    """
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {what} are damaged: {shown(error)}") from None
+    except MemoryError:
+        raise ValueError(f"{what} needs more memory than there is; is it damaged?") from None
+    except Exception as error:  # a parser in Rust raises bare exceptions
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{what} cannot be opened: {brief(reason)}") from error
+
+
+def require_plausible(folder: Path) -> None:
+    """Refuse a configuration that asks for more than any language model has, before it is built.
+
+    Raises:
+        ValueError: tells file, field and limit, or what the weights hold.
+    """
+    path = folder / MODEL_CONFIG
+    config = read_json_object(path)
+    numbers = list(_numbers(config, ""))
+    for name, number in numbers:
+        last = name.rpartition(".")[2]
+        limit = next((most for part, most in MOST if part in last), MOST_OF_ALL)
+        if abs(number) > limit:
+            raise ValueError(f"{path}: {name} must be at most {limit}, got {shown(number)}")
+    depths = (number for name, number in numbers if name.rpartition(".")[2] in LAYERS)
+    num_layers = max(depths, default=0)
+    num_tensors = sum(_num_tensors(file) for file in folder.glob("*.safetensors"))
+    if num_layers > num_tensors > 0:
+        raise ValueError(
+            f"{path} describes {num_layers} layers, and the weights beside it are {num_tensors} "
+            "tensors; bring a configuration and weights that belong together"
+        )
+
+
+def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner, name)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, value
+
+
+def _num_tensors(file: Path) -> int:
+    """The number of tensors in a safetensors file; none if it has no header."""
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            return len(opened.keys())
+    except (OSError, SafetensorError):
+        return 0  # told when it is read
 
 
 def _require_safetensors_only(folder: Path) -> None:
@@ -75,21 +153,21 @@ def _require_safetensors_only(folder: Path) -> None:
         strays = [name for name in _shard_names(index) if not _is_safetensors_here(name)]
         if strays:
             raise ValueError(
-                f"{index} names {', '.join(map(repr, strays[:5]))}; every part of the weights must "
-                "be a .safetensors file in the same folder: do not use weights that were tampered "
-                "with, or save them anew"
+                f"{index} names {', '.join(map(shown, strays[:5]))}; every part of the weights "
+                "must be a .safetensors file in the same folder: do not use weights that were "
+                "tampered with, or save them anew"
             )
 
 
 def _shard_names(index: Path) -> list[Any]:
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = read_json_object(index)
         names = list(dict.fromkeys(content["weight_map"].values()))
         dict(content["metadata"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{index} is no index of weights ({error!r}): it needs `metadata` and `weight_map`, "
-            "from names of weights to names of files; restore it"
+            f"{index} is no index of weights ({shown(error)}): it needs `metadata` and "
+            "`weight_map`, from names of weights to names of files; restore it"
         ) from None
     return names
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pixclip.checksums import TEXT_TOWER_NAME, read_checksums, sha256_of
+from pixclip.json_files import JsonError, read_json_object, shown
 
 DIGEST_NAME, DIGEST_KEY = "text_tower.json", "text_tower_sha256"
 
@@ -57,16 +58,16 @@ def require_same_tower(embeddings: Path, checkpoint: Path) -> None:
         return
     path = embeddings / DIGEST_NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))[DIGEST_KEY]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_json_object(path)[DIGEST_KEY]
+    except (JsonError, KeyError):
         raise OtherTextTower(
             f"{path} does not say by which text tower the texts were embedded; remove "
             f"{embeddings} and run `pixclip embed-text` with the tower of {checkpoint}"
         ) from None
     if found != wanted:
         raise OtherTextTower(
-            f"the texts of {embeddings} were embedded by another text tower ({found}) than that "
-            f"of {checkpoint} ({wanted}); run `pixclip embed-text` with that one"
+            f"the texts of {embeddings} were embedded by another text tower ({shown(found)}) than "
+            f"that of {checkpoint} ({wanted}); run `pixclip embed-text` with that one"
         )
 
 
