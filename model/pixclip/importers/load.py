@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,8 @@ from pixclip.config import ModelConfig
 from pixclip.importers.formats import FORMATS, find_format
 from pixclip.importers.report import DroppedKey, ImportReport, NewTensor, UsedKey
 from pixclip.importers.rules import Format
-from pixclip.importers.source import Source, WeightsRefused, read_settings, read_source
+from pixclip.importers.source import Source, WeightsRefused, read_source
+from pixclip.importers.stated import compare_facts
 from pixclip.importers.translate import (
     MASK,
     Translation,
@@ -25,8 +25,7 @@ from pixclip.importers.translate import (
 
 if TYPE_CHECKING:
     from pixclip.model import PixClip
-
-POOLING = "tok"  # open_clip's word: our towers embed the state of the class token
+OWN_PARTS = ("vision.", "adaptor.", "logit_scale")  # of our checkpoints' keys
 
 
 def import_weights(
@@ -46,7 +45,7 @@ def import_weights(
     """
     format_ = find_format(format_name)
     source = read_source(path)
-    problems, assumed = _compare_facts(format_, path, model.config)
+    problems, assumed = compare_facts(format_, path, model.config)
     translation = translate(source.tensors, format_, new_projection)
     state = model.state_dict()
     values, misfits = fit(translation, state)
@@ -59,49 +58,34 @@ def import_weights(
         raise WeightsRefused(
             f"{source.file} does not fit as '{format_.name}';",
             problems,
-            _advice(source, format_),
+            _advice(source, format_, path, model.config, problems),
         )
     model.load_state_dict(values, strict=False)
     _zero_mask(model, new)
     return _report(source, format_, translation, new, assumed)
 
 
-def _compare_facts(format_: Format, path: Path, config: ModelConfig) -> tuple[list[str], list[str]]:
-    """What shapes cannot show: contradictions, and what has to be taken on trust."""
-    problems: list[str] = []
-    assumed: list[str] = []
-    kind = config.vision.kind
-    if format_.kind != kind:
-        problems.append(f"architecture: '{format_.name}' is for {format_.kind}, not {kind}")
-    descriptions = {name: read_settings(path, name) for name in format_.settings_files}
-    try:
-        facts = format_.facts(descriptions, config.vision)
-    except ValueError as error:
-        return [*problems, f"{' or '.join(descriptions)}: {error}"], assumed
-    for name, value in asdict(facts).items():
-        setting, ours = _our_setting(name, config)
-        if value is None and not (name == "rope_grid" and kind == "clip"):
-            assumed.append(f"{setting}={ours}: the source does not tell")
-        elif value is not None and value != ours:
-            problems.append(f"setting: the source has {name}={value}, {setting} is {ours}")
-    return problems, assumed
-
-
-def _our_setting(fact: str, config: ModelConfig) -> tuple[str, object]:
-    """Where our configuration has what a fact is about, and its value there."""
-    if fact == "pooling":
-        return "the tower's pooling", POOLING
-    if fact in ("mean", "std"):
-        return f"preprocess.{fact}", getattr(config.preprocess, fact)
-    return f"vision.{fact}", getattr(config.vision, fact)
-
-
-def _advice(source: Source, format_: Format) -> str:
-    """Which format it is, if another one knows every key."""
-    for other in FORMATS.values():
+def _advice(
+    source: Source, format_: Format, path: Path, config: ModelConfig, problems: Sequence[str]
+) -> str:
+    """What to do about it; another format only if that one would help."""
+    if all(problem.startswith("setting: ") for problem in problems):
+        return (
+            "its keys are right, but it is of a model with other settings: take weights or a "
+            "recipe that agree in them:"
+        )
+    for other in FORMATS.values() if any(map(_is_about_keys, problems)) else ():
         if other is not format_ and knows(other, source.tensors):
-            return f"its keys are those of '{other.name}':"
+            also, _ = compare_facts(other, path, config)
+            but = f", but that does not fit either ({also[0]})" if also else ""
+            return f"its keys are those of '{other.name}'{but}:"
+    if all(key.startswith(OWN_PARTS) for key in source.tensors):
+        return "it is a checkpoint of PixCLIP: train from it as the parent, nothing is imported:"
     return "give weights, format and architecture that belong together:"
+
+
+def _is_about_keys(problem: str) -> bool:
+    return problem.startswith(("unknown: ", "missing: "))
 
 
 def _zero_mask(model: "PixClip", new: Sequence[NewTensor]) -> None:

@@ -1,6 +1,5 @@
 """Open a file of public weights: tensors by name, and nothing that runs code."""
 
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +11,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pixclip.importers.torchscript import is_torchscript, read_torchscript
+from pixclip.json_files import JsonError, brief, read_json_object
 
 SAFETENSORS, ARCHIVES = (".safetensors",), (".pt", ".pth", ".bin")
 WEIGHT_FILES = (*SAFETENSORS, *ARCHIVES)
+MAX_TENSORS = 100_000  # a model of a thousand layers has some ten thousand
+STAND_INS = (
+    (b"version https://git-lfs", "it is a pointer of Git LFS", "bring the file: git lfs pull."),
+    (b"<!doctype html", "it is a web page", "download the file itself, not its page."),
+    (b"<html", "it is a web page", "download the file itself, not its page."),
+    (b'{"error', "it is a server's error", "download it again, with access to it."),
+)
 CONTAINERS = ("state_dict", "model", "module", "model_state_dict")  # weights among other things
 WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile prepend
 
@@ -58,8 +65,14 @@ def read_source(path: Path) -> Source:
             ignored |= {other: f"beside the weights '{name}'" for other in content if other != name}
             content = content[name]
             break
+    if len(content) > MAX_TENSORS:
+        raise WeightsRefused(
+            f"{file} holds {len(content)} entries:",
+            [f"at most {MAX_TENSORS} are read"],
+            "give the weights of one model.",
+        )
     strays = [
-        f"{name}: {type(value).__name__}"
+        f"{brief(name)}: {type(value).__name__}"
         for name, value in content.items()
         if not (isinstance(name, str) and isinstance(value, Tensor))
     ]
@@ -76,13 +89,12 @@ def read_settings(path: Path, name: str) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        settings = f"{error}"
-    if not isinstance(settings, dict):
-        problems = [str(settings)[:200]]
-        raise WeightsRefused(f"{file} is not the description of a model:", problems, "restore it.")
-    return settings
+        return read_json_object(file)
+    except JsonError as error:
+        reason = str(error).removeprefix(f"{file}: ")
+        raise WeightsRefused(
+            f"{file} is not the description of a model:", [reason], "restore it."
+        ) from None
 
 
 def _weight_file(path: Path) -> Path:
@@ -90,7 +102,11 @@ def _weight_file(path: Path) -> Path:
         raise FileNotFoundError(f"no weights at {path}; give a file or a folder with one")
     if path.is_file():
         return path
-    found = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_FILES)
+    if not path.is_dir():
+        raise WeightsRefused(f"{path} is no file:", [], "give a file or a folder with one.")
+    found = sorted(
+        file for file in path.iterdir() if file.suffix in WEIGHT_FILES and file.is_file()
+    )
     tensors_only = [file for file in found if file.suffix in SAFETENSORS]
     if len(tensors_only or found) != 1:
         raise WeightsRefused(
@@ -102,17 +118,23 @@ def _weight_file(path: Path) -> Path:
 
 
 def _read(file: Path) -> Mapping[str, Any]:
+    _refuse_stand_ins(file)
     try:
         content = load_file(file) if file.suffix in SAFETENSORS else _read_archive(file)
     except MemoryError:
-        raise
-    except Exception as error:  # readers of pickles and zip files raise anything on damaged ones
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise WeightsRefused(
-            f"{file} is not a file of weights alone, and code in it is never run:",
-            [reason],
-            "save its state dict as safetensors where you trust it.",
-        ) from error
+            f"{file} asks for more memory than there is:",
+            [f"the file itself has {file.stat().st_size} bytes"],
+            "it is damaged, or no weights: fetch it again.",
+        ) from None
+    except Exception as error:  # readers of pickles and zip files raise anything on damaged ones
+        reason = brief(f"{type(error).__name__}: {error}")
+        if file.suffix in SAFETENSORS:
+            what, advice = "cannot be read as safetensors:", "it is damaged: fetch it again."
+        else:
+            what = "is not a file of weights alone, and code in it is never run:"
+            advice = "save its state dict as safetensors where you trust it."
+        raise WeightsRefused(f"{file} {what}", [reason], advice) from error
     if not isinstance(content, Mapping):
         raise WeightsRefused(
             f"{file} holds a {type(content).__name__}, not weights by name:",
@@ -120,6 +142,17 @@ def _read(file: Path) -> Mapping[str, Any]:
             "save its state dict.",
         )
     return content
+
+
+def _refuse_stand_ins(file: Path) -> None:
+    """Refuse what often lies where weights should be, with advice that helps."""
+    with file.open("rb") as opened:
+        start = opened.read(512).lstrip().lower()
+    if not start:
+        raise WeightsRefused(f"{file} is empty:", ["0 bytes"], "fetch it again.")
+    for begins, what, advice in STAND_INS:
+        if start.startswith(begins):
+            raise WeightsRefused(f"{file} holds no weights:", [what], advice)
 
 
 def _read_archive(file: Path) -> Any:

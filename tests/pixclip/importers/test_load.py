@@ -1,6 +1,7 @@
 """Weights of every public format become the same model again, or are refused with every reason."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -159,6 +160,72 @@ def test_the_right_format_is_not_told_where_it_was_asked_for(tmp_path):
     write(tmp_path / "weights.pt", "timm", replace(EVA02, num_layers=3))
     with pytest.raises(WeightsRefused, match="give weights, format and architecture"):
         import_weights(build(EVA02), tmp_path / "weights.pt", "timm")
+
+
+HALVES = {"mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def hugging(**changes):
+    """What transformers would write of our small tower, with changes."""
+    tower = {"hidden_size": 64, "num_hidden_layers": 2, "patch_size": 8, "image_size": 32}
+    return {"vision_config": tower | {"num_attention_heads": 1} | changes}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "stated", "message"),
+    [
+        ("openai", "open_clip_config.json", lambda: described(pixels=HALVES), "has mean=.0.5, 0.5"),
+        ("openai", "open_clip_config.json", lambda: described({"pool_type": "avg"}), "pooling=avg"),
+        ("openai", "config.json", lambda: hugging(hidden_act="gelu"), "activation=gelu"),
+        ("alphaclip", "config.json", lambda: hugging(layer_norm_eps=1e-6), "layer_norm_eps=1e-06"),
+        ("eva_clip", "open_clip_config.json", lambda: described(pixels=HALVES), "has mean=.0.5"),
+    ],
+)
+def test_a_description_beside_the_weights_counts_whatever_the_format(
+    name, file, stated, message, tmp_path
+):
+    write(tmp_path / "weights.pt", name)
+    (tmp_path / file).write_text(json.dumps(stated()))
+    with pytest.raises(WeightsRefused, match="other settings: take weights or a recipe") as told:
+        import_weights(build(WRITERS[name][0]), tmp_path / "weights.pt", name)
+    assert re.search(f"{file} beside the weights.*{message}|{message}", str(told.value))
+
+
+@pytest.mark.parametrize(
+    ("file", "stated"),
+    [
+        ("open_clip_config.json", lambda: described({"width": 768}, pixels=HALVES)),
+        ("open_clip_config.json", lambda: {"preprocess_cfg": HALVES}),
+        ("config.json", lambda: hugging(hidden_act="gelu", hidden_size=1024)),
+        ("config.json", lambda: {"hidden_act": "gelu", "model_type": "bert"}),
+        ("config.json", lambda: [1, 2]),
+    ],
+)
+def test_a_description_of_something_else_beside_the_weights_does_not_count(file, stated, tmp_path):
+    write(tmp_path / "weights.pt", "openai")
+    (tmp_path / file).write_text(json.dumps(stated()))
+    import_weights(build(CLIP), tmp_path / "weights.pt", "openai")
+
+
+def test_no_format_is_advised_that_would_not_help(tmp_path):
+    write(tmp_path / "weights.pt", "openai")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(described(pixels=HALVES)))
+    for name in ("open_clip", "openai"):
+        with pytest.raises(WeightsRefused) as told:
+            import_weights(build(CLIP), tmp_path / "weights.pt", name)
+        assert "its keys are right" in str(told.value)
+        assert "those of" not in str(told.value)
+    write(tmp_path / "weights.pt", "timm")
+    with pytest.raises(
+        WeightsRefused, match=r"'timm', but that does not fit either \(architecture"
+    ):
+        import_weights(build(CLIP), tmp_path / "weights.pt", "openai")
+
+
+def test_a_checkpoint_of_ours_is_told_to_be_one(tmp_path):
+    save_file(build(CLIP).state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(WeightsRefused, match="a checkpoint of PixCLIP: train from it"):
+        import_weights(build(CLIP), tmp_path, "openai")
 
 
 def test_a_biased_mask_convolution_needs_a_tower_with_that_bias(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 import zipfile
 
 import pytest
@@ -10,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pixclip.importers import WeightsRefused
-from pixclip.importers.source import read_source
+from pixclip.importers.source import read_settings, read_source
+from tests.mutations import mutated
 
 
 class Bomb:
@@ -142,3 +144,71 @@ def test_a_compressed_storage_is_refused_before_it_is_unpacked(tmp_path):
             bomb.writestr(member.filename, source.read(member))
     with pytest.raises(WeightsRefused, match="is compressed"):
         read_source(tmp_path / "bomb.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"is empty.*fetch it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>404</html>", "web page.*|not its page"),
+        (b'{"error": "Access to model is restricted"}', "with access to it"),
+        (b"\x10" + bytes(7) + b'{"a": 1}        ', "damaged: fetch it again"),
+        (b"\xff" * 8 + b"{}", "damaged: fetch it again"),
+    ],
+)
+def test_what_lies_where_weights_should_be_is_told_with_what_to_do(content, message, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(WeightsRefused, match=message) as told:
+        read_source(tmp_path)
+    assert "model.safetensors" in str(told.value)
+
+
+def test_more_entries_than_any_model_has_are_refused(tmp_path):
+    torch.save(dict.fromkeys(map(str, range(100_001)), 0), tmp_path / "w.pt")
+    with pytest.raises(WeightsRefused, match="holds 100001 entries"):
+        read_source(tmp_path / "w.pt")
+
+
+def test_weights_that_ask_for_more_than_the_memory_are_refused(tmp_path, monkeypatch):
+    def no_memory(*_arguments, **_options):
+        raise MemoryError
+
+    save_file({"a": torch.ones(1)}, tmp_path / "w.safetensors")
+    monkeypatch.setattr("pixclip.importers.source.load_file", no_memory)
+    with pytest.raises(WeightsRefused, match="more memory than there is"):
+        read_source(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"[" * 5000, b"\xff", b'{"a": 1, "a": 2}', b"null"])
+def test_a_description_that_cannot_be_read_is_refused_by_name(content, tmp_path):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(WeightsRefused, match=r"config\.json is not the description of a model"):
+        read_settings(tmp_path, "config.json")
+
+
+def writers():
+    weights = {"a.b": torch.ones(3, 4), "c": torch.zeros(2).half()}
+    return {
+        "w.safetensors": lambda path: save_file(weights, path),
+        "w.pt": lambda path: torch.save(weights, path),
+        "legacy.pth": lambda path: torch.save(weights, path, _use_new_zipfile_serialization=False),
+        "script.pt": lambda path: torch.jit.save(torch.jit.script(Small()), path),
+    }
+
+
+@pytest.mark.parametrize("name", writers())
+def test_damaged_weights_of_any_form_are_refused_by_name_and_never_anything_else(name, tmp_path):
+    """Bits flipped, numbers changed, parts lost and repeated: 300 files of each form."""
+    draw, path, outcomes = random.Random(0), tmp_path / name, set()
+    writers()[name](path)
+    whole = path.read_bytes()
+    for _ in range(300):
+        path.write_bytes(mutated(whole, draw))
+        try:
+            read_source(path)
+            outcomes.add("read")
+        except WeightsRefused as error:
+            is_told = name in str(error) and len(str(error)) < 4000
+            outcomes.add("refused" if is_told else str(error))
+    assert outcomes == {"read", "refused"}
