@@ -98,7 +98,7 @@ def import_public(model: "PixClip", settings: InitModelSettings) -> "ImportRepor
         report = import_weights(
             model, path, settings.format, new_projection=settings.new_projection
         )
-    except (FileNotFoundError, WeightsRefused) as error:
+    except (OSError, WeightsRefused) as error:
         raise InputError(f"init_model.weights: {error}") from None
     if settings.weights_sha256 not in ("", report.sha256):
         raise InputError(

@@ -197,6 +197,7 @@ def writers():
     }
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", writers())
 def test_damaged_weights_of_any_form_are_refused_by_name_and_never_anything_else(name, tmp_path):
     """Bits flipped, numbers changed, parts lost and repeated: 300 files of each form."""
