@@ -138,16 +138,19 @@ def is_published(
     outputs: Mapping[str, Path],
     settings: Mapping[str, object],
 ) -> bool:
-    """Whether the outputs are there, whole, and made from these inputs and settings."""
+    """Whether the outputs are there, whole, and made from these inputs and settings.
+
+    Raises:
+        SettingsError, InputError: as `run_step`.
+    """
+    checked = parse_settings(step, settings)
     if not step.is_pure or not all(path.exists() for path in inputs.values()):
         return False
     _require_outputs(step, outputs)
     if is_publishing(step, outputs):
         return False  # a killed run left something to finish
     receipt = published_receipt(step, outputs, run_digest(step, inputs, settings))
-    return receipt is not None and receipt.thresholds == step.thresholds(
-        parse_settings(step, settings)
-    )
+    return receipt is not None and receipt.thresholds == step.thresholds(checked)
 
 
 def published_receipt(step: Step, outputs: Mapping[str, Path], digest: str) -> Receipt | None:

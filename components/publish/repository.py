@@ -1,34 +1,55 @@
 """A data repository: a folder under Git and DVC that keeps every published version.
 
-The files are hard links of the run's own (copies across file systems), and DVC's cache is made of
-hard links too, so a version is not stored twice on the same disk. DVC makes its files read-only.
+The data is copied into it, never linked: what somebody edits in the run's folder stays there. The
+repository's own folder and DVC's cache are hard links of each other, so a version is stored once
+there and once in the remote. Publishing looks at all three places each time: what stands is left
+alone, what is missing or damaged is made again. Of two publications into one repository the later
+waits.
 """
 
-import configparser
 import fcntl
+import logging
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from components.kernel.commands import DVC
 from components.kernel.drafts import remove
-from components.kernel.errors import PipelineError
-from components.kernel.files import link_or_copy
+from components.kernel.dvc import (
+    CACHE,
+    CONFIG_NAME,
+    Pointer,
+    object_name,
+    parse_config,
+    parse_listing,
+    parse_pointer,
+    parse_remote,
+)
+from components.kernel.errors import InputError
+from components.kernel.files import write_whole
+from components.kernel.hashed import Digests, copy_all, copy_hashed, files_below
+from components.publish.history import History, PublishError, run_here
 
+log = logging.getLogger(__name__)
+
+__all__ = ["DataRepository", "PublishError", "Remote", "Version"]
 REMOTE = "storage"
-QUIET = {"DVC_NO_ANALYTICS": "true", "DVC_STUDIO_OFFLINE": "true", "DO_NOT_TRACK": "1"}
-PYTHON_M = f"{Path(sys.executable).name} -m "
-IDENTITY = {"user.name": "pixclip", "user.email": "pixclip@localhost"}
+SECTION = f'remote "{REMOTE}"'
+LOCAL_CONFIG = f"{CONFIG_NAME}.local"
+WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+# Of a repository that is made here. Its folder and cache are links of each other.
+NEW_CONFIG = f"""[core]
+analytics = false
+check_update = false
+remote = {REMOTE}
 
-
-class PublishError(PipelineError):
-    """Git or DVC refused; the message holds what it said."""
+[cache]
+type = "hardlink,reflink,copy"
+"""
 
 
 @dataclass(frozen=True)
@@ -41,9 +62,10 @@ class Remote:
 
 @dataclass(frozen=True)
 class Version:
-    """A published version of a data set."""
+    """A published version of a data set; `ref` is the branch or tag that holds its commit."""
 
     git_commit: str
+    ref: str
     dvc_md5: str
     num_files: int
     size_bytes: int
@@ -55,121 +77,325 @@ class DataRepository:
 
     def __init__(self, folder: Path, remote: Remote) -> None:
         self.folder, self.remote = folder, remote
+        self._tmp = folder / ".dvc" / "tmp"
 
-    def publish(self, data: Path, name: str, message: str) -> Version:
+    def publish(
+        self, data: Path, name: str, message: str, digests: Mapping[str, Digests] | None = None
+    ) -> Version:
         """Keep a folder as the newest version of `name`, push it and commit its DVC file.
 
-        The same bytes as last time make no new commit.
+        Where the newest version has these very bytes and stands, nothing is changed.
+
+        Args:
+            digests: those of the data's files, if they are known.
 
         Raises:
             PublishError: Git or DVC failed; nothing is committed.
+            InputError: the data cannot be read, or changes meanwhile.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with _only_one_at_a_time(self.folder):
-            self._open()
-            self._require_free(name)
-            self._place(data, name)
-            self._dvc("add", name)
-            self._dvc("push", "--remote", REMOTE, name)
-            is_new = self._commit(f"{name}.dvc", message)
-            tracked = yaml.safe_load((self.folder / f"{name}.dvc").read_text(encoding="utf-8"))[
-                "outs"
-            ][0]
-            return Version(
-                git_commit=self._git("log", "-1", "--format=%H", "--", f"{name}.dvc"),
-                dvc_md5=tracked["md5"],
-                num_files=tracked["nfiles"],
-                size_bytes=tracked["size"],
-                is_new=is_new,
-            )
+        digests = copy_all(files_below(data), None) if digests is None else digests
+        with _only_one_at_a_time(self.folder) as since:
+            history = History(self.folder, since)
+            history.open(_configured(NEW_CONFIG, self.remote))
+            self._refuse_other_remotes()
+            is_new = False
+            if self._stands(history, name, digests):
+                log.info("%s holds this version of %s already", self.folder, name)
+            else:
+                is_new = self._add(history, data, name, message, digests)
+            return self._version(history, name, is_new)
 
-    def _open(self) -> None:
-        if not (self.folder / ".git").exists():
-            self._run("git", "-c", "init.defaultBranch=main", "init", "--quiet")
-        for key, value in IDENTITY.items():
-            if not self._git("config", "--default", "", "--get", key):
-                self._git("config", key, value)
-        if not (self.folder / ".dvc").exists():
-            self._dvc("init", "--quiet")
+    def _add(
+        self, history: History, data: Path, name: str, message: str, digests: Mapping[str, Digests]
+    ) -> bool:
+        history.require_idle()
+        self._require_free(history, name)
         self._configure()
+        placing = self._tmp / f"pixclip-placing-{name}"
+        self._place(data, name, digests, placing)
+        cache = self._cache()
+        _remove_damaged(cache, digests)
+        pointer_path = self.folder / f"{name}.dvc"
+        if self._pointer(name) is None:
+            pointer_path.unlink(missing_ok=True)  # cut off, or of another form
+        self._dvc("add", name)
+        pointer = self._require_listed(cache, name, digests)
+        self._push(name, pointer, digests)
+        is_new = history.commit(self._own_files(history, name), message)
+        placing.unlink(missing_ok=True)
+        return is_new
+
+    def _stands(self, history: History, name: str, digests: Mapping[str, Digests]) -> bool:
+        """Whether the last commit names these bytes, and cache and remote have them."""
+        head = history.head()
+        text, config = history.read(f"{name}.dvc", head), history.read(CONFIG_NAME, head)
+        if text is None or config is None or not self._is_configured(config):
+            return False
+        try:
+            pointer = parse_pointer(text.encode(), name)
+            listing = (self.folder / CACHE / object_name(pointer.md5)).read_bytes()
+            files = parse_listing(listing, pointer)
+        except (InputError, OSError):
+            return False
+        if files != {file: found.md5 for file, found in digests.items()}:
+            return False
+        if self._pointer(name) != pointer:
+            return False
+        sizes = _sizes(pointer, len(listing), digests)
+        if any(not _is_kept(self.folder / CACHE / object_name(md5), n) for md5, n in sizes.items()):
+            return False
+        storage = self._storage_folder()
+        if storage is None:  # DVC asks the server
+            self._dvc("push", "--remote", REMOTE, name)
+            return True
+        return all(_has_size(storage / object_name(md5), n) for md5, n in sizes.items())
+
+    def _version(self, history: History, name: str, is_new: bool) -> Version:
+        pointer = self._pointer(name)
+        assert pointer is not None, f"{name}.dvc was checked"
+        commit = history.newest(f"{name}.dvc")
+        config = history.read(CONFIG_NAME, commit)
+        if config is None or not self._is_configured(config):  # the remote has moved since
+            commit = history.newest(CONFIG_NAME)
+        return Version(
+            git_commit=commit,
+            ref=history.branch_or_tag(commit, name),
+            dvc_md5=pointer.md5,
+            num_files=pointer.num_files,
+            size_bytes=pointer.num_bytes,
+            is_new=is_new,
+        )
+
+    def _own_files(self, history: History, name: str) -> dict[str, str]:
+        """What a version's commit changes, by path; the user's edits of these files stay out."""
+        head = history.head()
+        files = {f"{name}.dvc": (self.folder / f"{name}.dvc").read_text(encoding="utf-8")}
+        ignored = history.read(".gitignore", head) or ""
+        if f"/{name}" not in ignored.splitlines():
+            ignored += ("\n" if ignored and not ignored.endswith("\n") else "") + f"/{name}\n"
+        files[".gitignore"] = ignored
+        for path in (CONFIG_NAME, ".dvc/.gitignore", ".dvcignore"):
+            here = self.folder / path
+            text = history.read(path, head)
+            if text is None and here.is_file():
+                text = here.read_text(encoding="utf-8")
+            if text is not None:
+                files[path] = _configured(text, self.remote) if path == CONFIG_NAME else text
+        return files
 
     def _configure(self) -> None:
-        """Write DVC's settings into its config file, whose form DVC documents."""
-        path = self.folder / ".dvc" / "config"
-        config = configparser.ConfigParser(interpolation=None)  # addresses may hold %
-        config.read(path)
-        remote = {"url": self.remote.url}
-        if self.remote.endpoint_url:
-            remote["endpointurl"] = self.remote.endpoint_url
-        sections = {
-            "core": {"analytics": "false", "check_update": "false", "remote": REMOTE},
-            # Hard links first: DVC then links its cache to the files instead of copying them.
-            "cache": {"type": '"hardlink,reflink,copy"'},
-            f"'remote \"{REMOTE}\"'": remote,
-        }
-        for section, values in sections.items():
-            old = dict(config[section]) if config.has_section(section) else {}
-            # What the user has set stays; the remote alone is always as the step's settings say.
-            config[section] = values if "remote" in section else {**values, **old}
-        with path.open("w", encoding="utf-8") as file:
-            config.write(file)
+        """Write the remote into DVC's config file; what else the user has set there stays."""
+        path = self.folder / CONFIG_NAME
+        text = path.read_text(encoding="utf-8")
+        if not self._is_configured(text):
+            old = parse_config(text.encode()).get(SECTION, {}).get("url")
+            if old not in (None, self.remote.url):
+                log.warning("the remote of %s was %s, now %s", self.folder, old, self.remote.url)
+            write_whole(path, _configured(text, self.remote))
 
-    def _require_free(self, name: str) -> None:
-        """Refuse to replace what is under Git itself: the user's own files.
+    def _is_configured(self, config: str) -> bool:
+        try:
+            found = parse_remote(config.encode(), REMOTE)
+            is_default = bool(parse_config(config.encode()).get("core", {}).get("remote"))
+        except InputError:
+            return False
+        return is_default and (found.url, found.endpoint_url) == (
+            self.remote.url,
+            self.remote.endpoint_url,
+        )
+
+    def _refuse_other_remotes(self) -> None:
+        """Refuse a local configuration that sends the remote's requests elsewhere.
+
+        Raises:
+            PublishError: names the file and the address.
+        """
+        path = self.folder / LOCAL_CONFIG
+        if not path.is_file():
+            return
+        section = parse_config(path.read_bytes()).get(SECTION, {})
+        own = {"url": self.remote.url, "endpointurl": self.remote.endpoint_url}
+        for key, value in own.items():
+            if section.get(key, value) != value:
+                raise PublishError(
+                    f"{path} sets the {key} of the remote {REMOTE!r} to {section[key]}; "
+                    "take it out, or set publish.remote and publish.endpoint_url"
+                )
+
+    def _require_free(self, history: History, name: str) -> None:
+        """Refuse to replace what is not ours: files under Git itself, or that nobody keeps.
 
         Raises:
             PublishError: the name is that of such a file or folder.
         """
-        if self._git("ls-files", "--", name):
-            raise PublishError(
-                f"{self.folder} has files of its own under `{name}`; choose another publish.name "
-                "or publish.repository"
-            )
+        advice = "choose another publish.name or publish.repository"
+        if history.is_tracked(name):
+            raise PublishError(f"{self.folder} has files of its own under `{name}`; {advice}")
+        target = self.folder / name
+        if not os.path.lexists(target) or (self._tmp / f"pixclip-placing-{name}").exists():
+            return
+        pointer = self._pointer(name)
+        if pointer is None and history.read(f"{name}.dvc", history.head()) is None:
+            raise PublishError(f"{target} is there already and is not under DVC; {advice}")
+        if pointer is not None:
+            _require_unedited(target, self.folder / CACHE, pointer)
 
-    def _place(self, data: Path, name: str) -> None:
-        """Make `name` a tree of hard links of the data."""
-        fresh, target = self.folder / f".{name}.new", self.folder / name
+    def _place(self, data: Path, name: str, digests: Mapping[str, Digests], placing: Path) -> None:
+        """Make `name` a copy of the data; `placing` marks it as ours until it is under DVC."""
+        fresh, old = self._tmp / f"pixclip-new-{name}", self._tmp / f"pixclip-old-{name}"
+        target = self.folder / name
         remove(fresh)
-        shutil.copytree(data, fresh, copy_function=link_or_copy)
-        remove(target)
+        fresh.mkdir(parents=True)
+        if copy_all(files_below(data), fresh) != digests:
+            raise InputError(f"{data} changed while it was published; run again")
+        placing.touch()
+        remove(old)
+        if os.path.lexists(target):
+            target.rename(old)
         fresh.rename(target)
+        remove(old)
 
-    def _commit(self, pointer: str, message: str) -> bool:
-        """Commit DVC's own files, if they changed; whatever else is staged stays out."""
-        own = [pointer, ".gitignore", ".dvc/config", ".dvc/.gitignore", ".dvcignore"]
-        own = [path for path in own if (self.folder / path).exists()]
-        self._git("add", "--", *own)
-        if not self._git("status", "--porcelain", "--", *own):
-            return False
-        self._git("-c", "commit.gpgsign=false", "commit", "--quiet", "-m", message, "--", *own)
-        return True
+    def _require_listed(self, cache: Path, name: str, digests: Mapping[str, Digests]) -> Pointer:
+        """What DVC made of the data.
 
-    def _git(self, *arguments: str) -> str:
-        return self._run("git", *arguments)
+        Raises:
+            PublishError: it left files out or took others in, as a `.dvcignore` tells it to.
+        """
+        pointer = self._pointer(name)
+        if pointer is None:
+            raise PublishError(f"DVC left no {name}.dvc for a folder in {self.folder}")
+        listing = cache / object_name(pointer.md5)
+        if not listing.is_file():  # a cache that the user's own configuration has moved
+            listing = Path(self._dvc("cache", "dir")) / object_name(pointer.md5)
+        files = parse_listing(listing.read_bytes(), pointer)
+        given = {file: found.md5 for file, found in digests.items()}
+        if files != given:
+            other = sorted(set(files.items()) ^ set(given.items()))[0][0]
+            raise PublishError(
+                f"DVC's version of {name} differs from what was given, e.g. in {other}; does a "
+                f".dvcignore in {self.folder} name it?"
+            )
+        return pointer
+
+    def _push(self, name: str, pointer: Pointer, digests: Mapping[str, Digests]) -> None:
+        """Push the version; what is cut off in a folder is pushed again."""
+        storage = self._storage_folder()
+        if storage is not None:
+            for md5, num_bytes in _sizes(pointer, None, digests).items():
+                path = storage / object_name(md5)
+                if path.is_file() and not _has_size(path, num_bytes):
+                    log.warning("%s is cut off; it is pushed again", path)
+                    path.unlink()
+        self._dvc("push", "--remote", REMOTE, name)
+
+    def _pointer(self, name: str) -> Pointer | None:
+        try:
+            return parse_pointer((self.folder / f"{name}.dvc").read_bytes(), name)
+        except (InputError, OSError):
+            return None
+
+    @property
+    def storage(self) -> str:
+        """Where the remote is: an address, or a folder by its full path."""
+        url = self.remote.url
+        return url if "://" in url else os.path.normpath(self.folder / ".dvc" / url)
+
+    def _storage_folder(self) -> Path | None:
+        return None if "://" in self.storage else Path(self.storage)
+
+    def _cache(self) -> Path:
+        """DVC's cache; DVC itself is asked where somebody's configuration may have moved it."""
+        for name in (CONFIG_NAME, LOCAL_CONFIG):
+            path = self.folder / name
+            if path.is_file() and "dir" in parse_config(path.read_bytes()).get("cache", {}):
+                return Path(self._dvc("cache", "dir"))
+        return self.folder / CACHE
 
     def _dvc(self, *arguments: str) -> str:
-        return self._run(sys.executable, "-m", "dvc", *arguments)
+        remove(self._tmp / "pixclip-site")
+        return run_here((*DVC, *arguments), self.folder, {}).strip()
 
-    def _run(self, *command: str) -> str:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env={**os.environ, **QUIET},
-            capture_output=True,
-            check=False,
-            encoding="utf-8",
-            errors="replace",
-        )
-        if done.returncode:
-            told = (done.stderr or done.stdout).strip()
-            said = f"{Path(command[0]).name} {' '.join(command[1:])}".removeprefix(PYTHON_M)
-            raise PublishError(f"`{said}` in {self.folder} failed: {told}")
-        return done.stdout.strip()
+
+def _configured(text: str, remote: Remote) -> str:
+    """A DVC configuration whose remote is ours; everything else in it stays, comments too.
+
+    Raises:
+        PublishError: it cannot be read.
+    """
+    from configobj import ConfigObj, ConfigObjError  # with which DVC reads and writes it
+
+    section = {"url": remote.url}
+    if remote.endpoint_url:
+        section["endpointurl"] = remote.endpoint_url
+    try:
+        config = ConfigObj(text.splitlines(), interpolation=False)
+        config.setdefault("core", {}).setdefault("remote", REMOTE)
+        config[SECTION] = section
+        return "\n".join(config.write()) + "\n"
+    except ConfigObjError as error:
+        raise PublishError(f"{CONFIG_NAME} cannot be read or written: {error}") from None
+
+
+def _remove_damaged(cache: Path, digests: Mapping[str, Digests]) -> None:
+    """Take objects out of DVC's cache that hold other bytes than their name says."""
+    for md5 in {found.md5 for found in digests.values()}:
+        path = cache / object_name(md5)
+        if path.is_file() and copy_hashed(path, None).md5 != md5:
+            log.warning("%s is damaged; it is made again", path)
+            path.unlink()
+
+
+def _require_unedited(target: Path, cache: Path, pointer: Pointer) -> None:
+    """Refuse to replace a folder that holds what no version does.
+
+    Raises:
+        PublishError: names a file.
+    """
+    try:
+        files = parse_listing((cache / object_name(pointer.md5)).read_bytes(), pointer)
+    except (InputError, OSError):  # the cache is gone: nothing to compare with
+        return
+    for name, path in files_below(target).items():
+        md5 = files.get(name, "")
+        kept = cache / object_name(md5)
+        is_link = kept.exists() and path.samefile(kept)
+        if not is_link and copy_hashed(path, None).md5 != md5:
+            raise PublishError(
+                f"{path} was edited or added by hand and is in no version; move it away, or "
+                "remove it"
+            )
+
+
+def _sizes(
+    pointer: Pointer, listing_bytes: int | None, digests: Mapping[str, Digests]
+) -> dict[str, int]:
+    """The bytes of every object of a version, by digest."""
+    sizes = {found.md5: found.num_bytes for found in digests.values()}
+    return sizes if listing_bytes is None else {**sizes, pointer.md5: listing_bytes}
+
+
+def _has_size(path: Path, num_bytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == num_bytes
+
+
+def _is_kept(path: Path, num_bytes: int) -> bool:
+    """Whether an object is whole and read-only: DVC takes that for a sign that nobody edited it."""
+    return _has_size(path, num_bytes) and not path.stat().st_mode & WRITABLE
 
 
 @contextmanager
-def _only_one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait for another publication into the same repository: DVC would refuse instead."""
-    with (folder.parent / f".{folder.name}.lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _only_one_at_a_time(folder: Path) -> Iterator[float]:
+    """Wait for another publication into the same repository; gives the time of our lock.
+
+    The lock is on the folder itself, and ends with the process that holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise PublishError(f"cannot open {folder}: {error.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield time.time()
+    finally:
+        os.close(handle)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from components.kernel.digests import file_sha256
-from components.kernel.errors import InputError
-from components.kernel.receipts import Receipt, read_receipt
+from components.kernel.hashed import copy_all, files_below, require_receipt
+from components.kernel.receipts import read_receipt
 from components.kernel.step import In, Metrics, Out, StepSettings, runtime, step
 from components.publish.repository import DataRepository, Remote, Version
 
@@ -41,27 +40,30 @@ class PublishSettings(StepSettings):
     message: str = runtime("", "commit message; empty: one that gives name and counts")
 
 
-@step(image="data")
+# The repository may be gone by now: the step looks every time, and changes nothing that stands.
+@step(image="data", is_pure=False)
 def publish(longgrit: In, publication: Out, settings: PublishSettings) -> Metrics:
-    """Put the data set under DVC, push it and commit the version.
+    """Put the data set under DVC, push it to the remote and commit the version.
 
-    Nothing changed means no new commit. `publication.json` holds the Git commit, DVC's digest,
-    the remote, the counts and the contracts that were met.
+    Nothing changed means no new commit. `publication.json` holds the Git commit, the branch or tag
+    that holds it, DVC's digest, the remote, the counts and the contracts that were met.
     """
     folder = Path(settings.repository).absolute()
-    remote = settings.remote or os.path.join("..", "..", f"{folder.name}-storage")
-    repository = DataRepository(folder, Remote(remote, settings.endpoint_url))
+    remote = Remote(_remote_url(folder, settings.remote), settings.endpoint_url)
     receipt = read_receipt(longgrit)
-    if receipt:
-        _require_intact(longgrit, receipt)
+    digests = copy_all(files_below(longgrit), None)
+    sha256 = {name: found.sha256 for name, found in digests.items()}
+    require_receipt(longgrit, sha256, "longgrit", f"remove {longgrit} and pack again")
     counts = dict(receipt.metrics) if receipt else {}
+    repository = DataRepository(folder, remote)
     version = repository.publish(
-        longgrit, settings.name, settings.message or _message(settings.name, counts)
+        longgrit, settings.name, settings.message or _message(settings.name, counts), digests
     )
     content = {
         "name": settings.name,
-        "repository": settings.repository,
-        "remote": settings.remote or f"{settings.repository}-storage",
+        "repository": str(folder),
+        "remote": repository.storage,
+        "endpoint_url": settings.endpoint_url,
         **{key: value for key, value in asdict(version).items() if key != "is_new"},
         "counts": counts,
         "contracts_met": sorted(receipt.contracts) if receipt else [],
@@ -72,22 +74,11 @@ def publish(longgrit: In, publication: Out, settings: PublishSettings) -> Metric
     return _metrics(version)
 
 
-def _require_intact(longgrit: Path, receipt: Receipt) -> None:
-    """Refuse files that changed since their receipt was written: it does not speak for those.
-
-    Raises:
-        InputError: names some of them.
-    """
-    changed = []
-    for name, digest in receipt.files.items():
-        path = longgrit / name.removeprefix("longgrit/")
-        if name.startswith("longgrit/") and not (path.is_file() and file_sha256(path) == digest):
-            changed.append(name)
-    if changed:
-        raise InputError(
-            f"{len(changed)} file(s) are missing or not as `pack` wrote them, e.g. "
-            f"{', '.join(changed[:3])}; remove {longgrit} and pack again"
-        )
+def _remote_url(folder: Path, remote: str) -> str:
+    """What DVC is given: a folder of the user's is below the current one, as everywhere."""
+    if not remote:  # relative to `.dvc`, so that both can be moved together
+        return os.path.join("..", "..", f"{folder.name}-storage")
+    return remote if "://" in remote else str(Path(remote).absolute())
 
 
 def _message(name: str, counts: Metrics) -> str:

@@ -27,4 +27,4 @@ class ResolveDataSettings(StepSettings):
         description="instead of a repository: folder or s3://bucket/prefix of a data set that is "
         "not under DVC",
     )
-    endpoint_url: str = runtime("", "URL of an S3 server that is not AWS's, for `uri`; empty: AWS")
+    endpoint_url: str = runtime("", "URL of an S3 server that is not AWS's; empty: AWS")

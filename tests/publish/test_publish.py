@@ -76,8 +76,9 @@ def test_versions_are_committed_pushed_and_stored_once(data, project, tmp_path):
     assert told["counts"] == {"num_images": 7}
     assert told["contracts_met"] == ["longgrit"]
     assert git(project, "log", "-1", "--format=%an: %B").startswith("Ada: Publish longgrit\n\nnum_")
-    # The run's file, the repository's and the one in DVC's cache are one and the same.
-    assert (data / "train" / "00000.tar").stat().st_nlink == 3
+    # The repository's file and the one in DVC's cache are one and the same; the run's is its own.
+    assert (project / "longgrit" / "train" / "00000.tar").stat().st_nlink == 2
+    assert (data / "train" / "00000.tar").stat().st_nlink == 1
     assert git(project, "status", "--porcelain") == "A  notes.txt\n", "what was staged stays so"
 
     again = publish.function(data, publication, settings=settings)

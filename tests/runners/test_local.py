@@ -71,7 +71,7 @@ def test_a_component_gives_its_metrics_without_kfp_s_floats(home):
 
 def test_relative_paths_also_of_settings_belong_to_the_project(home):
     content = json.loads((home / "publication" / "publication.json").read_text())
-    assert content["repository"] == "versions"
+    assert content["repository"] == str(home / "versions")
     assert (home / "versions" / "longgrit.dvc").exists()
 
 
