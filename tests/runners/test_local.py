@@ -8,6 +8,8 @@ import pytest
 
 from components.kernel.errors import InputError, SettingsError
 from components.kernel.receipts import read_receipt
+from components.kernel.run import run_digest
+from components.kernel.step import load_step
 from components.runners.backends import StepCrashedError, StepRun, open_backend
 from components.runners.local import (
     container_environment,
@@ -78,9 +80,18 @@ def test_relative_paths_also_of_settings_belong_to_the_project(home):
 def test_a_finished_step_starts_no_process(home, monkeypatch):
     monkeypatch.setenv("PIXCLIP_HOME", str(home))
     monkeypatch.setattr("components.runners.local.one_step_pipeline", None)
-    assert open_backend("local").run(RELATIVE_RUN) == json.loads(
-        (home / "metrics.json").read_text()
-    )
+    run = StepRun("export", RELATIVE_RUN.inputs, {"exports": Path("exports")})
+    (home / "exports").mkdir()
+    digest = run_digest(load_step("export"), {"longgrit": home / "longgrit"}, {})
+    write_receipt(home / "exports", "export", "exports", fingerprint=digest, metrics={"n": 3})
+    assert open_backend("local").run(run) == {"n": 3}
+
+
+def test_a_step_that_looks_at_the_world_is_run_again(home, monkeypatch):
+    monkeypatch.setenv("PIXCLIP_HOME", str(home))
+    before = (home / "publication" / "publication.json").read_text()
+    assert open_backend("local").run(RELATIVE_RUN)["num_new_versions"] == 0
+    assert (home / "publication" / "publication.json").read_text() == before
 
 
 def test_the_step_s_own_error_comes_back_from_the_process(publish_run, capsys):
