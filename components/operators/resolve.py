@@ -9,7 +9,7 @@ from components.runners.backends import StepRun
 class ResolveOperator(StepOperator):
     """Runs `resolve_data` on the version that an asset's event names, if one started the run.
 
-    The event is that of `PublishOperator`: repository, name and commit. The params file and the
+    The event is that of `PublishOperator`: repository, name, commit and S3 server. The params file and the
     run's overrides name the version of other runs. Always on this machine: the repository may be
     any folder of it.
     """
@@ -30,6 +30,9 @@ class ResolveOperator(StepOperator):
             return run
         names = {"repository": "repository", "name": "name", "git_commit": "revision"}
         version = {ours: self.event[theirs] for theirs, ours in names.items()}
+        # Of our own publication: where its requests may go. Older events do not say.
+        if self.event.get("endpoint_url"):
+            version["endpoint_url"] = self.event["endpoint_url"]
         settings = {**run.settings, **version, "uri": ""}
         return StepRun(run.step, run.inputs, run.outputs, settings)
 

@@ -63,7 +63,7 @@ def processes() -> list[Process] | None:
 
 def _process(place: Path) -> Iterator[Process]:
     try:
-        uid, name = place.stat().st_uid, (place / "comm").read_text(errors="replace").strip()
+        uid, name = place.stat().st_uid, (place / "comm").read_text("utf-8", "replace").strip()
         command = (place / "cmdline").read_bytes()
     except OSError:  # it has ended
         return

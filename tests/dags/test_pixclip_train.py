@@ -146,6 +146,13 @@ def test_a_run_that_the_asset_starts_takes_the_version_that_was_published(resolv
     }
 
 
+def test_the_server_of_the_published_version_is_the_one_that_is_asked(resolve):
+    server = "http://storage.example:9000"
+    events = {"longgrit": [event(2, **PUBLICATION, endpoint_url=server)]}
+    resolve.task.execute({"triggering_asset_events": events})
+    assert resolve.backend.runs[0].settings["endpoint_url"] == server
+
+
 @pytest.mark.parametrize("events", [{}, {"longgrit": [event(1)]}], ids=["none", "by hand"])
 def test_another_run_takes_the_version_of_the_settings(resolve, events):
     resolve.task.execute({"triggering_asset_events": events})
