@@ -1,4 +1,4 @@
-"""Put the data set under DVC, push it to the remote and commit the version.
+"""Put the data set under DVC, push it and commit the version.
 
 pixclip publish --longgrit runs/demo/longgrit --publication runs/demo/publication
 """
@@ -43,7 +43,7 @@ class PublishSettings(StepSettings):
 # The repository may be gone by now: the step looks every time, and changes nothing that stands.
 @step(image="data", is_pure=False)
 def publish(longgrit: In, publication: Out, settings: PublishSettings) -> Metrics:
-    """Put the data set under DVC, push it to the remote and commit the version.
+    """Put the data set under DVC, push it and commit the version.
 
     Nothing changed means no new commit. `publication.json` holds the Git commit, the branch or tag
     that holds it, DVC's digest, the remote, the counts and the contracts that were met.
