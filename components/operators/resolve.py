@@ -9,9 +9,9 @@ from components.runners.backends import StepRun
 class ResolveOperator(StepOperator):
     """Runs `resolve_data` on the version that an asset's event names, if one started the run.
 
-    The event is that of `PublishOperator`: repository, name, commit and S3 server. The params file and the
-    run's overrides name the version of other runs. Always on this machine: the repository may be
-    any folder of it.
+    The event is that of `PublishOperator`: repository, name, commit and S3 server. The params file
+    and the run's overrides name the version of other runs. Always on this machine: the repository
+    may be any folder of it.
     """
 
     def __init__(self, **kwargs: Any) -> None:
