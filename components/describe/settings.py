@@ -34,6 +34,12 @@ class StageSettings(BaseModel):
     temperature: float = Field(0.2, ge=0, le=2, description="sampling temperature")
     top_p: float = Field(0.9, gt=0, le=1, description="nucleus sampling: probability mass")
     max_tokens: int = Field(512, ge=16, description="tokens an answer may have, thinking included")
+    token_limit_name: Literal["max_tokens", "max_completion_tokens"] = runtime(
+        "max_tokens", "how the servers call max_tokens; newer reasoning models know only the other"
+    )
+    unsent: tuple[Literal["temperature", "top_p", "seed"], ...] = Field(
+        (), description="sampling settings to leave out, for servers that refuse them"
+    )
     seed: int = Field(0, ge=0, description="seed of the sampling, for servers that honour it")
     prompt_usd_per_million: float = Field(
         0.0, ge=0, description="price of a million prompt tokens in US dollars"

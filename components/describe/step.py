@@ -19,7 +19,24 @@ from pixclip.images import ImageError
 OnRegion = Callable[[Outcome], None]
 
 
-@step(image="annotate")
+def require_accepted_share(metrics: Metrics, settings: DescribeSettings) -> None:
+    """Refuse a result that lost nearly everything.
+
+    Raises:
+        GateError: fewer than the set share of the regions were accepted.
+    """
+    num_accepted, num_regions = metrics[ROWS_OUT], metrics[ROWS_IN]
+    if num_accepted < settings.min_accepted_share * num_regions:
+        raise GateError(
+            f"describe: only {num_accepted} of {num_regions} regions were accepted, "
+            f"less than the share of {settings.min_accepted_share}",
+            reasons_in(metrics),
+            "Look at the details in the draft of the quarantine; check models and prompts, or "
+            "lower describe.min_accepted_share: no answer is asked for again.",
+        )
+
+
+@step(image="annotate", gate=require_accepted_share, work=Work.PORTABLE)
 def describe(
     regions: In,
     images: In,
@@ -41,12 +58,13 @@ def describe(
         if settings.describer == "embedded":
             stages = _describe_embedded(regions, images, settings, writer, on_region)
         else:
-            cache = _cache_path(settings, regions, captions)
-            stages = _describe_by_endpoints(regions, images, settings, cache, writer, on_region)
+            kept = KeptAnswers(
+                answers_path(settings, regions, ledger), _older_answers(settings, regions, captions)
+            )
+            stages = _describe_by_endpoints(regions, images, settings, kept, writer, on_region)
     writer.finish()
     wall_seconds = time.monotonic() - started
     _book(settings, writer, stages, wall_seconds).write(ledger)
-    writer.require_share(settings.min_accepted_share)
     return writer.metrics()
 
 
@@ -75,7 +93,7 @@ def _describe_by_endpoints(
     regions: Path,
     images: Path,
     settings: DescribeSettings,
-    cache_path: Path,
+    kept: "KeptAnswers",
     writer: OutcomeWriter,
     on_region: OnRegion,
 ) -> Mapping[str, StageAccount]:
@@ -84,18 +102,33 @@ def _describe_by_endpoints(
     accounts = describe_scenes(
         read_scenes(regions, images),
         settings,
-        cache_path,
+        kept,
         deliver=lambda index, scene, outcomes: writer.add(index, scene.rows, outcomes),
         on_region=on_region,
     )
     return {str(name): account for name, account in accounts.items()}
 
 
-def _cache_path(settings: DescribeSettings, regions: Path, captions: Path) -> Path:
-    """A file for each group, so that groups which run at the same time do not share one."""
-    if not settings.cache_folder:
-        return captions / WORK_FOLDER / "answers.sqlite"
-    return Path(settings.cache_folder) / f"{regions.name}.sqlite"
+def answers_path(settings: DescribeSettings, regions: Path, ledger: Path) -> Path:
+    """Where the answers of a group are kept for good: each of them was paid for.
+
+    A file for each group, so that groups which run at the same time do not share one.
+    """
+    state = state_folder()
+    if settings.cache_folder:
+        folder = Path(settings.cache_folder)
+    else:
+        folder = state / STEP / ANSWERS if state else ledger.parent / ANSWERS
+    return folder / f"{regions.name}.jsonl"
+
+
+def _older_answers(
+    settings: DescribeSettings, regions: Path, captions: Path
+) -> tuple[Path, ...]:
+    """Where the version before this one kept answers."""
+    if settings.cache_folder:
+        return (Path(settings.cache_folder) / f"{regions.name}.sqlite",)
+    return (captions / WORK_FOLDER / "answers.sqlite",)
 
 
 def _book(

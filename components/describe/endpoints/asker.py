@@ -26,11 +26,13 @@ from components.describe.endpoints.gates import (
     find_problem,
 )
 from components.describe.endpoints.prompt import Prompt, build_messages
+from components.describe.endpoints.secrets import Secrets
 from components.describe.ledger import StageAccount
 from components.describe.outcomes import add_usage
 from components.describe.settings import StageName, StageSettings
 from components.describe.types import Provenance, Region, Usage
 
+SAMPLING = frozenset({"model", "temperature", "top_p", "max_tokens", "seed"})
 MAX_QUOTED_CHARS = 4000  # of an answer that is shown to the model again
 
 
@@ -60,6 +62,7 @@ class Shop:
     client: Client
     cache: AnswerCache
     renderers: Executor
+    secrets: Secrets = Secrets()
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)  # by request hash
 
 
@@ -88,9 +91,7 @@ class StageAsker:
         self._format: dict[str, Any] = {}
         if settings.is_structured:
             self._format = {"response_format": response_format(self._schema)}
-        self._sampling = settings.model_dump(
-            include={"model", "temperature", "top_p", "max_tokens", "seed"}
-        )
+        self._sampling = settings.model_dump(include=SAMPLING - set(settings.unsent))
 
     async def ask(
         self, shop: Shop, trail: Trail, texts: Mapping[str, str], facts: Mapping[str, object]
@@ -112,6 +113,18 @@ class StageAsker:
         if isinstance(judged, Problem):
             raise DroppedError(judged)
         return judged
+
+    def sample_bodies(
+        self,
+        region: Region,
+        pictures: drawing.Pictures,
+        texts: Mapping[str, str],
+        facts: Mapping[str, object],
+    ) -> tuple[bytes, bytes]:
+        """Bodies of a request that is booked nowhere: for one token, and as a true request."""
+        text = self._prompt.region_text(texts, facts)
+        request = _Request(text, pictures, region, hash="")
+        return self._encode(request, max_tokens=1), self._encode(request)
 
     async def _answer(self, shop: Shop, trail: Trail, request: _Request) -> RawAnswer:
         # Twin regions ask the same: the second waits for the first and finds its answer.
@@ -139,6 +152,8 @@ class StageAsker:
         try:
             answer = parse_answer(raw.content, raw.finish_reason == "length", self._schema)
         except InvalidAnswerError as error:
+            if raw.finish_reason == "content_filter":
+                return Problem("refusal", "the server's content filter")
             refusal = REFUSAL.search(without_thinking(raw.content)[:300])
             if refusal:
                 return Problem("refusal", f"found '{refusal[0].strip()[:60]}'")
@@ -168,12 +183,15 @@ class StageAsker:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(renderers, self._encode, request)
 
-    def _encode(self, request: _Request) -> bytes:
+    def _encode(self, request: _Request, max_tokens: int = 0) -> bytes:
         urls = request.pictures.urls(request.region, self._prompt.head)
         messages = build_messages(self._prompt, request.text, urls)
         if request.repair:
             messages += _repair_turn(*request.repair)
-        return json.dumps({**self._sampling, "messages": messages, **self._format}).encode()
+        sampling = {**self._sampling}
+        limit = sampling.pop("max_tokens")
+        sampling[self._settings.token_limit_name] = max_tokens or limit
+        return json.dumps({**sampling, "messages": messages, **self._format}).encode()
 
     def _usage(self, raw: RawAnswer) -> Usage:
         cost_usd = self._settings.cost_usd(raw.prompt_tokens, raw.completion_tokens)

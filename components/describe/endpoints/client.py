@@ -1,68 +1,71 @@
 """One chat request until it is answered: time-outs, retries, and what each failure means.
 
-aiohttp, not the openai package: one POST needs no SDK, and at thousands of requests a minute the
-SDK's time for a request (over 4 ms of CPU, aiohttp's is below 1 ms) is missing for the pictures.
+A request is given up only where it is to blame: where its server serves others, who are asked
+for (a `sample`) where nobody else was served meanwhile. Everything else is the world's fault: it
+is waited for, or ends the step, and no region is lost for it.
 """
 
 import asyncio
-import json
-import os
+import re
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import aiohttp
-from pydantic import ValidationError
-
 from components.describe.endpoints.cache import RawAnswer
-from components.describe.endpoints.gates import DroppedError, Problem
-from components.describe.endpoints.replies import HttpReply, raw_answer, retry_after_s
+from components.describe.endpoints.gates import REFUSAL, DroppedError, Problem
+from components.describe.endpoints.places import endpoints_of
 from components.describe.endpoints.rotation import Endpoint, Rotation
-from components.describe.endpoints.text import one_line
+from components.describe.endpoints.transport import Transport
+from components.describe.endpoints.verdicts import MAX_SAID_CHARS, Kind, Verdict
 from components.describe.settings import DescribeSettings, StageName
-from components.kernel.errors import PipelineError, SettingsError
+from components.kernel.errors import PipelineError
 
-MAX_REPLY_BYTES = 4 << 20
-OVERLOAD_STATUSES = frozenset({429, 503, 529})
-MISCONFIGURED_STATUSES = frozenset({401, 403, 404, 405})
+# Of a stage, bodies of a request about nothing in particular: the cheap one, the whole one.
+Samples = Mapping[StageName, Callable[[], Sequence[bytes]]]
+KEPT = "Every answer received so far is kept"
+ADVICE = (
+    (r"max_completion_tokens|max_tokens\W{1,3}(is )?(not|un)", "token_limit_name"),
+    (r"\b(temperature|top_p|seed)\b", "unsent"),
+    (r"response_format|json_schema|structured|guided", "is_structured"),
+)
 
 
 class EndpointError(PipelineError):
     """The endpoints of a stage do not answer, or refuse all requests; answers so far are kept."""
 
 
-@dataclass(frozen=True)
-class _Setback:
-    """A try without an answer; the request may be to blame if it got to a server."""
+@dataclass
+class _Case:
+    """A request on its way, and what was found about it."""
 
-    detail: str
-    may_be_to_blame: bool
+    name: StageName
+    body: bytes
+    asked_at: float
+    num_failures: int = 0
+    served_others: frozenset[Endpoint] = frozenset()  # although they had failed with this one
 
 
 class ChatClient:
     """Asks the endpoints of the stages; use it as an async context manager."""
 
-    def __init__(self, settings: DescribeSettings) -> None:
-        self._settings = settings
-        self._stages = _stages(settings)
-        self._rotation = Rotation(self._is_alive, settings.probe_interval_s)
+    def __init__(self, settings: DescribeSettings, samples: Samples | None = None) -> None:
+        self._settings, self._samples = settings, samples or {}
+        self._stages, self.secrets = endpoints_of(settings)
+        self._transport = Transport(settings, self.secrets)
+        self._rotation = Rotation(self._transport.is_alive, settings.probe_interval_s)
+        self._answered_at = dict.fromkeys(self._stages, 0.0)
+        self._last_setback = dict.fromkeys(self._stages, "")
+        self._served_at: dict[tuple[Endpoint, StageName], float] = {}
+        self._sample_locks: dict[tuple[Endpoint, StageName], asyncio.Lock] = {}
 
     async def __aenter__(self) -> Self:
-        settings = self._settings
-        timeout = aiohttp.ClientTimeout(
-            total=settings.request_timeout_s, sock_connect=settings.connect_timeout_s
-        )
-        self._session = aiohttp.ClientSession(
-            timeout=timeout,
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-            auto_decompress=False,  # a small reply must not become a large one
-            trust_env=settings.use_proxy,
-        )
+        await self._transport.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._rotation.close()
-        await self._session.close()
+        await self._transport.close()
 
     @property
     def num_places(self) -> int:
@@ -74,140 +77,173 @@ class ChatClient:
         """Send a request until it is answered.
 
         Raises:
-            DroppedError: this request is refused or fails again and again.
-            EndpointError: the stage has no endpoint that answers.
+            DroppedError: this request is refused or fails again and again, and others do not.
+            EndpointError: the stage has no endpoint that answers, or one that serves nobody.
         """
-        asked_at, num_failures = time.monotonic(), 0
+        case = _Case(name, body, time.monotonic())
         while True:
-            endpoint = await self._place(name, asked_at)
-            result = await self._try_once(endpoint, body)
-            if isinstance(result, RawAnswer):
-                return result
-            if result.may_be_to_blame:
-                # While nobody gets an answer, it is the server: the request waits for it.
-                num_failures += self._last_success(name) > asked_at
-                if num_failures >= self._settings.max_attempts:
-                    detail = f"{num_failures} tries; {result.detail}"
-                    raise DroppedError(Problem("no_answer", detail))
-                await asyncio.sleep(self._rotation.backoff_s(max(num_failures, 1)))
+            endpoint = await self._place(case)
+            sent_at = time.monotonic()
+            verdict = await self._try(case.name, endpoint, body)
+            if verdict.kind is Kind.ANSWERED:
+                answer = await self._believed(case, endpoint, verdict, sent_at)
+                if answer:
+                    return answer
+            elif verdict.kind is Kind.REFUSED:
+                await self._blame_or_go_on(case, endpoint, verdict, sent_at)
+            elif verdict.kind is Kind.FAULTY:
+                await self._blame_or_wait(case, endpoint, verdict, sent_at)
 
-    def _last_success(self, name: StageName) -> float:
-        return max(endpoint.last_success for endpoint in self._stages[name])
+    async def _believed(
+        self, case: _Case, endpoint: Endpoint, verdict: Verdict, sent_at: float
+    ) -> RawAnswer | None:
+        """An answer, unless its server says the same whatever it is asked."""
+        answer = verdict.answer
+        assert answer is not None
+        if _may_be_canned(answer):
+            sample = await self._sample(case.name, endpoint, sent_at)
+            if sample and sample.answer is None:
+                return None  # it failed: nobody knows
+            if sample and sample.answer and sample.answer.content == answer.content:
+                said = f"the same text whatever it is asked: {answer.content[:MAX_SAID_CHARS]}"
+                self._note_setback(case.name, endpoint, said)
+                await self._pause(case)
+                return None
+        self._answered_at[case.name] = time.monotonic()
+        return answer
 
-    async def _place(self, name: StageName, asked_at: float) -> Endpoint:
-        endpoints = self._stages[name]
+    async def _blame_or_go_on(
+        self, case: _Case, endpoint: Endpoint, verdict: Verdict, sent_at: float
+    ) -> None:
+        """Give a refused request up, or find out that its server refuses everybody."""
+        sample = await self._sample(case.name, endpoint, sent_at)
+        if sample is None or sample.kind is Kind.ANSWERED:
+            raise DroppedError(Problem("request_refused", verdict.detail))
+        if sample.kind is Kind.REFUSED:
+            raise EndpointError(
+                f"describe.{case.name}: {endpoint.url} refuses every request, also a sample that "
+                f"is about no region: {sample.detail}. {KEPT}: {_advice(case.name, sample.detail)} "
+                "and run the step again."
+            )
+        await self._pause(case)
+
+    async def _blame_or_wait(
+        self, case: _Case, endpoint: Endpoint, verdict: Verdict, sent_at: float
+    ) -> None:
+        """Give up a request that failed although its server served others just before."""
+        has_failed_enough = case.num_failures >= self._settings.max_attempts - 1
+        if has_failed_enough and endpoint in case.served_others:
+            raise DroppedError(Problem("no_answer", f"again and again: {verdict.detail}"))
+        quiet_s = time.monotonic() - max(self._answered_at[case.name], case.asked_at)
+        if has_failed_enough or quiet_s > self._settings.give_up_after_s / 2:
+            sample = await self._sample(case.name, endpoint, sent_at)
+            if sample is None or sample.kind is Kind.ANSWERED:
+                case.served_others |= {endpoint}
+        await self._pause(case)
+
+    async def _pause(self, case: _Case) -> None:
+        case.num_failures += 1
+        await asyncio.sleep(self._rotation.backoff_s(case.num_failures))
+
+    async def _sample(
+        self, name: StageName, endpoint: Endpoint, since: float
+    ) -> Verdict | None:
+        """What an endpoint makes of a request about nothing; None if it served others meanwhile."""
+        lock = self._sample_locks.setdefault((endpoint, name), asyncio.Lock())
+        async with lock:
+            if self._served_at.get((endpoint, name), 0.0) > since:
+                return None
+            verdict = Verdict(Kind.UNREACHABLE, "nobody knows")
+            for body in self._sample_bodies(name):
+                if endpoint.is_down:
+                    break
+                try:
+                    await self._rotation.acquire((endpoint,), self._settings.request_timeout_s)
+                except TimeoutError:
+                    break
+                verdict = await self._try(name, endpoint, body)
+                if verdict.kind is not Kind.REFUSED:
+                    break
+            if verdict.kind is Kind.ANSWERED:
+                self._answered_at[name] = time.monotonic()
+            return verdict
+
+    def _sample_bodies(self, name: StageName) -> Sequence[bytes]:
+        if name in self._samples:
+            return self._samples[name]()
+        stage = self._settings.stages[name]
+        return (self._transport.ping(stage.model, stage.token_limit_name),)
+
+    async def _place(self, case: _Case) -> Endpoint:
+        endpoints = self._stages[case.name]
         while True:
-            quiet_since = max(self._last_success(name), asked_at)
+            quiet_since = max(self._answered_at[case.name], case.asked_at)
             left_s = quiet_since + self._settings.give_up_after_s - time.monotonic()
             if left_s <= 0:
-                urls = ", ".join(endpoint.url for endpoint in endpoints)
-                raise EndpointError(
-                    f"describe.{name}: no answer from {urls} for "
-                    f"{self._settings.give_up_after_s:g} s. Every answer received so far is kept: "
-                    "bring the servers back and run the step again."
-                )
+                raise EndpointError(self._farewell(case.name, endpoints))
             try:
                 return await self._rotation.acquire(endpoints, left_s)
             except TimeoutError:
                 continue  # others may have been answered meanwhile
 
-    async def _try_once(self, endpoint: Endpoint, body: bytes) -> RawAnswer | _Setback:
+    def _farewell(self, name: StageName, endpoints: Sequence[Endpoint]) -> str:
+        urls = ", ".join(endpoint.url for endpoint in endpoints)
+        last = self._last_setback[name]
+        return (
+            f"describe.{name}: no answer from {urls} for {self._settings.give_up_after_s:g} s"
+            f"{f' (the last: {last})' if last else ''}. {KEPT}: bring the servers back and run "
+            "the step again."
+        )
+
+    async def _try(self, name: StageName, endpoint: Endpoint, body: bytes) -> Verdict:
+        """Send a request once and give its place back.
+
+        Raises:
+            EndpointError: the endpoint serves nobody.
+        """
         sent_at = time.monotonic()
         try:
-            reply = await self._post(endpoint, body)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return self._failed(endpoint, str(error), may_be_to_blame=False)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return self._failed(endpoint, f"{type(error).__name__} {error}")
+            verdict = await self._transport.send(endpoint, body)
         except BaseException:
             self._rotation.unused(endpoint)
             raise
-        return self._read(endpoint, reply, sent_at)
+        match verdict.kind:
+            case Kind.ANSWERED:
+                self._rotation.succeeded(endpoint)
+                if verdict.answer and not _may_be_canned(verdict.answer):
+                    self._served_at[endpoint, name] = time.monotonic()
+                return verdict
+            case Kind.OVERLOADED:
+                self._rotation.overloaded(endpoint, sent_at, verdict.retry_after_s)
+            case Kind.FAULTY | Kind.UNREACHABLE:
+                self._rotation.failed(endpoint, verdict.detail)
+            case Kind.REFUSED | Kind.UNSERVED:
+                self._rotation.unused(endpoint)
+        self._note_setback(name, endpoint, verdict.detail)
+        if verdict.kind is Kind.UNSERVED:
+            raise EndpointError(
+                f"describe.{name}: {endpoint.url} serves nobody: {verdict.detail}. {KEPT}: mend "
+                f"that (the account, the server, or the stage's endpoints, model and api_key_env; "
+                f"{_advice(name, verdict.detail)}) and run the step again."
+            )
+        return verdict
 
-    def _read(self, endpoint: Endpoint, reply: HttpReply, sent_at: float) -> RawAnswer | _Setback:
-        if reply.status in OVERLOAD_STATUSES:
-            self._rotation.overloaded(endpoint, sent_at, retry_after_s(reply.retry_after))
-            return _Setback(f"{endpoint.url}: status {reply.status}", may_be_to_blame=False)
-        if reply.status >= 500 or reply.status == 408:
-            return self._failed(endpoint, f"status {reply.status}")
-        if reply.status != 200:
-            self._rotation.unused(endpoint)
-            raise _refusal(endpoint, reply)
-        try:
-            answer = raw_answer(reply.body, time.monotonic() - sent_at)
-        except ValidationError as error:
-            return self._failed(endpoint, f"no chat completion: {error.errors()[0]['msg']}")
-        self._rotation.succeeded(endpoint)
-        return answer
-
-    def _failed(self, endpoint: Endpoint, why: str, may_be_to_blame: bool = True) -> _Setback:
-        self._rotation.failed(endpoint, why)
-        return _Setback(f"{endpoint.url}: {why}", may_be_to_blame)
-
-    async def _post(self, endpoint: Endpoint, body: bytes) -> HttpReply:
-        async with self._session.post(
-            f"{endpoint.url}/chat/completions",
-            data=body,
-            headers=endpoint.headers,
-            allow_redirects=False,  # a request carries a key: it goes where it was told to go
-        ) as response:
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise aiohttp.ClientPayloadError("the reply is compressed, which was not asked for")
-            content = bytearray()
-            async for chunk in response.content.iter_any():
-                content += chunk
-                if len(content) > MAX_REPLY_BYTES:
-                    raise aiohttp.ClientPayloadError(f"the reply is over {MAX_REPLY_BYTES} bytes")
-            return HttpReply(response.status, bytes(content), response.headers.get("Retry-After"))
-
-    async def _is_alive(self, endpoint: Endpoint) -> bool:
-        """Whether it answers one token: a list of models comes even from a server that hangs."""
-        ping = {
-            "model": endpoint.probe_model,
-            "messages": [{"role": "user", "content": "ping"}],
-            "max_tokens": 1,
-        }
-        try:
-            reply = await self._post(endpoint, json.dumps(ping).encode())
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return False
-        return reply.status < 500 and reply.status not in OVERLOAD_STATUSES
+    def _note_setback(self, name: StageName, endpoint: Endpoint, detail: str) -> None:
+        self._last_setback[name] = f"{endpoint.url}: {detail}"
 
 
-def _refusal(endpoint: Endpoint, reply: HttpReply) -> Exception:
-    # Some servers quote the request; what they say ends up in the quarantine and in the report.
-    key = endpoint.headers.get("Authorization", "").removeprefix("Bearer ").encode()
-    body = reply.body.replace(key, b"(the key)") if key else reply.body
-    said = one_line(body[:600].decode("utf-8", "replace"))[:300]
-    if reply.status in MISCONFIGURED_STATUSES or reply.status < 400:
-        return EndpointError(
-            f"{endpoint.url} answers status {reply.status}: {said}. Check the stage's endpoints, "
-            "model and api_key_env."
-        )
-    return DroppedError(Problem("request_refused", f"status {reply.status}: {said}"))
+def _may_be_canned(answer: RawAnswer) -> bool:
+    """Whether it can be a text that a server gives to everybody, and not a model's own."""
+    return (
+        "{" not in answer.content
+        and answer.finish_reason not in ("length", "content_filter")
+        and not REFUSAL.search(answer.content[:300])
+    )
 
 
-def _stages(settings: DescribeSettings) -> dict[StageName, tuple[Endpoint, ...]]:
-    """The endpoints of each stage; one URL with one key is one endpoint, whoever asks it."""
-    known: dict[tuple[str, str], Endpoint] = {}
-    for name, stage in settings.stages.items():
-        headers = _headers(name, stage.api_key_env)
-        for url in stage.endpoints:
-            endpoint = Endpoint(url, settings.concurrency, headers, probe_model=stage.model)
-            known.setdefault((url, stage.api_key_env), endpoint)
-    return {
-        name: tuple(known[url, stage.api_key_env] for url in dict.fromkeys(stage.endpoints))
-        for name, stage in settings.stages.items()
-    }
-
-
-def _headers(name: StageName, api_key_env: str) -> dict[str, str]:
-    common = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-    if not api_key_env:
-        return common
-    key = os.environ.get(api_key_env)
-    if not key:
-        raise SettingsError(
-            f"describe.{name}.api_key_env: the environment has no variable {api_key_env}"
-        )
-    return {**common, "Authorization": f"Bearer {key}"}
+def _advice(name: StageName, said: str) -> str:
+    """The setting that helps against what a server does not like, as far as it is known."""
+    found = [setting for words, setting in ADVICE if re.search(words, said)]
+    if not found:
+        return "mend the server or the stage's settings"
+    return f"see {' and '.join(f'describe.{name}.{setting}' for setting in found)}"

@@ -9,13 +9,13 @@ from components.describe.endpoints.asker import Shop, StageAsker, Trail
 from components.describe.endpoints.gates import DroppedError, Problem
 from components.describe.endpoints.kept import lost_in_merge
 from components.describe.endpoints.pictures import Pictures
-from components.describe.endpoints.text import one_line
+from components.describe.text import one_line
 from components.describe.scenes import PendingScene
 from components.describe.settings import StageName
 from components.describe.types import Description, Outcome, Region, Rejection
 from pixclip.images import ImageError
 
-MAX_DETAIL_CHARS = 500
+MAX_DETAIL_CHARS, MAX_MASKED_CHARS = 500, 20_000
 OnRegion = Callable[[Outcome], None]
 Kind = TypeVar("Kind", bound=AnswerSchema)
 
@@ -46,11 +46,23 @@ class RegionFlow:
             outcome: Outcome = await self._through_stages(trail)
         except DroppedError as error:
             self._askers[trail.stage].account.rejected += 1
-            outcome = _rejection(trail, trail.stage, error.problem)
+            outcome = self._rejection(trail, trail.stage, error.problem)
         except ImageError as error:
-            outcome = _rejection(trail, "image", Problem(error.reason, error.detail))
+            outcome = self._rejection(trail, "image", Problem(error.reason, error.detail))
         on_region(outcome)
         return outcome
+
+    def _rejection(self, trail: Trail, stage: str, problem: Problem) -> Rejection:
+        # The detail may quote a model or a server.
+        detail = self._shop.secrets.mask(problem.detail[:MAX_MASKED_CHARS])
+        return Rejection(
+            region_id=trail.region.region_id,
+            stage=stage,
+            reason=problem.reason,
+            detail=one_line(detail)[:MAX_DETAIL_CHARS],
+            provenance=trail.provenance,
+            usage=trail.usage,
+        )
 
     async def _through_stages(self, trail: Trail) -> Description:
         region, facts = trail.region, region_facts(trail.region)
@@ -127,14 +139,3 @@ def _require_all(reasons: dict[str, bool], said: str) -> None:
 def _require_kept(problem: Problem | None) -> None:
     if problem:
         raise DroppedError(problem)
-
-
-def _rejection(trail: Trail, stage: str, problem: Problem) -> Rejection:
-    return Rejection(
-        region_id=trail.region.region_id,
-        stage=stage,
-        reason=problem.reason,
-        detail=one_line(problem.detail)[:MAX_DETAIL_CHARS],  # may quote a model or a server
-        provenance=trail.provenance,
-        usage=trail.usage,
-    )

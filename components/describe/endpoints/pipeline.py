@@ -18,6 +18,7 @@ from components.describe.endpoints.client import ChatClient
 from components.describe.endpoints.flow import OnRegion, RegionFlow
 from components.describe.endpoints.gates import TextRules, identify_language
 from components.describe.endpoints.prompt import load_prompt
+from components.describe.endpoints.sample import samples_of
 from components.describe.ledger import StageAccount
 from components.describe.scenes import PendingScene
 from components.describe.settings import DescribeSettings, StageName
@@ -87,8 +88,8 @@ async def _run(
         AnswerCache(cache_path) as cache,
         ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="render") as renderers,
     ):
-        async with ChatClient(settings) as client, asyncio.TaskGroup() as group:
-            flow = RegionFlow(askers, Shop(client, cache, renderers))
+        async with ChatClient(settings, samples_of(askers)) as client, asyncio.TaskGroup() as group:
+            flow = RegionFlow(askers, Shop(client, cache, renderers, client.secrets))
             room = _Room(client.num_places * REGIONS_PER_PLACE, settings.max_image_memory_mb << 20)
 
             async def describe(index: int, scene: PendingScene) -> None:

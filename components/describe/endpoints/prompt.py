@@ -19,7 +19,7 @@ import jinja2
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.describe.endpoints.text import one_line
+from components.describe.text import one_line
 from components.kernel.errors import InputError
 
 PROMPTS = Path(__file__).parent.parent / "prompts"
