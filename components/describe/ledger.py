@@ -22,6 +22,7 @@ class StageAccount:
     requests: int = 0
     cached: int = 0  # of the requests: answered by the cache of an earlier run
     repaired: int = 0  # of the requests: second tries after an answer that could not be used
+    uncounted: int = 0  # of the requests: the server told no tokens, so the cost lacks them
     rejected: int = 0  # regions that were dropped at this stage
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -33,6 +34,7 @@ class StageAccount:
         self.requests += usage.num_requests
         self.cached += is_cached
         self.repaired += is_repair
+        self.uncounted += not usage.prompt_tokens
         self.prompt_tokens += usage.prompt_tokens
         self.completion_tokens += usage.completion_tokens
         self.seconds += usage.seconds

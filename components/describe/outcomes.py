@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from components.describe.types import Description, Outcome, Provenance, Rejection, Usage
-from components.kernel.errors import GateError
 from components.kernel.step import Metrics
 from components.kernel.tables import Row, write_rows
 from components.kernel.tally import quarantine_row, tally, write_quarantine
@@ -64,22 +63,6 @@ class OutcomeWriter:
             cost_usd=round(self.usage.cost_usd, 9),
             words_per_long_caption=round(self.num_long_words / max(self.num_accepted, 1), 3),
         )
-
-    def require_share(self, min_share: float) -> None:
-        """Refuse a result that lost nearly everything.
-
-        Raises:
-            GateError: fewer than this share of the regions were accepted.
-        """
-        num_regions = self.num_accepted + self.reasons.total()
-        if self.num_accepted < min_share * num_regions:
-            raise GateError(
-                f"describe: only {self.num_accepted} of {num_regions} regions were accepted, "
-                f"less than the share of {min_share}",
-                self.reasons,
-                "Look at the details in the draft of the quarantine; check models and prompts, or "
-                "lower describe.min_accepted_share.",
-            )
 
     def _take(self, row: Row, outcome: Outcome) -> None:
         self.usage = add_usage(self.usage, outcome.usage)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from components.describe.types import WordLimits
-from components.kernel.step import StepSettings, runtime
+from components.kernel.step import StepSettings, runtime, threshold
 
 StageName = Literal["object", "verify", "context", "merge", "check"]
 STAGES: tuple[StageName, ...] = ("object", "verify", "context", "merge", "check")
@@ -55,6 +55,8 @@ class StageSettings(BaseModel):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError("an endpoint is a base URL like http://host:8000/v1")
+            if any(char.isspace() or not char.isprintable() for char in url) or parts.port == 0:
+                raise ValueError("an endpoint is an address without blanks, and its port is not 0")
             if parts.query:
                 raise ValueError(
                     "no query in an endpoint: for a key, name a variable in api_key_env"
@@ -120,8 +122,8 @@ class DescribeSettings(StepSettings):
     max_long_words: int = Field(120, ge=10, description="words of a long caption, at most")
     min_short_words: int = Field(2, ge=1, description="words of a short caption, at least")
     max_short_words: int = Field(20, ge=2, description="words of a short caption, at most")
-    min_accepted_share: float = Field(
-        0.05, ge=0, le=1, description="share of regions below which the step fails"
+    min_accepted_share: float = threshold(
+        0.05, "share of regions below which the result is refused", ge=0, le=1
     )
     object: ObjectStage = Field(ObjectStage(), description="object caption")
     verify: VerifyStage = Field(VerifyStage(), description="verification of the object caption")
@@ -140,7 +142,7 @@ class DescribeSettings(StepSettings):
     )
     use_proxy: bool = runtime(False, "reach the endpoints through the proxy of the environment")
     cache_folder: str = runtime(
-        "", "folder of the request cache; empty: it lives only until the step is done"
+        "", "folder where answers are kept for good; empty: the folder 'answers' beside the ledger"
     )
     max_image_memory_mb: int = runtime(1024, "megabytes of decoded images in flight", ge=1)
 

@@ -6,20 +6,25 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from components.describe.endpoints.cache import AnswerFiles
 from components.describe.ledger import Ledger, StageAccount
-from components.describe.outcomes import OutcomeWriter
+from components.describe.outcomes import STEP, OutcomeWriter
 from components.describe.scenes import read_scenes, unreadable
 from components.describe.settings import DescribeSettings
 from components.describe.types import Outcome, Rejection
+from components.kernel.errors import GateError
 from components.kernel.progress import progress
-from components.kernel.step import In, Metrics, Out, step
+from components.kernel.state import state_folder
+from components.kernel.step import In, Metrics, Out, Work, step
 from components.kernel.tables import WORK_FOLDER, count_rows
+from components.kernel.tally import ROWS_IN, ROWS_OUT, reasons_in
 from pixclip.images import ImageError
 
+ANSWERS = "answers"  # the folder beside the ledgers
 OnRegion = Callable[[Outcome], None]
 
 
-def require_accepted_share(metrics: Metrics, settings: DescribeSettings) -> None:
+def require_accepted_share(metrics: Mapping[str, int | float], settings: DescribeSettings) -> None:
     """Refuse a result that lost nearly everything.
 
     Raises:
@@ -58,9 +63,7 @@ def describe(
         if settings.describer == "embedded":
             stages = _describe_embedded(regions, images, settings, writer, on_region)
         else:
-            kept = KeptAnswers(
-                answers_path(settings, regions, ledger), _older_answers(settings, regions, captions)
-            )
+            kept = _answer_files(settings, regions, captions, ledger)
             stages = _describe_by_endpoints(regions, images, settings, kept, writer, on_region)
     writer.finish()
     wall_seconds = time.monotonic() - started
@@ -93,7 +96,7 @@ def _describe_by_endpoints(
     regions: Path,
     images: Path,
     settings: DescribeSettings,
-    kept: "KeptAnswers",
+    kept: AnswerFiles,
     writer: OutcomeWriter,
     on_region: OnRegion,
 ) -> Mapping[str, StageAccount]:
@@ -109,26 +112,20 @@ def _describe_by_endpoints(
     return {str(name): account for name, account in accounts.items()}
 
 
-def answers_path(settings: DescribeSettings, regions: Path, ledger: Path) -> Path:
+def _answer_files(
+    settings: DescribeSettings, regions: Path, captions: Path, ledger: Path
+) -> AnswerFiles:
     """Where the answers of a group are kept for good: each of them was paid for.
 
-    A file for each group, so that groups which run at the same time do not share one.
+    A file for each group, so that groups which run at the same time do not share one. The version
+    before this one kept them in a database, in the draft where no folder was named.
     """
-    state = state_folder()
     if settings.cache_folder:
         folder = Path(settings.cache_folder)
-    else:
-        folder = state / STEP / ANSWERS if state else ledger.parent / ANSWERS
-    return folder / f"{regions.name}.jsonl"
-
-
-def _older_answers(
-    settings: DescribeSettings, regions: Path, captions: Path
-) -> tuple[Path, ...]:
-    """Where the version before this one kept answers."""
-    if settings.cache_folder:
-        return (Path(settings.cache_folder) / f"{regions.name}.sqlite",)
-    return (captions / WORK_FOLDER / "answers.sqlite",)
+        return AnswerFiles(folder / f"{regions.name}.jsonl", folder / f"{regions.name}.sqlite")
+    state = state_folder()
+    folder = state / STEP / ANSWERS if state else ledger.parent / ANSWERS
+    return AnswerFiles(folder / f"{regions.name}.jsonl", captions / WORK_FOLDER / "answers.sqlite")
 
 
 def _book(

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,4 +42,13 @@ def tally(regions_in: int, regions_out: int, reasons: Counter[str], **more: Any)
         ROWS_QUARANTINED: reasons.total(),
         **{f"{REASON_PREFIX}{reason}": count for reason, count in sorted(reasons.items())},
         **more,
+    }
+
+
+def reasons_in(metrics: Mapping[str, int | float]) -> dict[str, int]:
+    """How many regions went to the quarantine for each reason, from a step's metrics."""
+    return {
+        name.removeprefix(REASON_PREFIX): int(count)
+        for name, count in metrics.items()
+        if name.startswith(REASON_PREFIX)
     }

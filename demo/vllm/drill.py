@@ -22,6 +22,7 @@ from components.describe.endpoints.flow import region_facts
 from components.describe.endpoints.gates import DroppedError
 from components.describe.endpoints.pictures import Pictures
 from components.describe.endpoints.pipeline import build_askers
+from components.describe.endpoints.sample import samples_of
 from components.describe.scenes import PendingScene
 from components.describe.settings import DescribeSettings, StageName
 from components.describe.types import Description, Region
@@ -79,9 +80,10 @@ def _texts(region: Region, description: Description) -> dict[str, str]:
 async def _ask_all(items: list[Item], settings: DescribeSettings, cache_path: Path) -> Stages:
     stages: Stages = {name: StageReport(stage.model) for name, stage in settings.stages.items()}
     with AnswerCache(cache_path) as cache, ThreadPoolExecutor(2) as renderers:
-        async with ChatClient(settings) as client:
-            shop = Shop(RecordingClient(client, stages), cache, renderers)
-            for name, asker in build_askers(settings).items():
+        askers = build_askers(settings)
+        async with ChatClient(settings, samples_of(askers)) as client:
+            shop = Shop(RecordingClient(client, stages), cache, renderers, client.secrets)
+            for name, asker in askers.items():
                 started = time.monotonic()
                 async with asyncio.TaskGroup() as group:
                     for item in items:

@@ -72,7 +72,7 @@ def _run(
     second = _describe(inputs, urls, work / "second", cache)
     settings = DescribeSettings.model_validate(describe_settings(urls, cache))
     scene = next(read_scenes(*inputs))
-    stages = ask_every_stage([scene], settings, work / "stages.sqlite")
+    stages = ask_every_stage([scene], settings, work / "stages.jsonl")
     total = time.monotonic() - started
     return Report(dict(urls), start_seconds, {**stages}, first, second, total)
 

@@ -99,9 +99,10 @@ class World:
         }
 
     def run(self, settings: DescribeSettings, name: str = "out") -> "Result":
-        """Run the step's function."""
+        """Run the step's function and its gate."""
         outputs = self.outputs(name)
         metrics = describe.function(**self.inputs, **outputs, settings=settings)
+        describe.judge(metrics, settings)
         return Result(outputs, metrics)
 
     def rewrite_regions(self, rows: list[dict[str, Any]]) -> None:

@@ -39,7 +39,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
         check=False,
     )
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
-    return json.loads((work / "report.json").read_text()) | {"work": str(work)}
+    return json.loads((work / "report.json").read_text(encoding="utf-8")) | {"work": str(work)}
 
 
 def test_every_region_is_accepted_or_quarantined_with_a_reason(report):

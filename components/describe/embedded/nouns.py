@@ -4,6 +4,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from components.describe.text import with_bounded_marks
+
 
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
@@ -32,6 +34,7 @@ IRREGULAR_PLURALS = _set(
 )
 SINGULAR_IN_S = _set("lens gas series species canvas atlas news bus octopus")
 MAX_REFERENCE_WORDS = 5
+MAX_PHRASE_CHARS = 2000  # more is no name of a thing; an address is looked for in the square of it
 _TAG = re.compile(r"<[^<>]*>?")
 _ADDRESS = re.compile(r"\S*(?:://|www\.)\S*", re.IGNORECASE)
 
@@ -55,7 +58,8 @@ class Noun:
 
 def clean_phrase(text: str) -> str:
     """A phrase on one line without markup, addresses, control characters and odd punctuation."""
-    text = unicodedata.normalize("NFKC", text)
+    text = unicodedata.normalize("NFKC", with_bounded_marks(text[:MAX_PHRASE_CHARS]))
+    text = text[:MAX_PHRASE_CHARS]  # one character may become eighteen
     text = _ADDRESS.sub(" ", _TAG.sub(" ", text))
     kept = "".join(char if char.isalnum() or char in "'’-.,%" else " " for char in text)
     return " ".join(word.strip(".,-") for word in kept.split() if word.strip(".,-'’%"))

@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from components.describe.text import one_line
 from components.describe.settings import StageName
+from components.describe.text import one_line
 
 MAX_TEXT_CHARS = 1600
 MAX_REASON_CHARS = 400

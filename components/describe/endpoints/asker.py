@@ -62,7 +62,7 @@ class Shop:
     client: Client
     cache: AnswerCache
     renderers: Executor
-    secrets: Secrets = Secrets()
+    secrets: Secrets = field(default_factory=Secrets)
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)  # by request hash
 
 
@@ -91,7 +91,7 @@ class StageAsker:
         self._format: dict[str, Any] = {}
         if settings.is_structured:
             self._format = {"response_format": response_format(self._schema)}
-        self._sampling = settings.model_dump(include=SAMPLING - set(settings.unsent))
+        self._sampling = settings.model_dump(include=set(SAMPLING.difference(settings.unsent)))
 
     async def ask(
         self, shop: Shop, trail: Trail, texts: Mapping[str, str], facts: Mapping[str, object]

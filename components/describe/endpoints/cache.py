@@ -25,7 +25,7 @@ from components.kernel.errors import InputError, PipelineError
 log = logging.getLogger(__name__)
 
 HEADER = b"# Answers of language models by request, kept by PixCLIP; layout 2\n"
-CHECK_CHARS, HASH_CHARS = 16, 64
+CHECK_CHARS = 16
 _START = re.compile(rb"[0-9a-f]{16} [0-9a-f]{64} \{")
 MAX_LINE_BYTES = 32 << 20  # a reply has at most 4 MiB, and a character becomes up to 6 in JSON
 
@@ -39,6 +39,14 @@ class RawAnswer:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class AnswerFiles:
+    """Where answers are kept, and where an earlier version may have left some."""
+
+    path: Path
+    older: Path
 
 
 class AnswerCache:
@@ -103,7 +111,9 @@ class AnswerCache:
             return
         num_known = len(self._places)
         try:
-            with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as old:
+            with closing(
+                sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+            ) as old:
                 rows = old.execute("SELECT * FROM answers")
                 for request_hash, *fields in rows:
                     if request_hash not in self._places:
@@ -149,7 +159,8 @@ class AnswerCache:
                 record = _checked(part)
                 if record is not None:
                     place = (offset + start, len(part))
-                    self._places.setdefault(record[:HASH_CHARS].decode(), place)  # the first holds
+                    request_hash = record.partition(b" ")[0].decode()
+                    self._places.setdefault(request_hash, place)  # the first holds
                 elif offset and part.strip() and part != HEADER:
                     num_damaged += 1
         self._tell(num_damaged)
@@ -206,6 +217,6 @@ def _answer_of(line: bytes) -> RawAnswer | None:
     if record is None:
         return None
     try:
-        return RawAnswer(**json.loads(record[HASH_CHARS:]))
+        return RawAnswer(**json.loads(record.partition(b" ")[2]))
     except (ValueError, TypeError):
         return None

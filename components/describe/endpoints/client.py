@@ -120,10 +120,10 @@ class ChatClient:
         if sample is None or sample.kind is Kind.ANSWERED:
             raise DroppedError(Problem("request_refused", verdict.detail))
         if sample.kind is Kind.REFUSED:
+            said, advice = sample.detail.rstrip("."), _advice(case.name, sample.detail)
             raise EndpointError(
                 f"describe.{case.name}: {endpoint.url} refuses every request, also a sample that "
-                f"is about no region: {sample.detail}. {KEPT}: {_advice(case.name, sample.detail)} "
-                "and run the step again."
+                f"is about no region: {said}. {KEPT}: {advice} and run the step again."
             )
         await self._pause(case)
 
@@ -145,9 +145,7 @@ class ChatClient:
         case.num_failures += 1
         await asyncio.sleep(self._rotation.backoff_s(case.num_failures))
 
-    async def _sample(
-        self, name: StageName, endpoint: Endpoint, since: float
-    ) -> Verdict | None:
+    async def _sample(self, name: StageName, endpoint: Endpoint, since: float) -> Verdict | None:
         """What an endpoint makes of a request about nothing; None if it served others meanwhile."""
         lock = self._sample_locks.setdefault((endpoint, name), asyncio.Lock())
         async with lock:
@@ -221,10 +219,11 @@ class ChatClient:
                 self._rotation.unused(endpoint)
         self._note_setback(name, endpoint, verdict.detail)
         if verdict.kind is Kind.UNSERVED:
+            said, advice = verdict.detail.rstrip("."), _advice(name, verdict.detail)
             raise EndpointError(
-                f"describe.{name}: {endpoint.url} serves nobody: {verdict.detail}. {KEPT}: mend "
-                f"that (the account, the server, or the stage's endpoints, model and api_key_env; "
-                f"{_advice(name, verdict.detail)}) and run the step again."
+                f"describe.{name}: {endpoint.url} serves nobody: {said}. {KEPT}: mend that (the "
+                f"account, the server, or the stage's endpoints, model and api_key_env; {advice}) "
+                "and run the step again."
             )
         return verdict
 
@@ -245,5 +244,5 @@ def _advice(name: StageName, said: str) -> str:
     """The setting that helps against what a server does not like, as far as it is known."""
     found = [setting for words, setting in ADVICE if re.search(words, said)]
     if not found:
-        return "mend the server or the stage's settings"
+        return "mend the server or the settings of the stage"
     return f"see {' and '.join(f'describe.{name}.{setting}' for setting in found)}"

@@ -9,9 +9,9 @@ from components.describe.endpoints.asker import Shop, StageAsker, Trail
 from components.describe.endpoints.gates import DroppedError, Problem
 from components.describe.endpoints.kept import lost_in_merge
 from components.describe.endpoints.pictures import Pictures
-from components.describe.text import one_line
 from components.describe.scenes import PendingScene
 from components.describe.settings import StageName
+from components.describe.text import one_line
 from components.describe.types import Description, Outcome, Region, Rejection
 from pixclip.images import ImageError
 

@@ -10,10 +10,9 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from components.describe.endpoints.asker import Shop, StageAsker
-from components.describe.endpoints.cache import AnswerCache
+from components.describe.endpoints.cache import AnswerCache, AnswerFiles
 from components.describe.endpoints.client import ChatClient
 from components.describe.endpoints.flow import OnRegion, RegionFlow
 from components.describe.endpoints.gates import TextRules, identify_language
@@ -35,19 +34,19 @@ MAX_PART_WORDS = 150  # of an object or context caption
 def describe_scenes(
     scenes: Iterable[PendingScene],
     settings: DescribeSettings,
-    cache_path: Path,
+    kept: AnswerFiles,
     deliver: Deliver,
     on_region: OnRegion,
 ) -> dict[StageName, StageAccount]:
     """Describe scenes by the models behind the endpoints; `deliver` gets each scene's outcomes.
 
     Raises:
-        EndpointError: the endpoints of a stage are gone; answers so far are in the cache.
+        EndpointError: the endpoints of a stage serve nobody; answers so far are kept.
     """
     askers = build_askers(settings)
     identify_language("Load the model now, not while a server waits.")
     try:
-        asyncio.run(_run(scenes, settings, cache_path, askers, deliver, on_region))
+        asyncio.run(_run(scenes, settings, kept, askers, deliver, on_region))
     except BaseExceptionGroup as group:
         raise _first_cause(group) from group
     return {name: asker.account for name, asker in askers.items()}
@@ -79,15 +78,16 @@ def build_askers(settings: DescribeSettings) -> dict[StageName, StageAsker]:
 async def _run(
     scenes: Iterable[PendingScene],
     settings: DescribeSettings,
-    cache_path: Path,
+    kept: AnswerFiles,
     askers: dict[StageName, StageAsker],
     deliver: Deliver,
     on_region: OnRegion,
 ) -> None:
     with (
-        AnswerCache(cache_path) as cache,
+        AnswerCache(kept.path) as cache,
         ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="render") as renderers,
     ):
+        cache.adopt(kept.older)
         async with ChatClient(settings, samples_of(askers)) as client, asyncio.TaskGroup() as group:
             flow = RegionFlow(askers, Shop(client, cache, renderers, client.secrets))
             room = _Room(client.num_places * REGIONS_PER_PLACE, settings.max_image_memory_mb << 20)

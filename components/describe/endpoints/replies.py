@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 
 from components.describe.endpoints.cache import RawAnswer
 
@@ -66,8 +66,9 @@ def _token_count(value: object) -> int:
     """Counts that a server leaves out or garbles are 0; the answer itself is still good."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,15}", value, re.ASCII):
         return int(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return int(value) if is_number and 0 <= value < 2**53 else 0  # type: ignore[arg-type,operator]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if 0 <= value < 2**53 else 0
 
 
 def _finish_reason(value: object) -> str:

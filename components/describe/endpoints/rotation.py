@@ -37,7 +37,7 @@ class Endpoint:
     last_success: float = 0.0  # of a request or of a probe
     last_used: int = 0
     probe_model: str = ""
-    token_limit_name: str = "max_tokens"
+    token_limit_name: str = "max_tokens"  # noqa: S105 - no secret
 
     def __post_init__(self) -> None:
         self.limit = float(self.max_in_flight)

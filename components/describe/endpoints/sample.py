@@ -27,7 +27,9 @@ def samples_of(
     askers: Mapping[StageName, StageAsker],
 ) -> dict[StageName, Callable[[], tuple[bytes, bytes]]]:
     """For each stage what makes its sample: for one token, and as a true request."""
-    return {name: lru_cache(maxsize=1)(lambda a=asker: _bodies(a)) for name, asker in askers.items()}
+    return {
+        name: lru_cache(maxsize=1)(lambda a=asker: _bodies(a)) for name, asker in askers.items()
+    }
 
 
 def _bodies(asker: StageAsker) -> tuple[bytes, bytes]:

@@ -17,7 +17,9 @@ MIN_ANSWER_PIECE_CHARS = 16  # a caption is not to be lost for a word that is in
 NUM_PIECES = 3
 MAX_ROUNDS = 3  # of escapes inside escapes
 WITHHELD = "(withheld: it quotes the API key)"
-_ESCAPE = re.compile(r"\\+u([0-9a-f]{4})|\\+x([0-9a-f]{2})|%([0-9a-f]{2})|&#x([0-9a-f]{1,5});", re.I)
+_ESCAPE = re.compile(
+    r"\\+u([0-9a-f]{4})|\\+x([0-9a-f]{2})|%([0-9a-f]{2})|&#x([0-9a-f]{1,5});", re.I
+)
 _DECIMAL = re.compile(r"&#([0-9]{1,6});")
 
 
@@ -61,7 +63,7 @@ class Secrets:
 
 def _pieces(keys: Iterable[str], num_pieces: int, min_chars: int) -> frozenset[str]:
     """Every piece of the keys and of their encodings that is as long as a part of so many."""
-    found = set()
+    found: set[str] = set()
     for key in keys:
         for spelling in _spellings(key):
             size = min(max(-(-len(spelling) // num_pieces), min_chars), len(spelling))

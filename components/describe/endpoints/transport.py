@@ -4,7 +4,6 @@ aiohttp, not the openai package: one POST needs no SDK, and at thousands of requ
 SDK's time for a request (over 4 ms of CPU, aiohttp's is below 1 ms) is missing for the pictures.
 """
 
-import asyncio
 import json
 import time
 from dataclasses import replace

@@ -57,7 +57,8 @@ _STATUS_OF_CODE = dict.fromkeys(
 _UNSERVED = re.compile(
     r"insufficient[\s_-]{1,3}(?:account )?(?:quota|balance|credits?|funds?)"
     r"|(?:credit )?balance is (?:too low|insufficient|exhausted|negative)"
-    r"|(?:out of|no(?: more| remaining)?|not enough|(?:run|used) (?:out of|up)(?: your)?) credits?\b"
+    r"|(?:out of|no(?: more| remaining)?|not enough|(?:run|used) (?:out of|up)(?: your)?)"
+    r" credits?\b"
     r"|billing[\s_-](?:hard[\s_-])?(?:limit|is not active|not active)|payment required"
     r"|(?:spend(?:ing)?|budget) (?:limit|cap) (?:\w+ ){0,4}(?:reached|exceeded|exhausted)"
     r"|account (?:\w+ ){0,3}(?:deactivated|suspended|disabled|terminated|overdue|arrears)"
@@ -78,7 +79,8 @@ _NOTICE = re.compile(
     r"|temporarily (?:unavailable|down|disabled|offline)|service (?:is )?unavailable"
     r"|(?:be|come) back (?:soon|shortly|online|in (?:a|an|\d+)\b)|try again (?:later|in \d)"
     r"|bad gateway|gateway time-?out|internal server error|upstream (?:error|connect|request)"
-    r"|too many requests|rate limit|(?:server|system|model|engine) (?:is )?(?:currently )?overloaded"
+    r"|too many requests|rate limit|(?:server|system|model|engine) (?:is )?(?:currently )?"
+    r"overloaded"
     r"|quota exceeded|exceeded (?:your|the) (?:current )?(?:quota|limit)",
     re.IGNORECASE,
 )
@@ -86,7 +88,9 @@ _ABORTED = frozenset(
     {"error", "abort", "aborted", "cancelled", "canceled", "server_error", "unknown_error"}
     | {"insufficient_system_resource", "network_error", "timeout"}
 )
-_MARKUP = re.compile(r"<(?:style|script)\b.{0,2000}?</(?:style|script)>|<[^<>]{0,500}>", re.I | re.S)
+_MARKUP = re.compile(
+    r"<(?:style|script)\b.{0,2000}?</(?:style|script)>|<[^<>]{0,500}>", re.I | re.S
+)
 
 
 class Kind(Enum):
@@ -127,8 +131,10 @@ def judge_reply(reply: HttpReply, seconds: float) -> Verdict:
         if verdict:
             return verdict
     complaint = _complaint(reply, value)
-    detail = f"status {reply.status}: {complaint.said}" if complaint.said else (
-        f"status {reply.status} without a word"
+    detail = (
+        f"status {reply.status}: {complaint.said}"
+        if complaint.said
+        else (f"status {reply.status} without a word")
     )
     return Verdict(_kind(complaint), detail, None, retry_after_s(reply.retry_after))
 
@@ -203,7 +209,9 @@ def _errors(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    texts = (error.get(name) for name in ("message", "msg", "error_msg", "error", "detail", "title"))
+    texts = (
+        error.get(name) for name in ("message", "msg", "error_msg", "error", "detail", "title")
+    )
     return next((_shown(text) for text in texts if isinstance(text, str) and text.strip()), "")
 
 
