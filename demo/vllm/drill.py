@@ -7,7 +7,7 @@ Requests, prompts, schemas, validation, repair and cache are those of the step.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,9 +37,11 @@ class RecordingClient:
     def __init__(self, client: ChatClient, stages: Stages) -> None:
         self._client, self._stages = client, stages
 
-    async def ask(self, name: StageName, body: bytes) -> RawAnswer:
+    async def ask(
+        self, name: StageName, body: bytes, keep: Callable[[RawAnswer], None]
+    ) -> RawAnswer:
         """Ask and note."""
-        answer = await self._client.ask(name, body)
+        answer = await self._client.ask(name, body, keep)
         stage = self._stages[name]
         stage.requests += 1
         stage.prompt_tokens += answer.prompt_tokens

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,11 @@ class World:
         metrics = describe.function(**self.inputs, **outputs, settings=settings)
         describe.judge(metrics, settings)
         return Result(outputs, metrics)
+
+    def forget_answers(self) -> None:
+        """Remove the answers of all runs, so that everything is asked again."""
+        for folder in self.folder.glob("*/answers"):
+            shutil.rmtree(folder)
 
     def rewrite_regions(self, rows: list[dict[str, Any]]) -> None:
         """Put other region rows in."""

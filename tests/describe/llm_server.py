@@ -103,6 +103,7 @@ class LlmServer:
         self.asked: list[Asked] = []
         self.num_probes = 0
         self.is_sick = False  # hangs also when it is probed
+        self.probe: Reply | None = None  # what it does with probes instead of answering
         self.num_in_flight = 0
         self.lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -199,7 +200,8 @@ def _handler(server: LlmServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if json.loads(body)["max_tokens"] == 1:
+            value = json.loads(body)
+            if 1 in (value.get("max_tokens"), value.get("max_completion_tokens")):
                 self._answer_probe()
                 return
             asked = server.note(body, self.number)
@@ -215,7 +217,9 @@ def _handler(server: LlmServer) -> type[BaseHTTPRequestHandler]:
             server.num_probes += 1
             if server.is_sick:
                 server.pause(60)
-            self._send(200, {}, completion(Reply("p")))
+            reply = server.probe or Reply("p")
+            body = completion(reply) if reply.body is None else reply.body
+            self._send(reply.status, reply.headers, body)
 
         def _answer(self, asked: Asked, reply: Reply) -> None:
             if reply.is_reset:

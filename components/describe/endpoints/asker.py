@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from components.describe.endpoints import pictures as drawing
@@ -39,8 +40,10 @@ MAX_QUOTED_CHARS = 4000  # of an answer that is shown to the model again
 class Client(Protocol):
     """Sends a request body and gives the answer."""
 
-    async def ask(self, name: StageName, body: bytes) -> RawAnswer:
-        """The answer to a request of that stage."""
+    async def ask(
+        self, name: StageName, body: bytes, keep: Callable[[RawAnswer], None]
+    ) -> RawAnswer:
+        """The answer to a request of that stage; `keep` gets it before anything can go wrong."""
         ...
 
 
@@ -133,8 +136,7 @@ class StageAsker:
             is_cached = raw is not None
             if raw is None:
                 body = await self._body(shop.renderers, request)
-                raw = await shop.client.ask(self.name, body)
-                shop.cache.put(request.hash, raw)  # before anything else can go wrong
+                raw = await shop.client.ask(self.name, body, partial(shop.cache.put, request.hash))
         shop.locks.pop(request.hash, None)
         usage = self._usage(raw)
         self.account.count(usage, is_cached, is_repair=request.repair is not None)

@@ -17,12 +17,15 @@ from components.describe.endpoints.gates import REFUSAL, DroppedError, Problem
 from components.describe.endpoints.places import endpoints_of
 from components.describe.endpoints.rotation import Endpoint, Rotation
 from components.describe.endpoints.transport import Transport
-from components.describe.endpoints.verdicts import MAX_SAID_CHARS, Kind, Verdict
+from components.describe.endpoints.verdicts import Kind, Verdict
 from components.describe.settings import DescribeSettings, StageName
+from components.describe.text import one_line
 from components.kernel.errors import PipelineError
 
 # Of a stage, bodies of a request about nothing in particular: the cheap one, the whole one.
 Samples = Mapping[StageName, Callable[[], Sequence[bytes]]]
+Keep = Callable[[RawAnswer], None]
+LONGEST_FAREWELL_S = 20.0  # for answers that are on their way when the step stops: they are paid
 KEPT = "Every answer received so far is kept"
 ADVICE = (
     (r"max_completion_tokens|max_tokens\W{1,3}(is )?(not|un)", "token_limit_name"),
@@ -41,6 +44,7 @@ class _Case:
 
     name: StageName
     body: bytes
+    keep: Keep
     asked_at: float
     num_failures: int = 0
     served_others: frozenset[Endpoint] = frozenset()  # although they had failed with this one
@@ -58,6 +62,7 @@ class ChatClient:
         self._last_setback = dict.fromkeys(self._stages, "")
         self._served_at: dict[tuple[Endpoint, StageName], float] = {}
         self._sample_locks: dict[tuple[Endpoint, StageName], asyncio.Lock] = {}
+        self._late: dict[asyncio.Task[Verdict], Keep] = {}
 
     async def __aenter__(self) -> Self:
         await self._transport.open()
@@ -65,6 +70,7 @@ class ChatClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self._rotation.close()
+        await self._keep_late_answers()
         await self._transport.close()
 
     @property
@@ -73,44 +79,44 @@ class ChatClient:
         endpoints = {id(e): e for stage in self._stages.values() for e in stage}
         return sum(endpoint.max_in_flight for endpoint in endpoints.values())
 
-    async def ask(self, name: StageName, body: bytes) -> RawAnswer:
-        """Send a request until it is answered.
+    async def ask(self, name: StageName, body: bytes, keep: Keep) -> RawAnswer:
+        """Send a request until it is answered; `keep` gets the answer at once.
 
         Raises:
             DroppedError: this request is refused or fails again and again, and others do not.
             EndpointError: the stage has no endpoint that answers, or one that serves nobody.
         """
-        case = _Case(name, body, time.monotonic())
+        case = _Case(name, body, keep, time.monotonic())
         while True:
             endpoint = await self._place(case)
             sent_at = time.monotonic()
-            verdict = await self._try(case.name, endpoint, body)
-            if verdict.kind is Kind.ANSWERED:
-                answer = await self._believed(case, endpoint, verdict, sent_at)
-                if answer:
-                    return answer
+            verdict = await self._try(case.name, endpoint, body, keep)
+            if verdict.answer:
+                if await self._is_believed(case, endpoint, verdict.answer, sent_at):
+                    self._answered_at[name] = time.monotonic()
+                    keep(verdict.answer)
+                    return verdict.answer
             elif verdict.kind is Kind.REFUSED:
                 await self._blame_or_go_on(case, endpoint, verdict, sent_at)
             elif verdict.kind is Kind.FAULTY:
                 await self._blame_or_wait(case, endpoint, verdict, sent_at)
 
-    async def _believed(
-        self, case: _Case, endpoint: Endpoint, verdict: Verdict, sent_at: float
-    ) -> RawAnswer | None:
-        """An answer, unless its server says the same whatever it is asked."""
-        answer = verdict.answer
-        assert answer is not None
-        if _may_be_canned(answer):
-            sample = await self._sample(case.name, endpoint, sent_at)
-            if sample and sample.answer is None:
-                return None  # it failed: nobody knows
-            if sample and sample.answer and sample.answer.content == answer.content:
-                said = f"the same text whatever it is asked: {answer.content[:MAX_SAID_CHARS]}"
-                self._note_setback(case.name, endpoint, said)
-                await self._pause(case)
-                return None
-        self._answered_at[case.name] = time.monotonic()
-        return answer
+    async def _is_believed(
+        self, case: _Case, endpoint: Endpoint, answer: RawAnswer, sent_at: float
+    ) -> bool:
+        """Whether it is an answer, and not what its server says whatever it is asked."""
+        if not _may_be_canned(answer):
+            return True
+        sample = await self._sample(case.name, endpoint, sent_at)
+        if sample is None:
+            return True
+        if sample.answer and sample.answer.content != answer.content:
+            return True
+        if sample.answer:
+            said = f"the same text whatever it is asked: {one_line(answer.content[:300])}"
+            self._note_setback(case.name, endpoint, said)
+        await self._pause(case)
+        return False
 
     async def _blame_or_go_on(
         self, case: _Case, endpoint: Endpoint, verdict: Verdict, sent_at: float
@@ -193,16 +199,21 @@ class ChatClient:
             "the step again."
         )
 
-    async def _try(self, name: StageName, endpoint: Endpoint, body: bytes) -> Verdict:
+    async def _try(
+        self, name: StageName, endpoint: Endpoint, body: bytes, keep: Keep | None = None
+    ) -> Verdict:
         """Send a request once and give its place back.
 
         Raises:
             EndpointError: the endpoint serves nobody.
         """
         sent_at = time.monotonic()
+        sending = asyncio.create_task(self._transport.send(endpoint, body))
         try:
-            verdict = await self._transport.send(endpoint, body)
+            verdict = await asyncio.shield(sending)
         except BaseException:
+            if keep:
+                self._late[sending] = keep
             self._rotation.unused(endpoint)
             raise
         match verdict.kind:
@@ -226,6 +237,19 @@ class ChatClient:
                 "and run the step again."
             )
         return verdict
+
+    async def _keep_late_answers(self) -> None:
+        """Keep what was still being answered when the step stopped."""
+        wait_s = min(self._settings.request_timeout_s, LONGEST_FAREWELL_S)
+        if not self._late:
+            return
+        done, left = await asyncio.wait(self._late, timeout=wait_s)
+        for task in done:
+            answer = None if task.exception() else task.result().answer
+            if answer and not _may_be_canned(answer):
+                self._late[task](answer)
+        for task in left:
+            task.cancel()
 
     def _note_setback(self, name: StageName, endpoint: Endpoint, detail: str) -> None:
         self._last_setback[name] = f"{endpoint.url}: {detail}"

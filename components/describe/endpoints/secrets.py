@@ -12,14 +12,15 @@ from collections.abc import Iterable
 from functools import cached_property
 
 MIN_KEY_CHARS = 8  # shorter keys (`EMPTY`) are words that answers may hold
-MIN_PIECE_CHARS = 6  # of a key that is quoted in pieces: enough to tell it from a word
-MIN_ANSWER_PIECE_CHARS = 16  # a caption is not to be lost for a word that is in a key
-NUM_PIECES = 3
+NUM_PIECES, MIN_PIECE_CHARS = 3, 6  # a key is found by as much of it, also where it is in pieces
+MIN_WORD_CHARS = 12  # of a piece without digits in an answer: a word of a caption is no key
+LONG_PIECE_CHARS = 24  # from here on some pieces stand for all: each of them holds one of these
 MAX_ROUNDS = 3  # of escapes inside escapes
 WITHHELD = "(withheld: it quotes the API key)"
 _ESCAPE = re.compile(
     r"\\+u([0-9a-f]{4})|\\+x([0-9a-f]{2})|%([0-9a-f]{2})|&#x([0-9a-f]{1,5});", re.I
 )
+_BLANK = re.compile(r"\\+[nrtbf]")
 _DECIMAL = re.compile(r"&#([0-9]{1,6});")
 
 
@@ -41,19 +42,30 @@ class Secrets:
 
     @cached_property
     def _quoted_pieces(self) -> frozenset[str]:
-        return _pieces(self._keys, NUM_PIECES, MIN_PIECE_CHARS)
+        return frozenset(
+            piece
+            for key in self._keys
+            for spelling in _spellings(key)
+            for piece in _pieces(spelling, -(-len(spelling) // NUM_PIECES), MIN_PIECE_CHARS)
+        )
 
     @cached_property
     def _answered_pieces(self) -> frozenset[str]:
         keys = [key for key in self._keys if len(_plain(key)) >= MIN_KEY_CHARS]
-        return _pieces(keys, 2, MIN_ANSWER_PIECE_CHARS)
+        wordy = {
+            piece
+            for key in keys
+            for spelling in _spellings(key)
+            for piece in _pieces(spelling, -(-len(spelling) // 2), MIN_WORD_CHARS)
+        }
+        return frozenset(wordy | {piece for piece in self._quoted_pieces if _has_digit(piece)})
 
     def _holds(self, text: str, pieces: frozenset[str]) -> bool:
         if not pieces:
             return False
         readings = {_plain(text)}
         for _ in range(MAX_ROUNDS):
-            decoded = _DECIMAL.sub(_decimal, _ESCAPE.sub(_character, text))
+            decoded = _DECIMAL.sub(_decimal, _ESCAPE.sub(_character, _BLANK.sub(" ", text)))
             if decoded == text:
                 break
             text = decoded
@@ -61,15 +73,19 @@ class Secrets:
         return any(piece in reading for reading in readings for piece in pieces)
 
 
-def _pieces(keys: Iterable[str], num_pieces: int, min_chars: int) -> frozenset[str]:
-    """Every piece of the keys and of their encodings that is as long as a part of so many."""
-    found: set[str] = set()
-    for key in keys:
-        for spelling in _spellings(key):
-            size = min(max(-(-len(spelling) // num_pieces), min_chars), len(spelling))
-            if size >= 4:
-                found.update(spelling[i : i + size] for i in range(len(spelling) - size + 1))
-    return frozenset(found)
+def _pieces(spelling: str, size: int, min_chars: int) -> Iterable[str]:
+    """Pieces of a key such that every piece of that size holds one of them."""
+    size = min(max(size, min_chars), len(spelling))
+    if size >= LONG_PIECE_CHARS:
+        size //= 2
+        return [spelling[i : i + size] for i in range(0, len(spelling) - size + 1, size)]
+    if size < 4:
+        return []
+    return [spelling[i : i + size] for i in range(len(spelling) - size + 1)]
+
+
+def _has_digit(piece: str) -> bool:
+    return any(char.isdigit() for char in piece)
 
 
 def _spellings(key: str) -> Iterable[str]:

@@ -104,5 +104,8 @@ class Transport:
         answer = verdict.answer
         if answer and self._secrets.are_in(f"{answer.content} {answer.finish_reason}"):
             return Verdict(Kind.FAULTY, "the answer quotes the API key")
-        detail = one_line(self._secrets.mask(verdict.detail))[:MAX_SAID_CHARS]
-        return replace(verdict, detail=detail)
+        status, separator, said = verdict.detail.partition(": ")  # the status tells no secret
+        if not status.startswith("status "):
+            status, separator, said = "", "", verdict.detail
+        said = one_line(self._secrets.mask(said))[:MAX_SAID_CHARS]
+        return replace(verdict, detail=f"{status}{separator}{said}")

@@ -7,9 +7,7 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from components.describe.endpoints.cache import AnswerCache, RawAnswer
 from components.describe.endpoints.replies import raw_answer, retry_after_s
-from components.kernel.errors import InputError
 
 
 def reply(**message: object) -> bytes:
@@ -45,20 +43,3 @@ def test_retry_after_is_read_if_it_makes_sense(header, seconds):
 def test_retry_after_may_be_a_date():
     date = email.utils.formatdate(time.time() + 30, usegmt=True)
     assert 25 < retry_after_s(date) <= 31
-
-
-def test_what_is_put_in_the_cache_is_there_for_another_process(tmp_path):
-    half = b'{"choices": [{"message": {"content": "a\\ud800\\u0000b"}}]}'
-    odd = raw_answer(half, 0.25)
-    assert odd.content == "a?\0b"
-    with AnswerCache(tmp_path / "a.sqlite") as first, AnswerCache(tmp_path / "a.sqlite") as second:
-        first.put("hash", odd)
-        first.put("hash", RawAnswer("another", "stop", 0, 0, 0.0))
-        assert second.get("hash") == odd
-        assert second.get("other") is None
-
-
-def test_a_file_that_is_no_cache_is_named_with_advice(tmp_path):
-    (tmp_path / "a.sqlite").write_bytes(b"not a database, but long enough to look like a file" * 9)
-    with pytest.raises(InputError, match=r"a\.sqlite.*remove it"):
-        AnswerCache(tmp_path / "a.sqlite")
