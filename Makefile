@@ -9,6 +9,8 @@ export GX_ANALYTICS_ENABLED = false
 export DVC_NO_ANALYTICS = true
 export DO_NOT_TRACK = 1
 export PIXCLIP_HOME = $(CURDIR)
+export PYTHONUTF8 = 1
+PORT = 8080
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-vllm airflow test test-vllm test-peers lint ablation golden versions lock clean
@@ -38,10 +40,12 @@ TRAIN_CONF = {"run_folder": "$(RUN)", "overrides": { \
 	"resolve_data": {"repository": "$(RUN)/repository"}, "train": {"num_ranks": 2}}}
 MLFLOW_DATABASE := sqlite:///runs/mlflow/mlflow.db
 
+# Whatever tracking server a person uses otherwise: the demo has its own.
+demo demo-vllm: export MLFLOW_TRACKING_URI =
 demo: setup  ## photographs become LongGRIT, and a small model is trained on it, in runs/demo (RUN=folder)
 	@$(BIN)/python -m components.runners.laptop run --conf '$(DEMO_CONF)'
 	@$(BIN)/python -m components.runners.laptop run --dag pixclip_train --conf '$(TRAIN_CONF)'
-	@$(BIN)/pixclip summary $(RUN)
+	@$(BIN)/pixclip summary "$(RUN)"
 	@echo "runs and registry   $(BIN)/mlflow ui --backend-store-uri $(MLFLOW_DATABASE)"
 	@echo "the champion        $(BIN)/pixclip fetch models:/pixclip@champion"
 
@@ -49,8 +53,8 @@ demo-vllm: setup  ## describe a few regions with real vLLM servers on the CPU
 	PYTHON=$(PYTHON) sh demo/vllm/install.sh
 	$(BIN)/python demo/vllm/run.py
 
-airflow: setup  ## Airflow's pages and scheduler on this machine, until Ctrl-C
-	$(BIN)/python -m components.runners.laptop serve
+airflow: setup  ## Airflow's pages and scheduler on this machine, until Ctrl-C (PORT=8081)
+	$(BIN)/python -m components.runners.laptop serve --port $(PORT)
 
 test: lint  ## lint and all tests that need neither GPU, network nor vLLM
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not vllm and not gpu and not peers" $(PYTEST_ARGS)

@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 from components.kernel.artifacts import ARTIFACTS
 from components.kernel.errors import PipelineError, SettingsError
 from components.kernel.logs import quieten_libraries
+from components.kernel.process import begin
 from components.kernel.receipts import Receipt
 from components.kernel.run import run_step
 from components.kernel.settings import merge, parse_assignments, read_params
@@ -151,6 +152,7 @@ def main() -> None:
     """Entry point: errors raised on purpose are told in one line, without a traceback."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     try:
+        begin()
         cli(standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)

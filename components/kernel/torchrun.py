@@ -47,7 +47,7 @@ def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
     with (
         _only_ranks(job.parent) as lock,
         subprocess.Popen(
-            command, env=environment, pass_fds=[lock], preexec_fn=_end_with_parent
+            command, env=environment, pass_fds=[lock], preexec_fn=end_with_parent
         ) as process,
         _forwarding(process) as stopped,
     ):
@@ -76,7 +76,8 @@ def _only_ranks(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Let this process get SIGTERM when its parent dies; for `preexec_fn`."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -51,6 +51,7 @@ def run_local(text: str, root: Path, say: Callable[[str], None]) -> LocalRun:
         **os.environ,
         STATE_VARIABLE: str(root / STATE_FOLDER),
         "PIXCLIP_HOME": str(project_home()),
+        "PYTHONUTF8": "1",
     }
     digest = PipelineDigest(say)
     with (
@@ -94,6 +95,7 @@ def main(pipeline: Path) -> None:
     from kfp import components, local
 
     from components.kernel.kubeflow import stop_with_the_runner
+    from components.runners.local import subprocess_runner
 
     stop_with_the_runner()
     # Of images without "python" in their names, and of resources, which a process does not get.
@@ -101,7 +103,7 @@ def main(pipeline: Path) -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="kfp")
     folder = pipeline.parent
     local.init(
-        runner=local.SubprocessRunner(use_venv=False),
+        runner=subprocess_runner(),
         pipeline_root=str(folder),
         workspace_root=str(folder / "workspace"),  # which kfp removes
         enable_caching=True,

@@ -27,6 +27,7 @@ class LogDigest:
 
     def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic):
         self._say, self._now = say, now
+        self.has_told_failure = False
         self._started = now()
         self._bar_shown = -BAR_INTERVAL_S
         self._is_dump = False  # inside the JSON that kfp prints of its input
@@ -44,6 +45,7 @@ class LogDigest:
         elif ENDED.search(line):
             self._say(f"{INDENT}{self._now() - self._started:.1f} s")
         elif match := UP_TO_DATE.search(line) or FAILED.search(line):
+            self.has_told_failure |= match.re is FAILED
             self._say(INDENT + match.group(1))
 
     def _add_output(self, line: str) -> None:

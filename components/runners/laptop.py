@@ -5,41 +5,35 @@ python -m components.runners.laptop serve      # the web page and the scheduler
 python -m components.runners.laptop airflow dags trigger longgrit_build --conf '{…}'
 """
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
+from components.kernel.errors import PipelineError
+from components.kernel.process import begin
+from components.kernel.torchrun import end_with_parent
+from components.runners.airflow_home import airflow_command, airflow_environment, prepare
 from components.runners.digest import LogDigest
 from components.runners.home import project_home
+from components.runners.leftovers import end_leftovers
+from components.runners.live import FOLDER, LiveFile, Mark, alive, end_group, living
 
-AIRFLOW_FOLDER = ".cache/airflow"
-GPU_POOL = "gpu"  # of dags/pixclip_train.py: a task at a time, as training takes all cores
-STOP_TIMEOUT_S = 20
-
-
-def airflow_environment(home: Path) -> dict[str, str]:
-    """The environment of every Airflow command; what the caller has set wins."""
-    # `airflow standalone` and dvc.yaml start programs by name.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    ours = {
-        "AIRFLOW_HOME": str(home / AIRFLOW_FOLDER),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(home / "components" / "operators" / "plugins"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__PARALLELISM": "4",
-        "AIRFLOW__API__HOST": "127.0.0.1",
-        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        "PIXCLIP_HOME": str(home),
-        "GX_ANALYTICS_ENABLED": "false",
-        "DVC_NO_ANALYTICS": "true",
-    }
-    return {**ours, **os.environ, "PATH": path}
+NUM_LAST_LINES = 10
+LOG_PORTS = {
+    "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": 8793,
+    "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": 8794,
+}
 
 
 @click.group()
@@ -52,92 +46,160 @@ def main() -> None:
 @click.option("--conf", default="{}", help="The run's parameters as JSON.")
 def run(dag_id: str, conf: str) -> None:
     """Run a DAG once, here and now, and show what matters of its log."""
-    home = project_home()
-    environment = airflow_environment(home)
-    log = Path(environment["AIRFLOW_HOME"]) / f"{dag_id}.log"
-    _migrate(environment, log)
-    command = [*_airflow(), "dags", "test", dag_id, "--conf", conf]
-    with log.open("w", encoding="utf-8") as whole, _start(command, environment) as process:
-        digest = LogDigest(click.echo)
-        assert process.stdout
-        for line in process.stdout:
-            whole.write(line)
-            digest.add(line.rstrip())
+    require_object(conf)
+    environment = _ready_environment()
+    folder = Path(environment["AIRFLOW_HOME"])
+    log = folder / f"{Path(dag_id).name}.log"
+    # By its date the run in Airflow's database is known as that of this process.
+    mark = Mark("run", dag_id=dag_id, logical_date=datetime.now(UTC).isoformat())
+    command = airflow_command("dags", "test", dag_id, mark.logical_date, "--conf", conf)
+    with alive(folder / FOLDER, mark) as file:
+        code = _show(command, environment, log, file)
+    if code < 0:  # it was killed
+        end_leftovers(environment, click.echo)
     click.echo(f"whole log: {log}")
-    sys.exit(process.returncode)
+    sys.exit(code if code >= 0 else 128 - code)
 
 
 @main.command()
-def serve() -> None:
+@click.option("--port", default=8080, show_default=True, help="Of the web page.")
+def serve(port: int) -> None:
     """Web page, scheduler and workers in one process group, which ends as a whole."""
-    environment = airflow_environment(project_home())
-    _migrate(environment, Path(environment["AIRFLOW_HOME"]) / "serve.log")
-    # Asked to stop, `airflow standalone` leaves some of its processes behind.
-    server = subprocess.Popen([*_airflow(), "standalone"], env=environment, start_new_session=True)
+    environment = _ready_environment(port)
+    live = Path(environment["AIRFLOW_HOME"]) / FOLDER
+    for mark in living(live):
+        if mark.kind == "serve":
+            raise click.ClickException(
+                f"this project's Airflow is served already, by process {mark.pid}; end that one "
+                "first (Ctrl-C in its terminal)"
+            )
+    if not _is_free(port):
+        raise click.ClickException(
+            f"port {port} is taken by another program: end that one, or take another port "
+            "(make airflow PORT=8081)"
+        )
+    for variable, log_port in LOG_PORTS.items():
+        environment[variable] = str(log_port if _is_free(log_port) else _free_port())
+    with alive(live, Mark("serve")) as file:
+        # Asked to stop, `airflow standalone` leaves some of its processes behind.
+        server = subprocess.Popen(
+            airflow_command("standalone"),
+            env=environment,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+        file.lead(server.pid)
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        os.killpg(server.pid, signal.SIGTERM)
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            os.killpg(server.pid, signal.SIGTERM)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    server.wait()
-    _end_group(server.pid)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        server.wait()
+        end_group(server.pid)
 
 
 @main.command("airflow", context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def airflow_command(arguments: tuple[str, ...]) -> None:
+def airflow_command_line(arguments: tuple[str, ...]) -> None:
     """Any command of Airflow, in the environment of `run` and `serve`."""
     environment = airflow_environment(project_home())
-    sys.exit(subprocess.run([*_airflow(), *arguments], env=environment, check=False).returncode)
+    prepare(environment)
+    with alive(Path(environment["AIRFLOW_HOME"]) / FOLDER, Mark("command")) as file:
+        done = subprocess.run(
+            airflow_command(*arguments), env=environment, check=False, pass_fds=[file.descriptor]
+        )
+    sys.exit(done.returncode)
 
 
-def _airflow() -> list[str]:
-    return [sys.executable, "-m", "airflow"]
+def require_object(conf: str) -> None:
+    """Refuse a `--conf` that no run can take, before anything is started.
+
+    Raises:
+        BadParameter: says what is wrong with it.
+    """
+    example = """it takes an object, e.g. '{"run_folder": "runs/mine"}'"""
+    try:
+        content = json.loads(conf, object_pairs_hook=_unique, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"is not JSON: {error}; {example}", param_hint="--conf") from None
+    if not isinstance(content, dict):
+        raise click.BadParameter(f"is JSON, but no object; {example}", param_hint="--conf")
 
 
-def _migrate(environment: Mapping[str, str], log: Path) -> None:
-    """Make the database and the pool for tasks with a GPU, once for each version of Airflow."""
-    from importlib.metadata import version
-
-    done = log.parent / f".prepared-{version('apache-airflow-core')}"
-    if done.exists():
-        return
-    log.parent.mkdir(parents=True, exist_ok=True)
-    for command in (["db", "migrate"], ["pools", "set", GPU_POOL, "1", "tasks with a GPU"]):
-        with log.open("a", encoding="utf-8") as output:
-            code = subprocess.run(
-                [*_airflow(), *command], env=environment, stdout=output, stderr=output, check=False
-            ).returncode
-        if code:
-            sys.exit(f"`airflow {' '.join(command)}` failed; see {log}")
-    done.touch()
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"'{name}' is there twice")
+    return dict(pairs)
 
 
-def _start(command: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    )
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
-def _end_group(group: int) -> None:
-    import time
+def _ready_environment(port: int = 8080) -> dict[str, str]:
+    """The environment of an Airflow that is ready, with nothing of a dead process in the way."""
+    environment = airflow_environment(project_home(), port)
+    prepare(environment)
+    end_leftovers(environment, click.echo)
+    return environment
 
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + STOP_TIMEOUT_S
+
+def _show(command: list[str], environment: Mapping[str, str], log: Path, file: LiveFile) -> int:
+    """Run a command, keep its output and show what matters of it; gives its exit code."""
+    digest = LogDigest(click.echo)
+    last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
+    with (
+        log.open("w", encoding="utf-8") as whole,
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            pass_fds=[file.descriptor],
+            preexec_fn=end_with_parent,
+        ) as process,
+    ):
+        assert process.stdout
+        for line in process.stdout:
+            whole.write(line)
+            digest.add(line.rstrip())
+            last_lines.append(line.rstrip())
+    if process.returncode < 0:
+        click.echo(f"Airflow's process was ended by signal {-process.returncode}")
+    elif process.returncode and not digest.has_told_failure:
+        click.echo("it ended with:\n" + "\n".join(last_lines))
+    return process.returncode
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            os.killpg(group, number)
-            while time.monotonic() < deadline:
-                os.killpg(group, 0)
-                time.sleep(0.2)
-        except ProcessLookupError:
-            return
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start() -> None:
+    """Entry point: errors raised on purpose are told in one line, without a traceback."""
+    begin()
+    try:
+        main()
+    except (PipelineError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":
-    main()
+    start()

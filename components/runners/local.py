@@ -82,10 +82,13 @@ class LocalBackend:
         return metrics
 
 
-def subprocess_runner(_: StepRun) -> Any:
+def subprocess_runner(_: StepRun | None = None) -> Any:
     """A runner in this very environment: no virtual environment is made for a task."""
     from kfp import local
 
+    from components.runners.processes import start_steps_here
+
+    start_steps_here()
     return local.SubprocessRunner(use_venv=False)
 
 
@@ -117,7 +120,8 @@ def container_environment(
 ) -> dict[str, str]:
     """What a container gets of the environment: `PASSED_ON`, and the keys of the endpoints."""
     own = {
-        "HOME": "/tmp",  # noqa: S108  # the user has no home in the image
+        "HOME": "/tmp",  # noqa: S108  # the user has no home in the image, and perhaps no name
+        "LOGNAME": environment.get("LOGNAME") or environment.get("USER") or f"uid-{os.getuid()}",
         "PYTHONSAFEPATH": "1",  # the code is the image's, not the checkout's it starts in
     }
     stages = [section for section in settings.values() if isinstance(section, Mapping)]

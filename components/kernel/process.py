@@ -1,0 +1,67 @@
+"""What a program of this project sees to first, on machines that differ from a developer's.
+
+Names of files and their texts are UTF-8, whatever the locale says. Whoever runs it has a name and
+a home, also in a container, whose user id `/etc/passwd` may not know: MLflow, Airflow, DVC and
+torch ask for both, and fail late without.
+"""
+
+import contextlib
+import getpass
+import io
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+# The encoding of the console, for a process that was started anew to use UTF-8 for all else.
+CONSOLE = "PIXCLIP_CONSOLE_ENCODING"
+
+
+def begin() -> None:
+    """See to encodings, user name and home; to be called before anything else is done.
+
+    Starts this program anew, in Python's UTF-8 mode, if the locale has another encoding.
+    """
+    use_utf8()
+    name_user()
+
+
+def use_utf8() -> None:
+    """Read arguments, name files and talk to other programs in UTF-8, whatever the locale says."""
+    if sys.getfilesystemencoding() != "utf-8" and not os.environ.get("PYTHONUTF8"):
+        os.environ["PYTHONUTF8"] = "1"
+        os.environ[CONSOLE] = getattr(sys.stdout, "encoding", "") or "utf-8"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    encoding = os.environ.pop(CONSOLE, "")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a console cannot show must not end a step.
+            stream.reconfigure(encoding=encoding or stream.encoding, errors="backslashreplace")
+
+
+def name_user() -> None:
+    """Give this process and its children a user name and a home, where the machine has none."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        os.environ["LOGNAME"] = os.environ["USER"] = f"uid-{os.getuid()}"
+    home = os.path.expanduser("~")
+    if os.path.isabs(home) and os.access(home, os.W_OK | os.X_OK):
+        return
+    folder = _own_folder()
+    if not os.path.isdir(home):
+        os.environ["HOME"] = str(folder)
+    os.environ.setdefault("XDG_CACHE_HOME", str(folder / ".cache"))
+    os.environ.setdefault("PIXCLIP_CACHE", str(folder / ".cache" / "pixclip"))
+
+
+def _own_folder() -> Path:
+    """A folder for temporary files that is this user's alone."""
+    folder = Path(tempfile.gettempdir()) / f"pixclip-home-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        about = folder.lstat()
+        if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid():
+            return folder
+    return Path(tempfile.mkdtemp(prefix="pixclip-home-"))
