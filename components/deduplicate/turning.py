@@ -103,7 +103,8 @@ def _turned(row: Row, orientation: int) -> Row:
     if row["mask_counts"] is None:
         return turned
     try:
-        mask = decode_mask(Rle(*row["mask_size"], row["mask_counts"]))
+        height_px, width_px = row["mask_size"]
+        mask = decode_mask(Rle(height_px, width_px, row["mask_counts"]))
     except (ValueError, TypeError) as error:
         raise PlacementError(MASK_DAMAGED, str(error)) from None
     upright = encode_mask(turn_mask(mask, orientation))

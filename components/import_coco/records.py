@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from components.import_coco.annotations import CocoImage, CocoRegion
+from components.import_coco.annotations import Box, CocoImage, CocoRegion
+from components.import_coco.left_out import LeftOut
 from components.import_coco.segmentation import UnusableMaskError, mask_counts
 from components.kernel.tables import Row
 
@@ -32,13 +33,16 @@ def caption_of(image: CocoImage, names: Sequence[str]) -> Caption:
     return Caption(text, {name: span for name, span in spans.items() if span is not None})
 
 
-def record_of(image: CocoImage, url: str, split: str, counts: Counter[str]) -> Row:
+def record_of(
+    image: CocoImage, url: str, split: str, counts: Counter[str], left_out: LeftOut
+) -> Row:
     """The record of an image; what is lost on the way is counted."""
-    names = list(dict.fromkeys(region.name for region in image.regions))
+    placed = list(_placed_regions(image, counts, left_out))
+    names = list(dict.fromkeys(region.name for region, _, _ in placed))
     caption = caption_of(image, names)
     regions = [
-        [*map(float, caption.spans[region.name]), *_box(region, image), 1.0]
-        for region in image.regions
+        [*map(float, caption.spans[region.name]), *_shares(box, image), 1.0]
+        for region, box, _ in placed
     ]
     return {
         "key": f"{image.image_id:09d}",
@@ -51,29 +55,77 @@ def record_of(image: CocoImage, url: str, split: str, counts: Counter[str]) -> R
         "height": image.height_px,
         "noun_chunks": regions,
         "ref_exps": regions,
-        "masks": [_mask(region, image, counts) for region in image.regions],
+        "masks": [mask.counts for _, _, mask in placed],
+        "mask_faults": [mask.fault for _, _, mask in placed],
         "split": split,
         "subset": "",
         "fault": "",
     }
 
 
-def _box(region: CocoRegion, image: CocoImage) -> tuple[float, float, float, float]:
-    x, y, width, height = region.box_xywh
+@dataclass(frozen=True)
+class OwnMask:
+    """A region's own mask, if it has one that can be used, and what was wrong with it."""
+
+    counts: str | None = None
+    fault: str | None = None
+
+
+def _placed_regions(
+    image: CocoImage, counts: Counter[str], left_out: LeftOut
+) -> Iterator[tuple[CocoRegion, Box, OwnMask]]:
+    """The regions with their boxes and masks; a box that is missing is that of the mask."""
+    for region in image.regions:
+        mask = _own_mask(region, image, counts)
+        if region.box_xywh is not None:
+            yield region, region.box_xywh, mask
+        elif mask.counts is not None:
+            counts["boxes_from_masks"] += 1
+            yield region, _box_of(mask.counts, image), mask
+        else:
+            detail = f"'bbox' is missing, and so is a mask to take it from: {mask.fault}"
+            left_out.add(region.place, "bad_box", detail)
+
+
+def _own_mask(region: CocoRegion, image: CocoImage, counts: Counter[str]) -> OwnMask:
+    flaws: Counter[str] = Counter()
+    try:
+        found = mask_counts(region.segmentation, image.height_px, image.width_px, flaws)
+        flaws = +flaws
+        mask = OwnMask(found, _told(flaws) if flaws else None)
+        counts["masks_repaired"] += bool(flaws)
+    except UnusableMaskError as error:
+        mask = OwnMask(None, str(error))
+        counts["masks_unusable"] += 1
+    counts.update({f"mask_parts.{flaw}": number for flaw, number in (+flaws).items()})
+    return mask
+
+
+def _told(flaws: Counter[str]) -> str:
+    """`left out: two_points 1; repaired: flat_list 1`."""
+    ways: dict[str, list[str]] = {}
+    for flaw, number in sorted(flaws.items()):
+        way, _, reason = flaw.partition(".")
+        ways.setdefault(way.replace("_", " "), []).append(f"{reason} {number}")
+    return "; ".join(f"{way}: {', '.join(reasons)}" for way, reasons in ways.items())
+
+
+def _box_of(counts: str, image: CocoImage) -> Box:
+    from pycocotools import mask as coco
+
+    encoded = {"size": [image.height_px, image.width_px], "counts": counts.encode("ascii")}
+    x, y, width, height = (float(value) for value in coco.toBbox(encoded))
+    return x, y, width, height
+
+
+def _shares(box: Box, image: CocoImage) -> Box:
+    x, y, width, height = box
     return (
         x / image.width_px,
         y / image.height_px,
         (x + width) / image.width_px,
         (y + height) / image.height_px,
     )
-
-
-def _mask(region: CocoRegion, image: CocoImage, counts: Counter[str]) -> str | None:
-    try:
-        return mask_counts(region.segmentation, image.height_px, image.width_px)
-    except UnusableMaskError:
-        counts["masks_unusable"] += 1
-        return None
 
 
 def _find(name: str, text: str) -> Span | None:

@@ -1,88 +1,204 @@
-"""COCO segmentations (polygons, uncompressed and compressed RLE) as compressed RLE counts."""
+"""COCO segmentations (polygons, uncompressed and compressed RLE) as compressed RLE counts.
 
-import math
+A part that cannot be used is left out and told; the others make the mask. Forms that can mean one
+thing only are read although no standard has them: a flat list of coordinates, lists of points, RLE
+in a list, compressed counts that were written as Python bytes.
+"""
+
+import ast
+from collections import Counter
 from typing import Any
 
+from components.import_coco.outlines import Points, clip, outline_px
+from components.import_coco.values import read_numbers, shown
 from pixclip.masks import rle_num_pixels
 
 MAX_POLYGON_POINTS = 100_000
 MAX_OUTLINE_PX = 2_000_000  # pycocotools takes some 50 bytes a pixel of outline
+MAX_NESTING = 4
+FAR_PX = 1e9  # points beyond are drawn in: nothing of an image lies there
+Encoded = dict[str, Any]
 
 
 class UnusableMaskError(ValueError):
     """A segmentation that describes no mask of its image."""
 
 
-def mask_counts(segmentation: Any, height_px: int, width_px: int) -> str | None:
+class BadPartError(ValueError):
+    """A part of a segmentation that describes nothing; `reason` is a short code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def mask_counts(
+    segmentation: Any, height_px: int, width_px: int, flaws: Counter[str] | None = None
+) -> str | None:
     """Compressed counts of a mask of the image's size; None if there is no segmentation.
 
+    Counts in `flaws` why parts were left out (`left_out.…`) or read although their form is none
+    of COCO's (`repaired.…`).
+
     Raises:
-        UnusableMaskError: the segmentation is damaged, empty or of an image of another size.
+        UnusableMaskError: no part is usable: damaged, empty or of an image of another size.
     """
-    if segmentation in (None, []):
+    from pycocotools import mask as coco
+
+    if segmentation in (None, [], {}, ""):
         return None
-    if isinstance(segmentation, list):
-        return _from_polygons(segmentation, height_px, width_px)
-    if isinstance(segmentation, dict):
-        return _from_rle(segmentation, height_px, width_px)
-    raise UnusableMaskError(f"a segmentation of type {type(segmentation).__name__}")
-
-
-def _from_polygons(polygons: list[Any], height_px: int, width_px: int) -> str:
-    from pycocotools import mask as coco
-
-    clipped = [_clip(polygon, height_px, width_px) for polygon in polygons]
-    # A longer side than any outline overflows pycocotools' coordinates.
-    if max(height_px, width_px, sum(map(_outline_px, clipped))) > MAX_OUTLINE_PX:
-        raise UnusableMaskError(f"polygons with an outline of over {MAX_OUTLINE_PX} pixels")
-    merged = coco.merge(coco.frPyObjects(clipped, height_px, width_px))
-    return _checked(merged, height_px, width_px)
-
-
-def _clip(polygon: Any, height_px: int, width_px: int) -> list[float]:
-    """A polygon x, y, x, y, … inside the image: far-off points would make pycocotools take
-    memory for the whole way there."""
-    if not isinstance(polygon, list) or not 6 <= len(polygon) <= 2 * MAX_POLYGON_POINTS:
-        raise UnusableMaskError("a polygon needs three points or more")
-    if len(polygon) % 2 or not all(
-        isinstance(value, (int, float)) and math.isfinite(value) for value in polygon
-    ):
-        raise UnusableMaskError("a polygon is a list of finite numbers x, y, x, y, …")
-    limits = (width_px, height_px)
-    return [min(max(float(value), 0.0), limits[i % 2]) for i, value in enumerate(polygon)]
-
-
-def _outline_px(polygon: list[float]) -> float:
-    """The steps that pycocotools takes along a polygon, which it closes itself."""
-    xs, ys = polygon[::2], polygon[1::2]
-    return sum(1 + max(abs(xs[i] - xs[i - 1]), abs(ys[i] - ys[i - 1])) for i in range(len(xs)))
-
-
-def _from_rle(rle: dict[str, Any], height_px: int, width_px: int) -> str:
-    from pycocotools import mask as coco
-
-    counts = rle.get("counts")
-    if rle.get("size") != [height_px, width_px]:
-        raise UnusableMaskError(f"size {rle.get('size')} of an image of {height_px} x {width_px}")
-    if isinstance(counts, str):
-        encoded = {"size": [height_px, width_px], "counts": counts.encode("ascii", "replace")}
-        return _checked(encoded, height_px, width_px)
-    is_whole = isinstance(counts, list) and all(isinstance(run, int) and run >= 0 for run in counts)
-    if not is_whole or sum(counts or []) != height_px * width_px:
-        raise UnusableMaskError("the runs do not add up to the image")
-    return _checked(coco.frPyObjects(rle, height_px, width_px), height_px, width_px)
-
-
-def _checked(encoded: dict[str, Any], height_px: int, width_px: int) -> str:
-    from pycocotools import mask as coco
-
-    counts: str = encoded["counts"].decode("ascii")
-    try:
-        num_pixels = rle_num_pixels(counts)
-    except ValueError as error:
-        raise UnusableMaskError(str(error)) from None
-    if num_pixels != height_px * width_px:
-        raise UnusableMaskError(f"{num_pixels} pixels of an image of {height_px} x {width_px}")
-    if not coco.area(encoded):
-        raise UnusableMaskError("the mask is empty")
+    flaws = Counter[str]() if flaws is None else flaws
+    details: list[str] = []
+    encoded: list[Encoded] = []
+    budget_px = float(MAX_OUTLINE_PX)
+    for part in _parts(segmentation, flaws):
+        try:
+            if isinstance(part, dict):
+                encoded.append(_from_rle(part, height_px, width_px, flaws))
+            else:
+                points = _points(part, height_px, width_px, flaws)
+                length_px = outline_px(points)
+                # A longer side than any outline overflows pycocotools' coordinates.
+                if max(height_px, width_px, length_px) > budget_px:
+                    detail = f"polygons with an outline of over {MAX_OUTLINE_PX} pixels"
+                    raise BadPartError("long_outline", detail)
+                budget_px -= length_px
+                encoded.append(_from_polygon(points, height_px, width_px))
+        except BadPartError as error:
+            details.append(f"{error.reason}: {error}")
+            flaws[f"left_out.{error.reason}"] += 1
+    if not encoded:
+        more = f" (and {len(details) - 1} more such parts)" if len(details) > 1 else ""
+        raise UnusableMaskError(f"{details[0]}{more}")
+    merged = encoded[0] if len(encoded) == 1 else coco.merge(encoded)
+    counts: str = merged["counts"].decode("ascii")
     return counts
+
+
+def _parts(segmentation: Any, flaws: Counter[str]) -> list[Any]:
+    """The parts of a segmentation: polygons as flat lists, and RLE as objects."""
+    if not isinstance(segmentation, list):
+        return [segmentation]
+    if not any(isinstance(part, list | dict) for part in segmentation):
+        flaws["repaired.flat_list"] += 1  # a polygon without the list around it
+        return [segmentation]
+    flaws["repaired.rle_in_list"] += any(isinstance(part, dict) for part in segmentation)
+    return _flattened(segmentation, MAX_NESTING, flaws)
+
+
+def _flattened(parts: list[Any], nesting: int, flaws: Counter[str]) -> list[Any]:
+    """Lists of points as flat lists; lists of parts as their parts."""
+    if len(parts) > 2 and all(_is_point(part) for part in parts):
+        flaws["repaired.list_of_points"] += 1
+        return [[value for part in parts for value in part]]
+    found: list[Any] = []
+    for part in parts:
+        is_nested = isinstance(part, list) and any(isinstance(inner, list | dict) for inner in part)
+        found += _flattened(part, nesting - 1, flaws) if is_nested and nesting else [part]
+    return found
+
+
+def _is_point(part: Any) -> bool:
+    return (
+        isinstance(part, list)
+        and len(part) == 2
+        and not any(isinstance(value, list | dict) for value in part)
+    )
+
+
+def _points(part: Any, height_px: int, width_px: int, flaws: Counter[str]) -> Points:
+    """The corners of a polygon x, y, x, y, … inside the image.
+
+    Far-off points would make pycocotools take memory for the whole way there.
+    """
+    if not isinstance(part, list):
+        raise BadPartError("not_a_shape", f"{shown(part)} is neither a polygon nor an RLE")
+    if not part:
+        raise BadPartError("empty_part", "a part without any point")
+    if len(part) > 2 * MAX_POLYGON_POINTS:
+        raise BadPartError("many_points", f"a polygon of over {MAX_POLYGON_POINTS} points")
+    numbers = read_numbers(part)
+    if numbers is None:
+        raise BadPartError("not_numbers", "a polygon is a list of finite numbers x, y, x, y, …")
+    if len(numbers) % 2:
+        raise BadPartError("odd_numbers", f"{len(numbers)} numbers are no pairs x, y")
+    if len(numbers) < 6:
+        raise BadPartError("two_points", "a polygon needs three points or more")
+    near = [min(max(number, -FAR_PX), FAR_PX) for number in numbers]
+    points = clip(list(zip(near[::2], near[1::2], strict=True)), width_px, height_px)
+    far_px = max(-min(near), max(near[::2]) - width_px, max(near[1::2]) - height_px)
+    if len(points) < 3:
+        raise BadPartError("outside_image", f"no part of it is in {width_px} x {height_px} pixels")
+    flaws["repaired.points_outside_image"] += far_px > 1
+    return points
+
+
+def _from_polygon(points: Points, height_px: int, width_px: int) -> Encoded:
+    from pycocotools import mask as coco
+
+    flat = [value for point in points for value in point]
+    (encoded,) = coco.frPyObjects([flat], height_px, width_px)
+    if not coco.area(encoded):
+        raise BadPartError("no_area", "a polygon that covers no pixel")
+    found: Encoded = encoded
+    return found
+
+
+def _from_rle(rle: dict[str, Any], height_px: int, width_px: int, flaws: Counter[str]) -> Encoded:
+    from pycocotools import mask as coco
+
+    size = rle.get("size")
+    numbers = read_numbers(size) if isinstance(size, list) else None
+    if size is not None and numbers != [height_px, width_px]:
+        turned = " (height and width swapped?)" if numbers == [width_px, height_px] else ""
+        raise BadPartError(
+            "wrong_size", f"size {shown(size)} of an image of {height_px} x {width_px}{turned}"
+        )
+    counts, own_size = rle.get("counts"), [height_px, width_px]
+    if isinstance(counts, str):
+        encoded = {"size": own_size, "counts": _as_bytes(counts, flaws)}
+    else:
+        runs = _runs(counts)
+        if sum(runs) != height_px * width_px:
+            raise BadPartError("bad_runs", "the runs do not add up to the image")
+        encoded = coco.frPyObjects({"size": own_size, "counts": runs}, height_px, width_px)
+    _check(encoded, height_px, width_px)
+    return encoded
+
+
+def _runs(counts: Any) -> list[int]:
+    if isinstance(counts, list):
+        numbers = read_numbers(counts)
+        if numbers and all(number >= 0 and number.is_integer() for number in numbers):
+            return list(map(int, numbers))
+    raise BadPartError("bad_runs", f"counts {shown(counts)} are no list of runs and no text")
+
+
+def _as_bytes(counts: str, flaws: Counter[str]) -> bytes:
+    """Compressed counts, also where a tool wrote Python's form of bytes, `b'…'`, into the file."""
+    text = counts.strip()
+    if text[:2] in ("b'", 'b"') and text[-1:] == text[1]:  # no quote occurs in real counts
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = None
+        if isinstance(value, bytes):
+            flaws["repaired.python_bytes"] += 1
+            return value
+    return text.encode("ascii", "replace")
+
+
+def _check(encoded: Encoded, height_px: int, width_px: int) -> None:
+    """Counts are checked before pycocotools decodes them: it trusts them."""
+    from pycocotools import mask as coco
+
+    try:
+        num_pixels = rle_num_pixels(encoded["counts"].decode("ascii", "replace"))
+    except ValueError as error:
+        raise BadPartError("bad_runs", str(error)) from None
+    if num_pixels != height_px * width_px:
+        raise BadPartError(
+            "bad_runs", f"{num_pixels} pixels of an image of {height_px} x {width_px}"
+        )
+    if not coco.area(encoded):
+        raise BadPartError("empty_mask", "the mask is empty")

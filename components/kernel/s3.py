@@ -71,13 +71,21 @@ class S3Store:
             ]
 
     def find(self, uri: str) -> list[S3Object]:
-        """The object of that very key, or else the objects below it as a prefix.
+        """The objects below a prefix, or else the object of that very key, or else none.
 
         Raises:
-            InputError: the bucket cannot be listed.
+            InputError: the bucket cannot be listed, or the object not be looked at.
         """
         below = self.list_objects(uri)
-        return below if below or not split_uri(uri)[1] else [self.describe(uri)]
+        if below or not split_uri(uri)[1]:
+            return below
+        try:
+            return [self.describe(uri)]
+        except InputError as error:
+            answer = getattr(error.__cause__, "response", {})
+            if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
+                return []
+            raise
 
     def describe(self, uri: str) -> S3Object:
         """One object.

@@ -20,6 +20,7 @@ AREA_EDGES = (0.0, *(2.0**power for power in range(-9, 1)))
 GRID_CELLS = 24
 STAGES = ("mask", "object", "verify", "context", "merge", "check")
 FUNNEL_STEPS = ("select", "ingest", "deduplicate", "segment", "describe")
+OWN_MASK, UNUSABLE_MASK = "record", "own_mask_unusable"  # source and reason that `segment` gives
 COST_FIELDS = ("num_requests", "prompt_tokens", "completion_tokens", "cost_usd")
 WHO_FIELDS = ("describer", "model", "prompt", "prompt_version")
 
@@ -55,6 +56,8 @@ class Statistics:
     long_words: Counter[int] = field(default_factory=Counter)
     short_words: Counter[int] = field(default_factory=Counter)
     mask_sources: Counter[str] = field(default_factory=Counter)
+    masks_repaired: int = 0  # the source's own, without parts that could not be read
+    masks_replaced: int = 0  # made, because nothing of the source's own could be read
     mask_shares: npt.NDArray[np.int64] = field(
         default_factory=lambda: np.zeros(len(AREA_EDGES) - 1, dtype=np.int64)
     )
@@ -64,6 +67,11 @@ class Statistics:
     funnel: list[FunnelStage] = field(default_factory=list)
     who: Counter[tuple[str, ...]] = field(default_factory=Counter)  # (stage, *WHO_FIELDS)
     cost: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def masks_lost(self) -> int:
+        """Regions that are missing because nothing of the source's own mask could be read."""
+        return sum(stage.reasons[UNUSABLE_MASK] for stage in self.funnel)
 
     @property
     def num_regions(self) -> int:
@@ -81,6 +89,7 @@ def measure(manifest: Path, captions: Path, quarantines: Path) -> Statistics:
     statistics = Statistics()
     _measure_manifest(manifest, statistics)
     statistics.funnel = funnel(statistics.num_regions, count_reasons(quarantines))
+    _count_flawed_masks(captions, statistics)
     statistics.who = _count_who(captions)
     statistics.cost = _sum_cost(captions)
     return statistics
@@ -145,6 +154,14 @@ def count_reasons(quarantines: Path) -> dict[str, Counter[str]]:
     for row in quarantine_rows(quarantines, ["step", "reason"]):
         reasons.setdefault(str(row["step"]), Counter())[str(row["reason"])] += 1
     return reasons
+
+
+def _count_flawed_masks(captions: Path, statistics: Statistics) -> None:
+    for row in read_rows(captions, ["mask_source", "mask_fault"]):
+        if row["mask_fault"] is not None:
+            is_own = row["mask_source"] == OWN_MASK
+            statistics.masks_repaired += is_own
+            statistics.masks_replaced += not is_own
 
 
 def _count_who(captions: Path) -> Counter[tuple[str, ...]]:

@@ -10,7 +10,7 @@ import numpy as np
 from components.kernel.errors import PipelineError
 from components.kernel.shards import read_image_bytes
 from components.kernel.tables import Row, without
-from components.segment.record import MaskError, record_mask
+from components.segment.record import MaskError, has_unusable_mask, record_mask
 from components.segment.rules import judge_mask
 from components.segment.segmenter import MaskResult, Prompt, Segmenter
 from components.segment.settings import SegmentSettings
@@ -49,8 +49,13 @@ class Masker:
         ]
 
     def _needs_segmenter(self, row: Row) -> bool:
-        takes_record = self._settings.source == RECORD and row["mask_counts"] is not None
-        return self._segmenter is not None and not takes_record
+        if self._segmenter is None:
+            return False
+        if self._settings.source != RECORD:
+            return True
+        if has_unusable_mask(row):
+            return self._settings.replace_unusable_masks
+        return row["mask_counts"] is None
 
     def _take_from_record(self, row: Row) -> Outcome:
         try:
@@ -131,6 +136,7 @@ class Masker:
         }
         if source == RECORD or row["mask_counts"] is None:
             return Outcome(row, region)
+        region["mask_fault"] = None  # of a mask that was not asked for
         try:
             return Outcome(row, region, iou=mask_iou(verdict.mask, record_mask(row)))
         except MaskError:

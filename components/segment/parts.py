@@ -10,9 +10,11 @@ from pathlib import Path
 
 from components.kernel.tables import WORK_FOLDER, Row, read_rows, write_rows
 from components.kernel.tally import quarantine_row, write_quarantine
-from components.segment.masking import Masker, Outcome
+from components.segment.masking import RECORD, Masker, Outcome
 from data_contracts.regions import SCHEMA
 
+# A record's mask without its damaged parts; one made because nothing of the own was usable.
+REPAIRED, REPLACED = "repaired", "replaced"
 ImageRows = list[Row]  # the candidates of one image
 
 
@@ -22,6 +24,7 @@ class PartReport:
 
     num_images: int
     num_masks: dict[str, int]  # mask source -> number
+    num_flawed: dict[str, int]  # what became of records' masks with a fault -> number
     reasons: dict[str, int]  # quarantine reason -> number
     iou_sum: float
     num_iou: int
@@ -73,12 +76,26 @@ class Part:
 
 def summarise(outcomes: Sequence[Outcome], num_images: int) -> PartReport:
     """The counts of some rows."""
-    sources = (outcome.region["mask_source"] for outcome in outcomes if outcome.region is not None)
+    regions = [outcome.region for outcome in outcomes if outcome.region is not None]
+    sources = (region["mask_source"] for region in regions)
+    flawed = (fate for outcome in outcomes if (fate := _fate_of_flawed(outcome)))
     reasons = (outcome.reason for outcome in outcomes if outcome.region is None)
     ious = [outcome.iou for outcome in outcomes if outcome.iou is not None]
     return PartReport(
-        num_images, dict(Counter(sources)), dict(Counter(reasons)), sum(ious), len(ious)
+        num_images,
+        dict(Counter(sources)),
+        dict(Counter(flawed)),
+        dict(Counter(reasons)),
+        sum(ious),
+        len(ious),
     )
+
+
+def _fate_of_flawed(outcome: Outcome) -> str:
+    """What became of a record's mask with a fault; "" if it had none or its region is lost."""
+    if outcome.region is None or outcome.region["mask_fault"] is None:
+        return ""
+    return REPAIRED if outcome.region["mask_source"] == RECORD else REPLACED
 
 
 def split_images(rows: Iterable[Row], images_per_part: int) -> Iterator[list[ImageRows]]:

@@ -12,13 +12,21 @@ class MaskError(ValueError):
         self.reason, self.detail = reason, detail
 
 
+def has_unusable_mask(row: Row) -> bool:
+    """Whether the source brought a mask of which nothing could be read."""
+    return row["mask_counts"] is None and row["mask_fault"] is not None
+
+
 def record_mask(row: Row) -> Mask:
     """The row's own mask [H, W].
 
     Raises:
-        MaskError: `no_mask`, `mask_size_mismatch` (it belongs to an image of another size) or
-            `mask_damaged`.
+        MaskError: `no_mask`, `own_mask_unusable` (the importing step could not read it),
+            `mask_size_mismatch` (it belongs to an image of another size) or `mask_damaged`.
     """
+    if has_unusable_mask(row):
+        detail = f"{row['mask_fault']}; segment.replace_unusable_masks lets the fallback make one"
+        raise MaskError("own_mask_unusable", detail)
     if row["mask_counts"] is None:
         raise MaskError("no_mask", "the record brought no mask and there is no fallback source")
     height_px, width_px = row["image_height_px"], row["image_width_px"]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from components.kernel.step import StepSettings, runtime
+from components.kernel.step import StepSettings, runtime, threshold
 
 Source = Literal["record", "sam", "grabcut", "box"]
 
@@ -66,7 +66,13 @@ class SegmentSettings(StepSettings):
 
     source: Source = Field("record", description="where masks come from")
     fallback: Literal["none", "sam", "grabcut", "box"] = Field(
-        "none", description="source for rows without a mask of their own, if source is record"
+        "none",
+        description="source for rows that never had a mask of their own, if source is record",
+    )
+    replace_unusable_masks: bool = Field(
+        False,
+        description="let the fallback also make a mask where the record's own is unusable; off, "
+        "such a region is quarantined with what is wrong with its mask",
     )
     sam: SamSettings = SamSettings()
     grabcut: GrabCutSettings = GrabCutSettings()
@@ -74,8 +80,8 @@ class SegmentSettings(StepSettings):
     images_per_part: int = Field(
         256, ge=1, description="images in one Parquet file; a killed run loses at most one file"
     )
-    max_quarantined_share: float = Field(
-        0.5, ge=0, le=1, description="share of lost regions past which the step fails"
+    max_quarantined_share: float = threshold(
+        0.5, "share of lost regions past which the step fails", ge=0, le=1
     )
 
     @property

@@ -4,20 +4,53 @@ pixclip segment --candidates … --images … --regions … --quarantine … --s
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from components.kernel.errors import GateError
 from components.kernel.progress import progress
-from components.kernel.step import In, Metrics, Out, step
+from components.kernel.step import In, Metrics, Out, Work, step
 from components.kernel.tables import WORK_FOLDER, count_rows, read_rows
-from components.kernel.tally import tally, write_quarantine
+from components.kernel.tally import (
+    REASON_PREFIX,
+    ROWS_IN,
+    ROWS_QUARANTINED,
+    tally,
+    write_quarantine,
+)
 from components.segment.masking import Masker
-from components.segment.parts import Part, PartReport, mask_part, split_images
+from components.segment.parts import (
+    REPAIRED,
+    REPLACED,
+    Part,
+    PartReport,
+    mask_part,
+    split_images,
+)
 from components.segment.segmenter import build_segmenter
 from components.segment.settings import SegmentSettings
 
 
-@step(image="annotate", gpus=1)
+def require_enough(metrics: Mapping[str, int | float], settings: SegmentSettings) -> None:
+    """Refuse masks if too many regions were lost.
+
+    Raises:
+        GateError: with the reasons.
+    """
+    lost, num_regions = metrics[ROWS_QUARANTINED], metrics[ROWS_IN]
+    if lost > settings.max_quarantined_share * num_regions:
+        reasons = {
+            name.removeprefix(REASON_PREFIX): int(number)
+            for name, number in metrics.items()
+            if name.startswith(REASON_PREFIX)
+        }
+        raise GateError(
+            f"segment lost {lost} of {num_regions} regions",
+            reasons,
+            "Look at the reasons; past segment.max_quarantined_share the masks are not published.",
+        )
+
+
+@step(image="annotate", gpus=1, gate=require_enough, work=Work.KEPT)
 def segment(
     candidates: In, images: In, regions: Out, quarantine: Out, settings: SegmentSettings
 ) -> Metrics:
@@ -43,19 +76,15 @@ def segment(
                 parts[-1].write(outcomes, len(image_rows))
             bar.update(sum(map(len, image_rows)))
     write_quarantine(quarantine, (row for part in parts for row in part.quarantined()))
-    metrics, reasons = _count(num_regions, [part.read_report() for part in parts])
-    if reasons.total() > settings.max_quarantined_share * num_regions:
-        raise GateError(
-            f"segment lost {reasons.total()} of {num_regions} regions",
-            reasons,
-            "Look at the reasons; past segment.max_quarantined_share the masks are not published.",
-        )
+    metrics = _count(num_regions, [part.read_report() for part in parts])
+    require_enough(metrics, settings)
     return metrics
 
 
-def _count(num_regions: int, reports: Sequence[PartReport]) -> tuple[Metrics, Counter[str]]:
+def _count(num_regions: int, reports: Sequence[PartReport]) -> Metrics:
     reasons = sum((Counter(report.reasons) for report in reports), Counter[str]())
     sources = sum((Counter(report.num_masks) for report in reports), Counter[str]())
+    flawed = sum((Counter(report.num_flawed) for report in reports), Counter[str]())
     num_iou = sum(report.num_iou for report in reports)
     metrics = tally(
         num_regions,
@@ -63,8 +92,9 @@ def _count(num_regions: int, reports: Sequence[PartReport]) -> tuple[Metrics, Co
         reasons,
         num_images=sum(report.num_images for report in reports),
         **{f"masks_from.{source}": number for source, number in sorted(sources.items())},
+        **{f"masks_{fate}": flawed[fate] for fate in (REPAIRED, REPLACED)},
     )
     if num_iou:
         iou_sum = sum(report.iou_sum for report in reports)
         metrics["mean_iou_with_record_mask"] = round(iou_sum / num_iou, 6)
-    return metrics, reasons
+    return metrics

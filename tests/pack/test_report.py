@@ -86,6 +86,20 @@ def test_the_funnel_adds_up_from_the_kept_regions_backwards(make_run):
     assert "<b>38</b> of 38 </span>" in page  # deduplicate dropped nothing
 
 
+def test_the_page_and_the_card_tell_which_masks_could_not_be_read(make_run):
+    def change(row, number):
+        row["mask_fault"] = "parts left out: two_points 1" if number < 2 else None
+        row["mask_source"] = "grabcut" if number == 0 else "record"
+
+    run = make_run(change=change)
+    card = run.folder / "longgrit" / "README.md"
+    for text in (page_of(run), card.read_text(encoding="utf-8")):
+        assert (
+            "masks 3 were repaired or lack parts that could not be read; 3 could not be read at all"
+            in text
+        )
+
+
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_texts_of_strangers_stay_text(make_run, payload):
     def poison(row, number):

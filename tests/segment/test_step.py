@@ -95,6 +95,43 @@ def test_rows_without_a_mask_are_quarantined_or_take_the_fallback(group, outputs
     assert metrics["masks_from.record"] == metrics["masks_from.box"] == 2
 
 
+def test_a_region_whose_own_mask_is_unusable_gets_no_guess_unless_the_settings_allow_it(
+    group, outputs
+):
+    group.add(0)
+    for row in group.add(1, has_masks=False):
+        row["mask_fault"] = "two_points: a polygon needs three points or more"
+    settings = {"source": "record", "fallback": "box"}
+    metrics, regions, quarantine = run(group, outputs("off"), **settings)
+    assert {region["mask_source"] for region in regions} == {"record"}
+    assert {row["reason"] for row in quarantine} == {"own_mask_unusable"}
+    assert "two_points" in quarantine[0]["detail"]
+    assert "segment.replace_unusable_masks" in quarantine[0]["detail"]
+    assert (metrics["quarantined.own_mask_unusable"], metrics["masks_replaced"]) == (2, 0)
+    metrics, regions, _ = run(group, outputs("on"), **settings, replace_unusable_masks=True)
+    assert [region["mask_source"] for region in regions] == ["record", "record", "box", "box"]
+    assert [region["mask_fault"] is None for region in regions] == [True, True, False, False]
+    assert metrics["masks_replaced"] == 2
+
+
+def test_a_mask_without_some_parts_is_used_and_its_row_tells(group, outputs):
+    flawed, _ = group.add(0)
+    flawed["mask_fault"] = "parts left out: two_points 1"
+    metrics, regions, _ = run(group, outputs(), source="record", fallback="grabcut")
+    assert [region["mask_source"] for region in regions] == ["record", "record"]
+    assert regions[0]["mask_fault"] == "parts left out: two_points 1"
+    assert (metrics["masks_repaired"], metrics["masks_replaced"]) == (1, 0)
+
+
+def test_all_masks_are_made_where_the_settings_ask_for_it_whatever_the_record_brought(
+    group, outputs
+):
+    for row in group.add(0, has_masks=False):
+        row["mask_fault"] = "bad_runs: the runs do not add up to the image"
+    metrics, regions, quarantine = run(group, outputs(), source="box")
+    assert (len(regions), quarantine, metrics["masks_replaced"]) == (2, [], 2)
+
+
 def test_masks_that_do_not_fit_the_image_are_quarantined_with_a_reason(group, outputs):
     damaged, other_size, huge, fine = (group.add(seed, num_objects=1)[0] for seed in range(4))
     damaged["mask_counts"] = damaged["mask_counts"][:-2]

@@ -1,0 +1,92 @@
+"""From the file names of an annotation file to the addresses of its images.
+
+A local image's address ends in `#sha256=…`, as pip writes it: a replaced picture has another
+address, so that it is fetched anew, and `ingest` can follow a link that leads out of the folder
+without trusting anybody: only who has read a file knows its digest.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from components.import_coco.values import LONE_HALVES, BadValueError, shown
+from components.kernel.digests import file_sha256
+from components.kernel.errors import InputError
+from components.kernel.s3 import is_s3, split_uri
+
+DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def address_maker(images: str) -> Callable[[str], str]:
+    """From the file name of an annotation to the address of the image.
+
+    Raises:
+        InputError: `images` is neither a folder nor an s3:// address.
+    """
+    if is_s3(images):
+        bucket, prefix = split_uri(images)
+        base = f"s3://{bucket}/{prefix.rstrip('/')}/" if prefix else f"s3://{bucket}/"
+        return lambda name: base + _store_key(name)
+    folder = Path(images)
+    if not folder.is_dir():
+        raise InputError(f"import_coco.images: {images} is no folder")
+    return lambda name: local_address(folder, name)
+
+
+def local_address(folder: Path, name: str) -> str:
+    """The address of an image below a folder, with the digest of its bytes if it is there.
+
+    Raises:
+        BadValueError: `bad_file_name`.
+    """
+    # A backslash is a separator of Windows, unless a file here has it in its name.
+    path = PurePosixPath(name) if "\\" in name and _is_file(folder, name) else None
+    path = path or PurePosixPath(safe_path(name))
+    on_disk = _on_disk(str(path))
+    address = f"file:///{quote(on_disk)}"
+    try:
+        file = folder / os.fsdecode(on_disk)
+        return f"{address}#sha256={file_sha256(file)}" if file.is_file() else address
+    except (OSError, ValueError):  # ingest says what is wrong with it
+        return address
+
+
+def safe_path(file_name: str) -> str:
+    """A file name of an annotation, which is a relative path below the images.
+
+    Raises:
+        BadValueError: `bad_file_name`: it leads elsewhere.
+    """
+    path = PurePosixPath(file_name.replace("\\", "/"))
+    is_elsewhere = path.is_absolute() or ".." in path.parts or DRIVE.match(file_name)
+    if is_elsewhere or not path.parts or "\0" in file_name:
+        detail = f"the file name {shown(file_name)} does not stay below import_coco.images"
+        raise BadValueError("bad_file_name", detail)
+    return path.as_posix()
+
+
+def _store_key(name: str) -> str:
+    if LONE_HALVES.search(name):
+        raise BadValueError("bad_file_name", f"the file name {shown(name)} is no valid text")
+    return safe_path(name)
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        return False
+    try:
+        return (folder / name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _on_disk(path: str) -> bytes:
+    """The bytes of a file's name; those that are no UTF-8 arrive as surrogates."""
+    try:
+        return path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        detail = f"the file name {shown(path)} is no valid text"
+        raise BadValueError("bad_file_name", detail) from None

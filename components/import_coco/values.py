@@ -1,0 +1,137 @@
+"""Values as tools write them into annotation files: numbers and ids as text, flags in words.
+
+What can be read in one way only is read; anything else is a `BadValueError` that shows the value.
+"""
+
+import hashlib
+import math
+import re
+import reprlib
+from typing import Any
+
+from components.kernel.errors import InputError
+
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,999})")
+FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "": False}
+MAX_INT64 = 2**63 - 1
+# Bytes that are not UTF-8 arrive as these: nearly always they are of Windows' Western alphabet.
+ESCAPED_BYTES = range(0xDC80, 0xDD00)
+LONE_HALVES = re.compile("[\ud800-\udfff]")
+
+Id = int | str
+
+
+class BadValueError(InputError):
+    """A value that means nothing where it stands; `reason` is a short code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+def shown(value: object) -> str:
+    """A value in a message: bounded, however large or deep it is."""
+    try:
+        return reprlib.repr(value).encode("utf-8", "backslashreplace").decode()
+    except (ValueError, RecursionError):  # a number of thousands of digits; a deep list
+        return f"a {type(value).__name__} too large to show"
+
+
+def read_id(value: object, name: str) -> Id:
+    """An id: a whole number, also as text; any other text is an id of its own.
+
+    Raises:
+        BadValueError: `bad_id`.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and (text := value.strip()):
+        return int(text) if WHOLE.fullmatch(text) else text
+    raise BadValueError("bad_id", f"'{name}' is {shown(value)}, not a whole number or a text")
+
+
+def record_number(key: Id) -> int:
+    """The 64-bit number of an id; that of a text, or of a larger number, is drawn from it."""
+    if isinstance(key, int) and -MAX_INT64 <= key <= MAX_INT64:
+        return key
+    digest = hashlib.sha256(str(key).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8]) >> 1
+
+
+def read_number(value: object) -> float | None:
+    """A finite number, also as text; None if it is none."""
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        number = float(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+    else:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def read_numbers(values: list[Any]) -> list[float] | None:
+    """Finite numbers, also as texts; None if one of them is none."""
+    if set(map(type, values)) <= {int, float}:  # nearly always, and there may be millions
+        try:
+            numbers = list(map(float, values))
+        except OverflowError:
+            return None
+        return numbers if all(map(math.isfinite, numbers)) else None
+    found = [read_number(value) for value in values]
+    numbers = [number for number in found if number is not None]
+    return numbers if len(numbers) == len(values) else None
+
+
+def read_whole(value: object, name: str) -> int:
+    """A whole number of 64 bits, also as text or with a fraction of zero.
+
+    Raises:
+        BadValueError: `bad_number`.
+    """
+    number = read_number(value)
+    if number is None or not number.is_integer() or abs(number) > 2**62:
+        raise BadValueError("bad_number", f"'{name}' is {shown(value)}, not a whole number")
+    return int(number)
+
+
+def read_flag(value: object, name: str) -> bool:
+    """A flag, as number, text or word; nothing is no.
+
+    Raises:
+        BadValueError: `bad_flag`.
+    """
+    if value is None:
+        return False
+    text = str(value).strip().lower() if isinstance(value, str | int | float) else None
+    if text not in FLAGS:
+        raise BadValueError("bad_flag", f"'{name}' is {shown(value)}, neither 0 nor 1")
+    return FLAGS[text]
+
+
+def read_text(value: object, name: str) -> str:
+    """A text of valid characters without needless blanks.
+
+    Raises:
+        BadValueError: `bad_text`.
+    """
+    text = " ".join(mended(value).split()) if isinstance(value, str) else ""
+    if not text:
+        raise BadValueError("bad_text", f"'{name}' is {shown(value)}, not a text")
+    return text
+
+
+def mended(text: str) -> str:
+    """The text without half characters: stray bytes as Windows-1252, torn emoji left out."""
+    return LONE_HALVES.sub(_mended_half, text)
+
+
+def _mended_half(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    is_byte = code in ESCAPED_BYTES
+    return bytes([code - 0xDC00]).decode("cp1252", "ignore") if is_byte else ""
