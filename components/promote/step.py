@@ -5,13 +5,22 @@ pixclip promote --registration runs/demo/registration --promotion runs/demo/prom
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.kernel.errors import GateError, InputError
 from components.kernel.step import In, Metrics, Out, step
 from components.promote.policy import Check, check_candidate
-from components.promote.report import ALREADY, KEPT, PROMOTED, Report, write_report
+from components.promote.report import (
+    ALREADY,
+    KEPT,
+    PROMOTED,
+    Report,
+    checks_of,
+    notes_of,
+    write_report,
+)
 from components.promote.settings import PromoteSettings
 from components.tracking.names import Reference
 
@@ -30,15 +39,22 @@ def promote(registration: In, promotion: Out, settings: PromoteSettings) -> Metr
     """Make the candidate the champion, if it passes the policy.
 
     `registration.json` names the model and its version, by number or alias. What was decided and
-    why is in `report.json` and `report.html`, and in the promotion log of the registry.
+    why is in `report.json` and `report.html`, and in the promotion log of the registry. A run that
+    was killed after the decision finds it in that log and tells it.
     """
+    from components.tracking.attempts import earlier_run, remember_run
     from components.tracking.promotions import promotion_entry
     from components.tracking.registry import Registry
 
     reference = read_registration(registration)
     registry = Registry(settings.tracking_uri)
     with promotion_entry(registry, reference.model) as entry:
-        report = _decide(registry, entry, registry.get(reference), settings)
+        candidate = registry.get(reference)
+        done = entry.done_by(earlier_run(promotion)) or entry.finished
+        report = _told(entry, candidate, done)
+        if report is None:
+            remember_run(promotion, entry.run_id)
+            report = _decide(registry, entry, candidate, settings)
     promotion.mkdir(parents=True, exist_ok=True)
     write_report(promotion, report)
     if report.outcome == KEPT and settings.fail_if_kept:
@@ -58,15 +74,34 @@ def read_registration(registration: Path) -> Reference:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Reference(str(content["model"]), str(content["version"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} says no model and version ({error!r}); register first") from None
+
+
+def _told(entry: "Entry", candidate: "Version", done: Mapping[str, str]) -> Report | None:
+    """The report of an earlier attempt's promotion, which was killed before it wrote one."""
+    from components.tracking.promotions import NONE, PROMOTE
+
+    if (done.get("action"), done.get("to")) != (PROMOTE, candidate.number):
+        return None
+    entry.note({"action": PROMOTE, "outcome": ALREADY, "candidate": candidate.number})
+    before = "" if done["from"] == NONE else done["from"]
+    return Report(
+        model=candidate.model,
+        outcome=PROMOTED,
+        candidate=candidate.number,
+        champion_before=before,
+        champion_after=candidate.number,
+        reason=done.get("reason", ""),
+        checks=checks_of(done),
+    )
 
 
 def _decide(
     registry: "Registry", entry: "Entry", candidate: "Version", settings: PromoteSettings
 ) -> Report:
     """Look at the champion of this moment, decide, and move the aliases if the policy is met."""
-    from components.tracking.promotions import PROMOTE
+    from components.tracking.promotions import PROMOTE, move_to
 
     champion = entry.champions().champion
     before = champion.number if champion else ""
@@ -77,16 +112,18 @@ def _decide(
 
     if before == candidate.number:
         entry.note({"action": PROMOTE, "outcome": ALREADY, "candidate": candidate.number})
-        return report(ALREADY, "The aliases stay as they are.", [])
+        made = move_to(registry, candidate)
+        why = f" It became the champion for this reason: {made['reason']}" if made else ""
+        return report(ALREADY, f"The aliases stay as they are.{why}", checks_of(made))
     checks = _check(registry, candidate, champion, settings)
     failed = [check.name for check in checks if not check.passed]
     if failed:
         reason = f"Not passed: {'; '.join(failed)}."
         told = {"candidate": candidate.number, "champion": before, "reason": reason}
-        entry.note({"action": PROMOTE, "outcome": KEPT, **told})
+        entry.note({"action": PROMOTE, "outcome": KEPT, **told, **notes_of(checks)})
         return report(KEPT, reason, checks)
     reason = settings.reason or POLICY_MET
-    entry.move(PROMOTE, candidate, reason)
+    entry.move(PROMOTE, candidate, reason, notes_of(checks))
     entry.note({"outcome": PROMOTED})
     return report(PROMOTED, reason, checks)
 

@@ -52,7 +52,7 @@ def register(
         attachments=[page] if page.is_file() else [],
     )
     registry = Registry(settings.tracking_uri)
-    version = register_candidate(registry, submission, settings.experiment)
+    version = register_candidate(registry, submission, settings.experiment, registration)
     shutil.rmtree(registration / WORK_FOLDER)
     facts = {"model": settings.model, "version": version.number, "content_sha256": content}
     text = json.dumps({**facts, "tags": dict(version.tags)}, indent=1, sort_keys=True)

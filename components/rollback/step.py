@@ -29,14 +29,18 @@ def rollback(promotion: Out, settings: RollbackSettings) -> Metrics:
     `previous` goes away. A second rollback therefore refuses instead of bringing the bad version
     back; to go further back, name the `version` of an earlier champion.
     """
+    from components.tracking.attempts import earlier_run, remember_run
     from components.tracking.promotions import ROLLBACK, promotion_entry
     from components.tracking.registry import Registry
 
     registry = Registry(settings.tracking_uri)
     with promotion_entry(registry, settings.model) as entry:
-        if _is_this(entry.finished, settings):  # an attempt that died, brought to its end
-            loser, target = entry.finished["from"], entry.finished["to"]
+        # Of an attempt that died: brought to its end by this entry, or before.
+        done = entry.done_by(earlier_run(promotion)) or entry.finished
+        if _is_this(done, settings):
+            loser, target = done["from"], done["to"]
         else:
+            remember_run(promotion, entry.run_id)
             now = entry.champions()
             to = _target(registry, now, settings)
             assert now.champion, "_target refuses without one"
@@ -47,7 +51,7 @@ def rollback(promotion: Out, settings: RollbackSettings) -> Metrics:
 
 
 def _is_this(finished: Mapping[str, str], settings: RollbackSettings) -> bool:
-    """Whether the move that was just brought to its end is the rollback that is asked for."""
+    """Whether a move that was made is the rollback that is asked for."""
     from components.tracking.promotions import ROLLBACK
 
     return finished.get("action") == ROLLBACK and settings.version in ("", finished["to"])

@@ -15,12 +15,11 @@ there is always one.
 One at a time: with a database file, a lock file beside it, which dies with its holder. With a
 server, the open entry itself is the lock: whoever sees one waits until it is closed, and who sees
 another's after opening its own gives way. Both may then give way, never both go on. An entry that
-stays open for `LEASE_S` is taken for dead.
+somebody sees open for `LEASE_S` (see `turns.py`) is taken for dead.
+
+A step that died after its move asks the log what became of it: `Entry.done_by`.
 """
 
-import fcntl
-import getpass
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,12 +30,11 @@ from components.kernel.errors import BusyError
 from components.tracking.names import CHAMPION, PREVIOUS, Reference
 from components.tracking.registry import ROLLED_BACK_TAG, Registry, Version
 from components.tracking.store import TrackingError, database_path, experiment_id, told_plainly
+from components.tracking.turns import LEASE_S, Sightings, identity, lock_file
 
 EXPERIMENT = "promotions"
 PROMOTE, ROLLBACK = "promote", "rollback"
-LEASE_S = 300
-WAIT_S = 400  # more than a lease: who waits for a dead process repairs what it left
-LOCK_POLL_S, SERVER_POLL_S = 0.1, 5.0
+MAX_NOTE_CHARS = 5000
 NONE = "none"  # for a version that there is not
 
 
@@ -62,8 +60,10 @@ class Entry:
         champion = self.registry.find(Reference(self.model, CHAMPION))
         return Champions(champion, self.registry.find(Reference(self.model, PREVIOUS)))
 
-    def move(self, action: str, to: Version, reason: str) -> None:
-        """Make a version the champion.
+    def move(
+        self, action: str, to: Version, reason: str, notes: Mapping[str, str] | None = None
+    ) -> None:
+        """Make a version the champion; the notes are written before it, with the move's facts.
 
         Raises:
             BusyError: somebody else holds the log or moves the aliases.
@@ -79,7 +79,7 @@ class Entry:
             "reason": reason,
         }
         self.is_moving = True
-        self.note(facts)
+        self.note({**(notes or {}), **facts})
         _apply(self.registry, self.model, facts)
         self.is_moving = False
         after = self.champions().champion
@@ -101,10 +101,34 @@ class Entry:
             )
 
     def note(self, facts: Mapping[str, str]) -> None:
-        """Write facts that cannot be changed later."""
+        """Write facts that cannot be changed later, all at once."""
+        from mlflow.entities import Param
+
+        params = [Param(name, value[:MAX_NOTE_CHARS] or NONE) for name, value in facts.items()]
         with told_plainly("cannot write the promotion log"):
-            for name, value in facts.items():
-                self.registry.client.log_param(self.run_id, name, value[:5000] or NONE)
+            self.registry.client.log_batch(self.run_id, params=params)
+
+    def done_by(self, run_id: str) -> Mapping[str, str]:
+        """The facts of an earlier entry's move, if it was made and nobody has moved on since."""
+        run = _find_run(self.registry, run_id) if run_id else None
+        if run is None or run.info.status != "FINISHED":
+            return {}
+        facts: Mapping[str, str] = run.data.params
+        now = self.champions().champion
+        is_same = facts.get("model") == self.model and now and facts.get("to") == now.number
+        return facts if is_same and "from" in facts else {}
+
+
+def _find_run(registry: Registry, run_id: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    with told_plainly("cannot read the promotion log"):
+        try:
+            return registry.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None  # of another registry
+            raise
 
 
 @contextmanager
@@ -119,14 +143,15 @@ def promotion_entry(registry: Registry, model: str) -> Iterator[Entry]:
     with _lock_file(registry, model) as is_locked:
         with told_plainly("cannot open the promotion log"):
             log = experiment_id(client, EXPERIMENT)
+        sightings = Sightings()
         if not is_locked:
-            _wait_for_entries(registry, model, log)
+            sightings.wait_for(lambda: _open_entries(registry, model, log))
         with told_plainly("cannot open the promotion log"):
-            run = client.create_run(log, run_name=model, tags={"mlflow.user": getpass.getuser()})
+            run = client.create_run(log, run_name=model, tags=identity())
             client.log_param(run.info.run_id, "model", model)
         entry = Entry(registry, model, run.info.run_id)
         try:
-            _repair_dead(entry, log, is_locked)
+            _repair_dead(entry, log, None if is_locked else sightings)
             yield entry
         except BaseException:
             if not entry.is_moving:  # a move that broke off stays open: the next one repairs it
@@ -143,13 +168,19 @@ def _close(client: Any, run_id: str, status: str) -> None:
 
 def was_champion(registry: Registry, version: Version) -> bool:
     """Whether the log knows this version as a champion."""
+    return bool(move_to(registry, version))
+
+
+def move_to(registry: Registry, version: Version) -> Mapping[str, str]:
+    """The facts of the newest move that made this version the champion; empty if there is none."""
     log = experiment_id(registry.client, EXPERIMENT)
     query = (
         f"params.model = '{version.model}' and params.to = '{version.number}' "
         "and attributes.status = 'FINISHED'"
     )
     with told_plainly("cannot read the promotion log"):
-        return bool(registry.client.search_runs([log], query, max_results=1))
+        found = registry.client.search_runs([log], query, max_results=1)
+    return found[0].data.params if found else {}
 
 
 def _apply(registry: Registry, model: str, facts: Mapping[str, str]) -> None:
@@ -165,16 +196,19 @@ def _apply(registry: Registry, model: str, facts: Mapping[str, str]) -> None:
         registry.set_tag(Reference(model, facts["from"]), ROLLED_BACK_TAG, facts["reason"])
 
 
-def _repair_dead(entry: Entry, log: str, is_locked: bool) -> None:
-    """Close the open entries of processes that died; give way to one that lives."""
+def _repair_dead(entry: Entry, log: str, sightings: Sightings | None) -> None:
+    """Close the open entries of processes that died; give way to one that may live.
+
+    Without sightings, all others are dead: this process holds the lock file.
+    """
     opened = _open_entries(entry.registry, entry.model, log)
     others = [run for run in opened if run.info.run_id != entry.run_id]
     for other in others:
-        if not is_locked and _age_s(other) < LEASE_S:
+        if sightings and not sightings.is_dead(other):
             raise BusyError(
-                f"another promotion of {entry.model} is under way since {_age_s(other):.0f} s "
-                f"(entry {other.info.run_id}); try again. If its process died, it is repaired "
-                f"{LEASE_S} s after its start"
+                f"another promotion of {entry.model} is under way, seen since "
+                f"{sightings.age_s(other):.0f} s (entry {other.info.run_id}); try again. If its "
+                f"process died, who waits for it repairs it after {LEASE_S} s"
             )
     for other in sorted(others, key=lambda run: run.info.start_time):
         is_done = _repair(entry, other.data.params)
@@ -185,22 +219,9 @@ def _repair_dead(entry: Entry, log: str, is_locked: bool) -> None:
 
 def _open_entries(registry: Registry, model: str, log: str) -> list[Any]:
     """The runs of the log that nobody has closed."""
-    query = f"attributes.status = 'RUNNING' and params.model = '{model}'"
+    query = f"attributes.status = 'RUNNING' and attributes.run_name = '{model}'"
     with told_plainly("cannot read the promotion log"):
         return list(registry.client.search_runs([log], query))
-
-
-def _age_s(run: Any) -> float:
-    return time.time() - float(run.info.start_time) / 1000
-
-
-def _wait_for_entries(registry: Registry, model: str, log: str) -> None:
-    """Wait until no process that may live has an open entry, but not for ever."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        if all(_age_s(run) >= LEASE_S for run in _open_entries(registry, model, log)):
-            return
-        time.sleep(SERVER_POLL_S)
 
 
 def _repair(entry: Entry, facts: Mapping[str, str]) -> bool:
@@ -231,25 +252,9 @@ def _lock_file(registry: Registry, model: str) -> Iterator[bool]:
     if database is None:
         yield False
         return
-    with _lock_path(database, model).open("a", encoding="utf-8") as lock:
-        _wait_for(lock, model)
+    with lock_file(_lock_path(database, model), f"another promotion of {model}"):
         yield True
 
 
 def _lock_path(database: Path, model: str) -> Path:
     return database.with_name(f".{database.name}.{model}.promotion")
-
-
-def _wait_for(lock: Any, model: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise BusyError(
-                    f"another promotion of {model} has been under way for {WAIT_S} s; "
-                    "wait for it to end"
-                ) from None
-            time.sleep(LOCK_POLL_S)

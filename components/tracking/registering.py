@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.tracking.attempts import earlier_run, remember_run
 from components.tracking.checksums import write_sums
 from components.tracking.model_folder import make_mlflow_model
 from components.tracking.names import CANDIDATE, Reference
@@ -25,42 +26,82 @@ class Submission:
     attachments: Sequence[Path] = field(default=())  # files kept with the run
 
 
-def register_candidate(registry: Registry, submission: Submission, experiment: str) -> Version:
+def register_candidate(
+    registry: Registry, submission: Submission, experiment: str, draft: Path
+) -> Version:
     """The version of this content, made if it is new; the alias `candidate` points to it.
 
-    A version appears whole: its files are there before it, its tags come with it.
+    A version appears whole: its files are there before it, its tags come with it. What an attempt
+    that was killed has begun is gone on with.
+
+    Args:
+        draft: folder that remembers the attempt.
 
     Raises:
         TrackingError: MLflow refused or cannot be reached.
     """
-    same = registry.with_tag(submission.model, CONTENT_TAG, submission.content)
-    version = same[-1] if same else _new_version(registry, submission, experiment)
+    version = _same_content(registry, submission)
+    if version:
+        _end_run(registry.client, version.run_id)
+    else:
+        version = _new_version(registry, submission, experiment, draft)
     registry.set_alias(version.reference, CANDIDATE)
     return version
 
 
-def _new_version(registry: Registry, submission: Submission, experiment: str) -> Version:
+def _same_content(registry: Registry, submission: Submission) -> Version | None:
+    same = registry.with_tag(submission.model, CONTENT_TAG, submission.content)
+    return same[-1] if same else None
+
+
+def _new_version(
+    registry: Registry, submission: Submission, experiment: str, draft: Path
+) -> Version:
     client = registry.client
     tags = {**submission.tags, CONTENT_TAG: submission.content}
     with tracked_run(
-        f"register {submission.model}", tracking_uri=registry.uri, experiment=experiment, tags=tags
+        f"register {submission.model}",
+        tracking_uri=registry.uri,
+        experiment=experiment,
+        tags=tags,
+        run_id=earlier_run(draft),
     ) as run:
+        remember_run(draft, run.run_id)
         run.log(0, submission.metrics)
         for path in submission.attachments:
             run.artifact(path)
         with told_plainly(f"cannot store the files of {submission.model}"):
-            logged = client.create_logged_model(
-                experiment_id(client, experiment),
-                name=submission.model,
-                source_run_id=run.run_id,
-                tags=tags,
-            )
+            logged = _logged_model(client, submission.model, run.run_id, experiment, tags)
             make_mlflow_model(submission.folder, model_id=logged.model_id, run_id=run.run_id)
             sums = write_sums(submission.folder)
             client.log_model_artifacts(logged.model_id, str(submission.folder))
             client.finalize_logged_model(logged.model_id, "READY")
         number = _create_version(client, submission.model, logged, {**tags, SUMS_TAG: sums})
     return registry.get(Reference(submission.model, number))
+
+
+def _logged_model(
+    client: Any, name: str, run_id: str, experiment: str, tags: Mapping[str, str]
+) -> Any:
+    """The place for the run's files: that of the attempt before, or a new one."""
+    kept = experiment_id(client, experiment)
+    found = client.search_logged_models([kept], filter_string=f"source_run_id = '{run_id}'")
+    if found:
+        return found[0]
+    return client.create_logged_model(kept, name=name, source_run_id=run_id, tags=dict(tags))
+
+
+def _end_run(client: Any, run_id: str) -> None:
+    """Close the run of a version whose process was killed after it had made the version."""
+    from mlflow.exceptions import MlflowException
+
+    with told_plainly(f"cannot end run {run_id}"):
+        try:
+            if run_id and client.get_run(run_id).info.status == "RUNNING":
+                client.set_terminated(run_id, "FINISHED")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # deleted by somebody
+                raise
 
 
 def _create_version(client: Any, model: str, logged: Any, tags: Mapping[str, str]) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
-
+from urllib.parse import urlsplit
 from components.kernel.errors import PipelineError, SettingsError
+from components.tracking.database import make_whole, require_current
 
 DEFAULT_DATABASE = Path("runs/mlflow/mlflow.db")
 SQLITE = "sqlite:///"
@@ -24,6 +24,10 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+# For the first request to a server: MLflow's own patience of minutes would hide a wrong address.
+FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+HTTP, DATABASES = ("http://", "https://"), ("postgresql", "mysql", "mssql")
+PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 
 
 class TrackingError(PipelineError):
@@ -59,49 +63,104 @@ def resolve_uri(tracking_uri: str) -> str:
     """The address in use; a relative SQLite path becomes absolute, so a `chdir` changes nothing.
 
     Raises:
-        SettingsError: the address names no database file.
+        SettingsError: the address is none, or names no database file.
     """
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{DEFAULT_DATABASE}"
-    if not uri.startswith(SQLITE):
+    uri = tracking_uri.strip() or os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    uri = uri or f"{SQLITE}{DEFAULT_DATABASE}"
+    scheme, colon, rest = uri.partition(":")
+    if scheme.partition("+")[0] != "sqlite":
+        _require_address(uri)
         return uri
-    path = uri.removeprefix(SQLITE)
-    if not path:
+    path = f"{scheme}{colon}{rest}".removeprefix(f"{scheme}:///")
+    if not rest.startswith("///") or path in ("", ":memory:"):
         raise SettingsError(f"tracking_uri {uri} names no file; write sqlite:///folder/mlflow.db")
-    return f"{SQLITE}{Path(path).absolute()}"
+    absolute = str(Path(path.partition("?")[0]).absolute())
+    if "?" in absolute:  # it would begin the address's parameters
+        raise SettingsError(f"MLflow takes no database below a folder with '?': {absolute}")
+    return f"{SQLITE}{absolute}"
+
+
+def _require_address(uri: str) -> None:
+    """Refuse what MLflow would fail on without saying so."""
+    if uri.startswith("postgres:"):
+        raise SettingsError(f"tracking_uri {uri}: write postgresql:// instead of postgres://")
+    try:
+        parts = urlsplit(uri)
+        is_one = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or a bracket that is not closed
+        is_one = False
+    if uri.startswith(HTTP) and not is_one:
+        raise SettingsError(f"tracking_uri {uri} is no address; write https://host:5000")
 
 
 def database_path(uri: str) -> Path | None:
     """The file of a SQLite address; None for a server."""
-    return Path(unquote(uri.removeprefix(SQLITE))) if uri.startswith(SQLITE) else None
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def open_client(tracking_uri: str) -> Any:
     """MLflow's client of that address (`""`: the default); a database file is made if missing.
 
     Raises:
-        SettingsError: the address is none.
+        SettingsError: the address is none, or its driver is not installed.
+        InputError: the tables there are not those of this MLflow.
         TrackingError: nothing usable is there.
     """
     quieten()
     from mlflow import MlflowClient
 
     uri = resolve_uri(tracking_uri)
-    with told_plainly(f"cannot open {uri}"), _alone_at_first(database_path(uri)):
+    database = database_path(uri)
+    with told_plainly(f"cannot open {uri}"), _driver_named(uri):
+        if database:
+            _make_alone(database)
+        elif uri.startswith(DATABASES):
+            require_current(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        client.search_experiments(max_results=1)  # makes or checks the tables
+        with _impatient():
+            client.search_experiments(max_results=1)
     return client
 
 
+def _make_alone(database: Path) -> None:
+    """One process at a time makes the tables."""
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with database.with_name(f".{database.name}.opening").open("a", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            make_whole(database)
+    except OSError as error:
+        raise TrackingError(
+            f"cannot keep a database at {database}: {error.strerror}; name another place by "
+            "tracking_uri (MLFLOW_TRACKING_URI)"
+        ) from None
+
+
 @contextmanager
-def _alone_at_first(database: Path | None) -> Iterator[None]:
-    """One process at a time makes the tables: two at once would break each other's."""
-    if database is None:
+def _driver_named(uri: str) -> Iterator[None]:
+    """A missing driver of a database as an error that says what to install."""
+    try:
         yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f".{database.name}.opening").open("a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    except ModuleNotFoundError as error:
+        package = PACKAGES.get(error.name or "", error.name)
+        raise SettingsError(
+            f"tracking_uri {uri} needs the Python package {package}, which is not installed: "
+            f"pip install '{package}', in images too"
+        ) from None
+    except ImportError as error:  # it is there, but not what it is built on
+        raise SettingsError(f"tracking_uri {uri}: its driver does not load: {error}") from None
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Ask a server a few times only, unless the environment says how often."""
+    ours = {name: value for name, value in FIRST_REQUEST.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
         yield
+    finally:
+        for name in ours:
+            del os.environ[name]
 
 
 def experiment_id(client: Any, name: str) -> str:

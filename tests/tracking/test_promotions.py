@@ -10,13 +10,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from components.kernel.errors import BusyError, InputError
-from components.tracking import promotions
+from components.tracking import promotions, turns
 from components.tracking.names import Reference
 from components.tracking.promotions import PROMOTE, ROLLBACK, promotion_entry, was_champion
 from components.tracking.registry import ROLLED_BACK_TAG, Registry
 from components.tracking.store import TrackingError
 
-DEFAULT_WAIT_S = promotions.WAIT_S
+DEFAULT_WAIT_S = turns.WAIT_S
 
 
 def version(number: int) -> Reference:
@@ -181,8 +181,8 @@ def test_a_killed_process_leaves_no_lock(versions: Registry) -> None:
 def on_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """No lock file: the open entry is the lock; nobody waits for it."""
     monkeypatch.setattr(promotions, "database_path", lambda uri: None)
-    monkeypatch.setattr(promotions, "WAIT_S", 0)
-    monkeypatch.setattr(promotions, "SERVER_POLL_S", 0.05)
+    monkeypatch.setattr(turns, "WAIT_S", 0)
+    monkeypatch.setattr(turns, "SERVER_POLL_S", 0.05)
 
 
 @pytest.mark.usefixtures("on_a_server")
@@ -199,7 +199,7 @@ def test_on_a_server_the_second_gives_way_to_an_open_entry(versions: Registry) -
 def test_on_a_server_the_second_waits_until_the_first_is_done(
     versions: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promotions, "WAIT_S", 60)
+    monkeypatch.setattr(turns, "WAIT_S", 60)
     first = promotion_entry(versions, "pixclip")
     opened = first.__enter__()
     polls = iter(range(2))
@@ -209,7 +209,7 @@ def test_on_a_server_the_second_waits_until_the_first_is_done(
             opened.move(PROMOTE, versions.get(version(3)), "a test")
             first.__exit__(None, None, None)
 
-    monkeypatch.setattr(promotions.time, "sleep", end_the_first)
+    monkeypatch.setattr(turns.time, "sleep", end_the_first)
     move(versions, ROLLBACK, 2)
     assert aliases(versions) == ("2", "")
     assert statuses(versions)[:2] == ["FINISHED", "FINISHED"]
@@ -219,10 +219,10 @@ def test_on_a_server_the_second_waits_until_the_first_is_done(
 def test_on_a_server_who_waits_for_a_dead_process_repairs_what_it_left(
     versions: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert promotions.LEASE_S < DEFAULT_WAIT_S
+    assert turns.LEASE_S < DEFAULT_WAIT_S
     break_off(versions, monkeypatch, PROMOTE, 3, num_writes=1)
-    monkeypatch.setattr(promotions, "LEASE_S", 1)
-    monkeypatch.setattr(promotions, "WAIT_S", 60)
+    monkeypatch.setattr(turns, "LEASE_S", 1)
+    monkeypatch.setattr(turns, "WAIT_S", 60)
     move(versions, PROMOTE, 3)
     assert aliases(versions) == ("3", "2")
     assert statuses(versions)[:2] == ["FINISHED", "FAILED"]
@@ -235,7 +235,7 @@ def test_on_a_server_a_dead_entry_is_repaired_when_its_lease_is_over(
     break_off(versions, monkeypatch, PROMOTE, 3, num_writes=1)
     with pytest.raises(BusyError):
         move(versions, PROMOTE, 3)
-    monkeypatch.setattr(promotions, "LEASE_S", 0)
+    monkeypatch.setattr(turns, "LEASE_S", 0)
     move(versions, PROMOTE, 3)
     assert aliases(versions) == ("3", "2")
 
@@ -246,7 +246,7 @@ def test_on_a_server_one_who_overslept_its_lease_writes_nothing(
 ) -> None:
     sleeper = promotion_entry(versions, "pixclip")
     asleep = sleeper.__enter__()
-    monkeypatch.setattr(promotions, "LEASE_S", 0)
+    monkeypatch.setattr(turns, "LEASE_S", 0)
     move(versions, PROMOTE, 3)
     with pytest.raises(BusyError, match="another process has taken over"):
         asleep.move(PROMOTE, versions.get(version(1)), "a test")

@@ -1,0 +1,158 @@
+"""MLflow's tables: whole at every moment in a file, and never changed on a server.
+
+MLflow makes its tables one by one, each kept at once, so a process that dies in between leaves a
+file that no later run can open. Here they are made in a file beside, and SQLite copies that into
+its place in a single transaction: also over what a dead process left, as long as it holds nothing.
+"""
+
+import glob
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from components.kernel.errors import InputError
+
+MAKING = ".making-"
+LOCKED_S = 20.0
+TEMPORARY_TABLE = "_alembic_tmp_"
+# Of the drivers that SQLAlchemy uses; without it an address nobody answers takes minutes.
+TIMEOUT_NAMES = {"psycopg2": "connect_timeout", "psycopg": "connect_timeout",
+                 "mysqldb": "connect_timeout", "pymysql": "connect_timeout",
+                 "pg8000": "timeout", "pyodbc": "timeout"}  # fmt: skip
+CONNECT_S = 10
+
+
+def make_whole(database: Path) -> None:
+    """Let a file hold all of MLflow's tables; the caller holds a lock.
+
+    Raises:
+        InputError: it is no database of MLflow, or it holds something in other tables than this
+            MLflow's; nothing was changed.
+    """
+    _remove_unfinished(database)
+    try:
+        revision = _revision(database)
+        if revision == latest_revision():
+            return
+        with tempfile.TemporaryDirectory(prefix=_prefix(database), dir=database.parent) as folder:
+            fresh = Path(folder) / database.name
+            make_tables(fresh, database.parent / "artifacts")
+            _require_empty(database, _num_rows(fresh), revision)
+            _copy(fresh, database)
+    except sqlite3.Error as error:
+        raise InputError(
+            f"{database} cannot be opened as a database: {error}; if it is damaged, put a copy of "
+            "an earlier day in its place or move it away, and a new one is made"
+        ) from None
+
+
+def require_current(address: str) -> None:
+    """Refuse a server's database whose tables are not this MLflow's: they are not ours to change.
+
+    Raises:
+        InputError: there are none, or those of another version.
+        ImportError, SQLAlchemyError: its driver is missing, or nobody answers.
+    """
+    import sqlalchemy
+    from alembic.migration import MigrationContext
+
+    driver = sqlalchemy.make_url(address).get_dialect().driver
+    timeout = {TIMEOUT_NAMES[driver]: CONNECT_S} if driver in TIMEOUT_NAMES else {}
+    engine = sqlalchemy.create_engine(address, connect_args=timeout)
+    try:
+        with engine.connect() as connection:
+            revision = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    if revision != latest_revision():
+        raise InputError(
+            f"{address} holds {_told(revision)} of MLflow, this MLflow needs {latest_revision()}; "
+            "whoever keeps that database backs it up and runs `mlflow db upgrade` with its address"
+        )
+
+
+def latest_revision() -> str:
+    """Name of the newest state of the tables that the installed MLflow knows."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    return str(_get_latest_schema_revision())
+
+
+def make_tables(path: Path, artifacts: Path) -> None:
+    """Let MLflow make a new database file."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store: Any = SqlAlchemyStore(f"sqlite:///{path}", artifacts.as_uri())
+    store.engine.dispose()
+
+
+def _revision(database: Path) -> str | None:
+    """Which state of the tables a file is in; None if it says none."""
+    if "alembic_version" not in _num_rows(database):
+        return None
+    with closing(_connect(database)) as connection:
+        rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    return str(rows[0][0]) if len(rows) == 1 else None
+
+
+def _num_rows(database: Path) -> dict[str, int]:
+    """How many rows each table of a file has; a missing or empty file has no tables."""
+    if not database.exists():
+        return {}
+    with closing(_connect(database)) as connection:
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' "
+            "ESCAPE '\\'"
+        ).fetchall()
+        return {name: _count(connection, name) for (name,) in names}
+
+
+def _count(connection: sqlite3.Connection, table: str) -> int:
+    quoted = table.replace('"', '""')
+    query = f'SELECT count(*) FROM "{quoted}"'  # noqa: S608 - a name of the file's own
+    return int(connection.execute(query).fetchone()[0])
+
+
+def _require_empty(database: Path, fresh: dict[str, int], revision: str | None) -> None:
+    """Refuse to write over a table that has more rows than MLflow itself puts into a new file."""
+    found = _num_rows(database)
+    # A dead process may have been rebuilding a table, under this name.
+    names = {name: name.removeprefix(TEMPORARY_TABLE) for name in found if name != "alembic_version"}
+    strange = sorted(name for name, known in names.items() if known not in fresh)
+    held = sorted(name for name, known in names.items() if found[name] > fresh.get(known, 0))
+    if held or strange:
+        raise InputError(
+            f"{database} holds {_told(revision)}, this MLflow needs {latest_revision()}, and "
+            f"{', '.join((held or strange)[:3])} must not be lost; nothing was changed. Make a "
+            f"copy of the file, then run `mlflow db upgrade 'sqlite:///{database}'`, or name "
+            "another file by tracking_uri"
+        )
+
+
+def _told(revision: str | None) -> str:
+    return f"revision {revision} of the tables" if revision else "no whole set of tables"
+
+
+def _copy(fresh: Path, database: Path) -> None:
+    """Put all tables in at once: a reader, or who comes after a kill, sees none or all of them."""
+    with closing(_connect(fresh)) as source, closing(_connect(database, "rwc")) as target:
+        target.execute("BEGIN EXCLUSIVE")  # the copying itself would wait for a lock for ever
+        target.rollback()
+        source.backup(target)
+
+
+def _connect(database: Path, mode: str = "rw") -> sqlite3.Connection:
+    # Not read-only: what a killed process was writing is rolled back on opening.
+    return sqlite3.connect(f"{database.as_uri()}?mode={mode}", uri=True, timeout=LOCKED_S)
+
+
+def _prefix(database: Path) -> str:
+    return f".{database.name}{MAKING}"
+
+
+def _remove_unfinished(database: Path) -> None:
+    for folder in database.parent.glob(f"{glob.escape(_prefix(database))}*"):
+        shutil.rmtree(folder, ignore_errors=True)
