@@ -17,7 +17,7 @@ from components.kernel.errors import InputError
 
 MAKING = ".making-"
 LOCKED_S = 20.0
-TEMPORARY_TABLE = "_alembic_tmp_"
+VERSION_TABLE, TEMPORARY_TABLE = "alembic_version", "_alembic_tmp_"
 # Of the drivers that SQLAlchemy uses; without it an address nobody answers takes minutes.
 TIMEOUT_NAMES = {"psycopg2": "connect_timeout", "psycopg": "connect_timeout",
                  "mysqldb": "connect_timeout", "pymysql": "connect_timeout",
@@ -29,24 +29,18 @@ def make_whole(database: Path) -> None:
     """Let a file hold all of MLflow's tables; the caller holds a lock.
 
     Raises:
-        InputError: it is no database of MLflow, or it holds something in other tables than this
-            MLflow's; nothing was changed.
+        InputError: it holds something in other tables than this MLflow's; nothing was changed.
+        sqlite3.Error: it is no database, is damaged, or is locked.
     """
     _remove_unfinished(database)
-    try:
-        revision = _revision(database)
-        if revision == latest_revision():
-            return
-        with tempfile.TemporaryDirectory(prefix=_prefix(database), dir=database.parent) as folder:
-            fresh = Path(folder) / database.name
-            make_tables(fresh, database.parent / "artifacts")
-            _require_empty(database, _num_rows(fresh), revision)
-            _copy(fresh, database)
-    except sqlite3.Error as error:
-        raise InputError(
-            f"{database} cannot be opened as a database: {error}; if it is damaged, put a copy of "
-            "an earlier day in its place or move it away, and a new one is made"
-        ) from None
+    revision = _revision(database)
+    if revision == latest_revision():
+        return
+    with tempfile.TemporaryDirectory(prefix=_prefix(database), dir=database.parent) as folder:
+        fresh = Path(folder) / database.name
+        make_tables(fresh, database.parent / "artifacts")
+        _require_empty(database, _num_rows(fresh), revision)
+        _copy(fresh, database)
 
 
 def require_current(address: str) -> None:
@@ -91,7 +85,7 @@ def make_tables(path: Path, artifacts: Path) -> None:
 
 def _revision(database: Path) -> str | None:
     """Which state of the tables a file is in; None if it says none."""
-    if "alembic_version" not in _num_rows(database):
+    if VERSION_TABLE not in _num_rows(database):
         return None
     with closing(_connect(database)) as connection:
         rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
@@ -120,7 +114,7 @@ def _require_empty(database: Path, fresh: dict[str, int], revision: str | None) 
     """Refuse to write over a table that has more rows than MLflow itself puts into a new file."""
     found = _num_rows(database)
     # A dead process may have been rebuilding a table, under this name.
-    names = {name: name.removeprefix(TEMPORARY_TABLE) for name in found if name != "alembic_version"}
+    names = {name: name.removeprefix(TEMPORARY_TABLE) for name in found if name != VERSION_TABLE}
     strange = sorted(name for name, known in names.items() if known not in fresh)
     held = sorted(name for name, known in names.items() if found[name] > fresh.get(known, 0))
     if held or strange:

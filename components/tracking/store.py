@@ -4,16 +4,18 @@ A setting wins, then the environment's MLFLOW_TRACKING_URI, then `runs/mlflow/ml
 working folder; the artifacts of a database file lie beside it.
 """
 
-import fcntl
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
 from components.kernel.errors import PipelineError, SettingsError
 from components.tracking.database import make_whole, require_current
+from components.tracking.turns import lock_file
 
 DEFAULT_DATABASE = Path("runs/mlflow/mlflow.db")
 SQLITE = "sqlite:///"
@@ -126,13 +128,17 @@ def _make_alone(database: Path) -> None:
     """One process at a time makes the tables."""
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
-        with database.with_name(f".{database.name}.opening").open("a", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock_file(database.with_name(f".{database.name}.opening"), f"opening {database}"):
             make_whole(database)
     except OSError as error:
         raise TrackingError(
             f"cannot keep a database at {database}: {error.strerror}; name another place by "
             "tracking_uri (MLFLOW_TRACKING_URI)"
+        ) from None
+    except sqlite3.Error as error:
+        raise TrackingError(
+            f"cannot open {SQLITE}{database}: {error}; if it is damaged, put an earlier copy "
+            "in its place, or move it away, and a new one is made"
         ) from None
 
 

@@ -44,8 +44,8 @@ class Sightings:
         """Wait until no process that may live has an open entry, but not for ever."""
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
-            # Of each, not until the first: all are to be seen from now on.
-            if all([self.is_dead(run) for run in open_entries()]):
+            seen = [self.is_dead(run) for run in open_entries()]  # each is seen from now on
+            if all(seen):
                 return
             time.sleep(SERVER_POLL_S)
 

@@ -3,13 +3,16 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 import pixclip
 from components.kernel.errors import InputError
 from components.tracking.names import Reference
 from components.tracking.registry import Registry
+from components.tracking.runs import Run
 from tests.model_registry import World, some_right, write_checkpoint, write_evaluation
 
 CANDIDATE = Reference("pixclip", "candidate")
@@ -48,6 +51,53 @@ def test_the_same_checkpoint_twice_is_the_same_version(world: World, registry: R
     world.register("a")
     assert registry.get(CANDIDATE).number == "1"
     assert len(registry.client.search_model_versions("name = 'pixclip'")) == 2
+
+
+class Killed(BaseException):
+    """Nothing runs after it, as after a kill."""
+
+
+@pytest.mark.parametrize(
+    "death",
+    [
+        "create_run", "create_logged_model", "log_model_artifacts", "finalize_logged_model",
+        "create_registered_model", "create_model_version", "set_terminated",
+        "set_registered_model_alias",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_registration_that_was_killed_is_gone_on_with(
+    world: World, registry: Registry, monkeypatch: pytest.MonkeyPatch, death: str, when: str
+) -> None:
+    real = getattr(MlflowClient, death)
+
+    def die(*arguments: Any, **named: Any) -> None:
+        if when == "after":
+            real(*arguments, **named)
+        raise Killed
+
+    world.checkpoint("a", num_right=30)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, death, die)
+        if death != "set_terminated":
+            patch.setattr(Run, "end", lambda *_: None)
+        with pytest.raises(Killed):
+            world.register("a")
+    registration = world.register("a")
+    assert not (registration / "_work").exists()
+    assert json.loads((registration / "registration.json").read_text())["version"] == "1"
+    client = registry.client
+    assert [found.version for found in client.search_model_versions("name = 'pixclip'")] == [1]
+    experiment = client.get_experiment_by_name("pixclip").experiment_id
+    statuses = [run.info.status for run in client.search_runs([experiment])]
+    # A run that was made in the very moment of the kill is known to nobody.
+    is_lost = death == "create_run" and when == "after"
+    assert statuses == (["FINISHED", "RUNNING"] if is_lost else ["FINISHED"])
+    logged = client.search_logged_models([experiment])
+    assert len(logged) == 1
+    version = registry.get(CANDIDATE)
+    (world.folder / "got").mkdir()
+    pixclip.load(registry.download_verified(version, world.folder / "got"))
 
 
 def test_an_evaluation_of_other_weights_is_refused(world: World, registry: Registry) -> None:

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from components.kernel import run as kernel_run
 from components.kernel.errors import InputError
 from components.kernel.run import run_step
 from components.kernel.step import load_step
+from components.rollback import step as rollback_step
 from components.tracking.names import Reference
 from components.tracking.promotions import PROMOTE, promotion_entry
 from components.tracking.registry import ROLLED_BACK_TAG, Registry
@@ -86,6 +89,57 @@ def test_a_rollback_that_died_in_the_middle_is_done_when_it_is_tried_again(
     assert registry.get(SECOND).tags[ROLLED_BACK_TAG] == "blind to cats"
     with pytest.raises(InputError, match="no previous champion"):
         rollback(world)
+
+
+class Killed(BaseException):
+    """Nothing runs after it, as after a kill."""
+
+
+@pytest.mark.parametrize(
+    ("death", "is_repaired"),
+    [("set_tag", True), ("set_terminated", False), ("write_report", True), ("publish", False)],
+)
+def test_a_rollback_that_was_killed_is_told_once_and_not_made_twice(
+    world: World,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    death: str,
+    is_repaired: bool,
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    places = {"set_tag": Registry, "set_terminated": MlflowClient, "write_report": rollback_step,
+              "publish": kernel_run}  # fmt: skip
+    make_champions(world, registry, "ab")
+    with monkeypatch.context() as patch:
+        name = {"write_report": "_write_report", "publish": "_publish"}.get(death, death)
+        patch.setattr(places[death], name, die)
+        with pytest.raises(Killed):
+            rollback(world, reason="blind to cats")
+    if is_repaired:  # by somebody else's promotion
+        with promotion_entry(registry, "pixclip"):
+            pass
+    report = rollback(world, reason="blind to cats")
+    assert (report["champion_before"], report["champion_after"]) == ("2", "1")
+    assert champions(registry) == ("1", "")
+    assert registry.get(SECOND).tags[ROLLED_BACK_TAG] == "blind to cats"
+    with pytest.raises(InputError, match="no previous champion"):
+        rollback(world)
+
+
+def test_a_user_without_a_name_may_roll_back(
+    world: World, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    make_champions(world, registry, "ab")
+    monkeypatch.setattr("getpass.getuser", unknown)
+    rollback(world)
+    log = registry.client.get_experiment_by_name("promotions")
+    newest = registry.client.search_runs([log.experiment_id])[0]
+    assert newest.data.tags["mlflow.user"].startswith("uid ")
 
 
 def test_only_a_former_champion_can_come_back(world: World, registry: Registry) -> None:

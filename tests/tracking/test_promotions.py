@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -251,6 +252,60 @@ def test_on_a_server_one_who_overslept_its_lease_writes_nothing(
     with pytest.raises(BusyError, match="another process has taken over"):
         asleep.move(PROMOTE, versions.get(version(1)), "a test")
     assert aliases(versions) == ("3", "2")
+
+
+@pytest.mark.usefixtures("on_a_server")
+@pytest.mark.parametrize("days", [-1, 1, 400])
+def test_on_a_server_the_clock_of_another_machine_decides_nothing(
+    versions: Registry, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    there = time.time() + days * 24 * 3600
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.tracking._tracking_service.client.get_current_time_millis",
+                      lambda: int(there * 1000))  # fmt: skip
+        break_off(versions, monkeypatch, PROMOTE, 3, num_writes=1)
+    started = newest_open(versions).info.start_time / 1000
+    assert abs(started - there) < 60
+    with pytest.raises(BusyError, match="another promotion of pixclip is under way"):
+        move(versions, PROMOTE, 3)  # a clock that is behind makes nobody dead
+    monkeypatch.setattr(turns, "LEASE_S", 1)
+    monkeypatch.setattr(turns, "WAIT_S", 60)
+    move(versions, PROMOTE, 3)  # nor does one that is ahead keep anybody waiting
+    assert aliases(versions) == ("3", "2")
+    assert "RUNNING" not in statuses(versions)
+
+
+def newest_open(registry: Registry) -> Any:
+    log = registry.client.get_experiment_by_name("promotions").experiment_id
+    (run,) = registry.client.search_runs([log], "attributes.status = 'RUNNING'")
+    return run
+
+
+@pytest.mark.usefixtures("on_a_server")
+def test_on_a_server_a_process_that_died_on_this_machine_keeps_nobody_waiting(
+    versions: Registry,
+) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, versions.uri], check=False)
+    assert done.returncode == -9
+    move(versions, PROMOTE, 3)
+    assert aliases(versions) == ("3", "2")
+
+
+@pytest.mark.usefixtures("on_a_server")
+def test_an_entry_whose_process_died_before_it_named_its_model_is_closed(
+    versions: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_param", die)
+        with pytest.raises(Killed):
+            move(versions, PROMOTE, 3)
+    assert "RUNNING" in statuses(versions)
+    monkeypatch.setattr(turns, "LEASE_S", 0)
+    move(versions, PROMOTE, 3)
+    assert "RUNNING" not in statuses(versions)
 
 
 def test_an_alias_that_somebody_moves_by_hand_is_noticed(
