@@ -88,13 +88,17 @@ class AddressGuard(AbstractResolver):
         self._allowed_hosts = frozenset(host.lower().rstrip(".") for host in allowed_hosts)
         self._allowed_addresses = set(self._allowed_hosts)
 
+    def is_allowed(self, host: str) -> bool:
+        """Whether the settings let this host have private addresses."""
+        return host.lower().rstrip(".") in self._allowed_hosts
+
     def require_public_literal(self, host: str) -> None:
         """Check a host that is an address already: no resolver is asked for those.
 
         Raises:
             FetchError: a private address, or a number that only looks like a name.
         """
-        if host.lower().rstrip(".") in self._allowed_hosts:
+        if self.is_allowed(host):
             return
         try:
             ipaddress.ip_address(host)
@@ -115,7 +119,7 @@ class AddressGuard(AbstractResolver):
             FetchError: `private_address`, `dns_failure`.
         """
         found = await self._lookup(host)
-        if host.lower().rstrip(".") in self._allowed_hosts:
+        if self.is_allowed(host):
             self._allowed_addresses.update(found)
         elif not all(is_public(address) for address in found):
             raise FetchError("private_address", f"{host} resolves to a private address")

@@ -46,13 +46,19 @@ def looks_like_image(head: bytes) -> bool:
 
 
 def check_image(data: bytes, max_pixels: int, min_side_px: int) -> tuple[CheckedImage, bytes]:
-    """Check an image; with it, its upright JPEG if the downloaded bytes are not one (else b"")."""
+    """Check an image; with it, its upright JPEG if the downloaded bytes are not one (else b"").
+
+    Raises:
+        MemoryError: there is too little to decode it here.
+    """
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         opened = read_image(data, max_pixels)
         keeps_bytes = is_upright_jpeg(data)
     except ImageError as error:
         return CheckedImage(error.reason, error.detail, sha256), b""
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise whatever they like on hostile bytes
         return CheckedImage("truncated_image", type(error).__name__, sha256), b""
     image = opened.upright

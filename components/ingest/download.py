@@ -2,12 +2,12 @@
 
 import asyncio
 import os
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,29 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from components.ingest.addresses import AddressGuard, Resolver, SystemResolver
+from components.ingest.body import Received
 from components.ingest.check import CheckedImage, check_image, reuse_pixel_memory
 from components.ingest.failures import FetchError
 from components.ingest.files import read_file_url
 from components.ingest.hosts import HostGate, pause_before_retry_s
 from components.ingest.journal import Entry, Journal
-from components.ingest.s3 import S3Source
+from components.ingest.outage import Outlook
+from components.ingest.reuse import (
+    MEMORY,
+    NEVER_KEPT,
+    check_basis,
+    failure_basis,
+    fits,
+    is_unanswered,
+)
+from components.ingest.s3 import S3Source, require_open_buckets
 from components.ingest.settings import IngestSettings
 from components.ingest.web import WebSource
+from components.kernel.errors import PipelineError
 from components.kernel.progress import progress
 
 FETCHED, CHECKED = "fetched", "checked"  # kinds of records
+WEB_SCHEMES = frozenset({"http", "https"})
 DNS_THREADS = 16
 # URLs under way, those waiting for their host or for a thread included: bounds the memory.
 WINDOW_PER_DOWNLOAD = 8
@@ -37,27 +49,28 @@ class Sources:
 
     def __init__(self, web: WebSource, blocking: Executor, settings: IngestSettings) -> None:
         self._web, self._blocking, self._settings = web, blocking, settings
+        self._s3 = S3Source(settings)
 
-    @cached_property
-    def _s3(self) -> S3Source:
-        return S3Source(self._settings)
-
-    async def fetch(self, url: str) -> bytes:
-        """The bytes behind a URL.
+    async def fetch(self, url: str) -> Received:
+        """What is behind a URL.
 
         Raises:
-            FetchError: why there are none.
+            FetchError: why there is nothing.
+            WorldError: not the URL is to blame.
         """
         scheme = _scheme(url)
-        if scheme in ("http", "https"):
+        if scheme in WEB_SCHEMES:
             return await self._web.fetch(url)
-        loop = asyncio.get_running_loop()
         if scheme == "file":
             root, limit = self._settings.file_root, self._settings.max_bytes
-            return await loop.run_in_executor(self._blocking, read_file_url, url, root, limit)
+            return await self._in_thread(read_file_url, url, root, limit)
         if scheme == "s3":
-            return await loop.run_in_executor(self._blocking, self._s3.fetch, url)
+            return await self._in_thread(self._s3.fetch, url)
         raise FetchError("bad_scheme", f"scheme {scheme[:20]!r}")
+
+    async def _in_thread(self, read: Callable[..., bytes], *arguments: object) -> Received:
+        loop = asyncio.get_running_loop()
+        return Received(await loop.run_in_executor(self._blocking, read, *arguments))
 
 
 def _scheme(url: str) -> str:
@@ -65,6 +78,13 @@ def _scheme(url: str) -> str:
         return urlsplit(url.strip()).scheme
     except ValueError:
         raise FetchError("bad_url", "not a URL") from None
+
+
+def _scheme_or_none(url: str) -> str:
+    try:
+        return _scheme(url)
+    except FetchError:
+        return ""
 
 
 class Downloader:
@@ -75,22 +95,30 @@ class Downloader:
     ) -> None:
         self._sources, self._decoders = sources, decoders
         self._journal, self._settings = journal, settings
+        self._outlook = Outlook()
         self._gate = HostGate(settings.concurrency, settings.concurrency_per_host)
         self._window = asyncio.Semaphore(WINDOW_PER_DOWNLOAD * settings.concurrency)
 
     async def run(self, urls: Sequence[str], bar: "tqdm[Any]") -> None:
-        """Bring every URL to a result."""
+        """Bring every URL to a result.
+
+        Raises:
+            PipelineError: the world does not let us; what was received is kept.
+        """
         outcomes: Counter[str] = Counter()
-        async with asyncio.TaskGroup() as tasks:
-            for url in urls:
-                await self._window.acquire()
-                tasks.create_task(self._finish(url, outcomes, bar))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for url in urls:
+                    await self._window.acquire()
+                    tasks.create_task(self._finish(url, outcomes, bar))
+        except* PipelineError as group:
+            raise first_of(group) from None
 
     async def _finish(self, url: str, outcomes: Counter[str], bar: "tqdm[Any]") -> None:
         entry = self._journal.find(FETCHED, url)
-        if entry is None or entry.fields["is_transient"] or _is_here(entry):
+        if entry is None or not fits(entry, self._settings):
             entry = await self._fetch(url)
-        if not entry.fields["reason"] and self._journal.find(CHECKED, url) is None:
+        if not entry.fields["reason"] and not self._is_checked(entry):
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._decoders, self._check, entry)
         outcomes["ok" if not failure_of(self._journal, url)[0] else "failed"] += 1
@@ -98,25 +126,51 @@ class Downloader:
         bar.set_postfix_str(f"{outcomes['ok'] / outcomes.total():.0%} ok", refresh=False)
         self._window.release()
 
+    def _is_checked(self, entry: Entry) -> bool:
+        checked = self._journal.find(CHECKED, entry.fields["url"])
+        return (
+            checked is not None
+            and checked.fields["reason"] not in NEVER_KEPT
+            and checked.fields["basis"] == check_basis(entry, self._settings)
+        )
+
     async def _fetch(self, url: str) -> Entry:
         """Ask until there is a final answer, and keep it in the same breath."""
+        began_s, is_web = self._outlook.now_s(), _scheme_or_none(url) in WEB_SCHEMES
         for attempt in count():
             async with self._gate.turn(url):
                 try:
-                    return self._keep(url, "", "", data=await self._sources.fetch(url))
+                    received = await self._sources.fetch(url)
+                    if is_web:
+                        self._outlook.saw_answer()
+                    return self._keep_received(url, received)
                 except FetchError as error:
                     failure = error
                 pause_s = self._pause_s(url, attempt, failure)
             if not failure.is_transient or attempt == self._settings.retries:
                 break
             await asyncio.sleep(pause_s)
-        return self._keep(url, failure.reason, failure.detail, is_transient=failure.is_transient)
+        fields = {
+            "reason": failure.reason,
+            "detail": failure.detail,
+            "is_transient": failure.is_transient,
+            "basis": failure_basis(failure.reason, self._settings),
+        }
+        entry = self._journal.append(FETCHED, url, fields)
+        if is_web:
+            self._outlook.saw_failure(url, failure, began_s)
+        return entry
 
-    def _keep(
-        self, url: str, reason: str, detail: str, *, is_transient: bool = False, data: bytes = b""
-    ) -> Entry:
-        fields = {"reason": reason, "detail": detail, "is_transient": is_transient}
-        return self._journal.append(FETCHED, url, fields, data)
+    def _keep_received(self, url: str, received: Received) -> Entry:
+        """Keep what arrived; a file that is as it was is not kept twice."""
+        facts = dict(received.facts)
+        known = self._journal.find(FETCHED, url)
+        if known is not None and (known.fields["reason"], known.size) == ("", len(received.data)):
+            is_same = known.checksum == zlib.crc32(received.data)
+            if is_same and known.fields["facts"] == facts:
+                return known
+        fields = {"reason": "", "detail": "", "is_transient": False, "facts": facts}
+        return self._journal.append(FETCHED, url, fields, received.data)
 
     def _pause_s(self, url: str, attempt: int, failure: FetchError) -> float:
         """The pause before the next attempt; tells the gate if the host wants one for all."""
@@ -130,21 +184,35 @@ class Downloader:
     def _check(self, entry: Entry) -> None:
         """Runs in a decoder's thread; reads the bytes again, so that waiting costs no memory."""
         data = self._journal.payload(entry)
-        checked, jpeg = check_image(data, self._settings.max_pixels, self._settings.min_side_px)
-        self._journal.append(CHECKED, entry.fields["url"], asdict(checked), jpeg)
+        try:
+            checked, jpeg = check_image(data, self._settings.max_pixels, self._settings.min_side_px)
+        except MemoryError:
+            checked, jpeg = CheckedImage(MEMORY, "decoding needs more than there is"), b""
+        fields = asdict(checked) | {"basis": check_basis(entry, self._settings)}
+        self._journal.append(CHECKED, entry.fields["url"], fields, jpeg)
 
 
-def _is_here(entry: Entry) -> bool:
-    """Whether a file of this machine was not read: asking again is free, and `file_root`, which
-    does not belong to the draft's fingerprint, may be another one by now."""
-    return bool(entry.fields["reason"]) and entry.fields["url"].startswith("file:")
+def first_of(group: BaseExceptionGroup[PipelineError]) -> PipelineError:
+    """The first error of a group of such errors."""
+    first = group.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def failure_of(journal: Journal, url: str) -> tuple[str, str]:
     """Reason and detail of a URL's failure; the reason is "" for a usable image."""
-    fetched = journal.get(FETCHED, url)
-    entry = fetched if fetched.fields["reason"] else journal.get(CHECKED, url)
+    entry = _result_of(journal, url)
     return entry.fields["reason"], entry.fields["detail"]
+
+
+def num_unanswered(journal: Journal, urls: Iterable[str]) -> int:
+    """How many URLs were given up without an answer."""
+    return sum(is_unanswered(_result_of(journal, url)) for url in urls)
+
+
+def _result_of(journal: Journal, url: str) -> Entry:
+    """The record that says what became of a URL."""
+    fetched = journal.get(FETCHED, url)
+    return fetched if fetched.fields["reason"] else journal.get(CHECKED, url)
 
 
 def checked_image(entry: Entry) -> CheckedImage:
@@ -155,9 +223,14 @@ def checked_image(entry: Entry) -> CheckedImage:
 def download_all(
     urls: Sequence[str], journal: Journal, settings: IngestSettings, resolver: Resolver | None
 ) -> None:
-    """Bring every URL to a result in the journal; those that have one are not asked again."""
+    """Bring every URL to a result in the journal; those that have one are not asked again.
+
+    Raises:
+        WorldError: not the URLs are to blame; what was received is kept.
+    """
     with progress("ingest", total=len(urls), unit="image") as bar:
         asyncio.run(_download(urls, journal, settings, resolver, bar))
+    require_open_buckets((url, journal.get(FETCHED, url).fields["reason"]) for url in urls)
 
 
 async def _download(

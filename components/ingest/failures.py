@@ -1,4 +1,23 @@
-"""Why a URL gave no image."""
+"""Why a URL gave no image, and why a step stops: a fault of the URL, or one of the world."""
+
+import errno
+
+from components.kernel.errors import PipelineError
+
+# What is wrong here, whatever the URL: no file handles, memory, ports or space are left.
+LOCAL_ERRNOS = frozenset(
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOBUFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+        errno.EADDRNOTAVAIL,
+    }
+)
 
 
 class FetchError(Exception):
@@ -18,3 +37,15 @@ class FetchError(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
         self.is_transient, self.retry_after_s = is_transient, retry_after_s
+
+
+class WorldError(PipelineError):
+    """The network, the disk or the credentials fail, not a URL: nothing is booked, ask again."""
+
+
+def local_fault(error: OSError, doing: str) -> WorldError:
+    """The error that stops the step because this machine cannot go on."""
+    return WorldError(
+        f"ingest: {doing}: {error.strerror or type(error).__name__}. What was received is kept; "
+        "start it again when that is mended"
+    )

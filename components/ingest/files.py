@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from components.ingest.body import Body
-from components.ingest.failures import FetchError
+from components.ingest.failures import LOCAL_ERRNOS, FetchError, WorldError, local_fault
 
 PIECE_BYTES = 2**20
 
@@ -31,7 +31,9 @@ def read_file_url(url: str, file_root: str, max_bytes: int) -> bytes:
             while piece := file.read(PIECE_BYTES):
                 body.write(piece)
             data = body.value()
-    except OSError:
+    except OSError as error:
+        if error.errno in LOCAL_ERRNOS:
+            raise local_fault(error, f"cannot read {path}") from error
         raise FetchError("file_missing", "the file cannot be read") from None
     promise = promised_sha256(url)
     if promise and hashlib.sha256(data).hexdigest() != promise:
@@ -52,6 +54,7 @@ def resolve_file_url(url: str, file_root: str) -> Path:
 
     Raises:
         FetchError: `file_not_allowed`, `file_missing`.
+        WorldError: `file_root` is not there.
     """
     if not file_root:
         raise FetchError("file_not_allowed", "ingest.file_root is empty: file URLs are refused")
@@ -59,6 +62,11 @@ def resolve_file_url(url: str, file_root: str) -> Path:
     if parts.netloc not in ("", "localhost"):
         raise FetchError("file_not_allowed", "a file URL names no host: file:///path")
     root = Path(file_root).resolve()
+    if not root.is_dir():
+        raise WorldError(
+            f"ingest: {file_root} is no folder: set ingest.file_root to the one that the images of "
+            "file:/// URLs lie in, and start it again"
+        )
     try:
         name = os.fsdecode(unquote_to_bytes(parts.path)).lstrip("/")
         path = (root / name).resolve()

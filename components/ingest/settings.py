@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from components.kernel.step import StepSettings, runtime
+from components.kernel.step import StepSettings, runtime, threshold
 
 
 class IngestSettings(StepSettings):
@@ -15,8 +15,15 @@ class IngestSettings(StepSettings):
     # The later steps open no larger images: `pixclip.images.DEFAULT_MAX_PIXELS`.
     max_pixels: int = Field(50_000_000, description="largest image, in pixels", ge=1, le=50_000_000)
     min_side_px: int = Field(200, description="smallest short side of an image, in pixels", ge=1)
-    min_success_rate: float = Field(
-        0.3, description="share of URLs that must give an image (old web lists rot)", ge=0, le=1
+    min_success_rate: float = threshold(
+        0.3, "share of URLs that must give an image (old web lists rot)", ge=0, le=1
+    )
+    max_unanswered_share: float = threshold(
+        0.2,
+        "share of URLs that may end without any answer (no connection, time-outs, 429, 5xx, "
+        "certificates): more of them speak of the network, not of the list",
+        ge=0,
+        le=1,
     )
     allowed_hosts: tuple[str, ...] = Field(
         (), description="hosts that may have private addresses, e.g. an image server of your own"

@@ -4,7 +4,7 @@
 
 Killed at any moment and started again, it asks only for what it has no answer to: received bytes
 and permanent failures are kept in the draft's journal; transient failures (time-outs, 429, 5xx)
-are asked again.
+are asked again. The journal moves along when settings or records change (`reuse.py`).
 """
 
 from collections import Counter
@@ -15,15 +15,39 @@ from typing import TYPE_CHECKING
 from components.ingest.journal import Journal
 from components.ingest.settings import IngestSettings
 from components.kernel.errors import GateError
-from components.kernel.step import In, Metrics, Out, step
+from components.kernel.step import In, Metrics, Out, Work, step
 from components.kernel.tables import Row, read_batches, read_rows
-from components.kernel.tally import quarantine_row, tally, write_quarantine
+from components.kernel.tally import REASON_PREFIX, quarantine_row, tally, write_quarantine
 
 if TYPE_CHECKING:
     from components.ingest.addresses import Resolver
 
 
-@step(image="data")
+def judge(metrics: Mapping[str, int | float], settings: IngestSettings) -> None:
+    """Refuse a group of which too much is lost, or of which too little was answered.
+
+    Raises:
+        GateError: with the reasons, counted in regions.
+    """
+    reasons = {
+        name.removeprefix(REASON_PREFIX): int(count)
+        for name, count in metrics.items()
+        if name.startswith(REASON_PREFIX)
+    }
+    num_urls, num_ok = int(metrics["urls"]), int(metrics["urls_ok"])
+    require_success(num_ok, num_urls, reasons, settings.min_success_rate)
+    num_unanswered = int(metrics["urls_unanswered"])
+    if num_unanswered > settings.max_unanswered_share * num_urls:
+        raise GateError(
+            f"ingest: {num_unanswered} of {num_urls} URLs were given up without an answer, "
+            f"ingest.max_unanswered_share allows {settings.max_unanswered_share:.0%}",
+            reasons,
+            "Look at the network and start it again, it asks these again and no others; raise the "
+            "share if their hosts are gone for good.",
+        )
+
+
+@step(image="data", gate=judge, work=Work.PORTABLE)
 def ingest(records: In, images: Out, quarantine: Out, settings: IngestSettings) -> Metrics:
     """Download every image of a group once, check it and pack it into shards."""
     return ingest_images(records, images, quarantine, settings)
@@ -40,23 +64,32 @@ def ingest_images(
 
     Raises:
         GateError: fewer URLs gave an image than `min_success_rate` asks for.
+        WorldError: the network, the disk or the credentials fail.
     """
-    from components.ingest.download import download_all, failure_of, journal_path  # aiohttp
+    from components.ingest.download import (  # aiohttp
+        download_all,
+        failure_of,
+        journal_path,
+        num_unanswered,
+    )
     from components.ingest.pack import write_images
 
     urls = distinct_urls(records)
     with Journal(journal_path(images)) as journal:
         download_all(urls, journal, settings, resolver)
-        require_success([failure_of(journal, url)[0] for url in urls], settings.min_success_rate)
+        failures = Counter(failure_of(journal, url)[0] for url in urls)
+        num_ok = failures.pop("", 0)
+        require_success(num_ok, len(urls), failures, settings.min_success_rate)
+        unanswered = num_unanswered(journal, urls)
         manifest = write_images(images, urls, journal, settings.images_per_shard)
     reasons, num_regions = _write_lost_regions(records, manifest, quarantine)
-    num_ok = sum(row["status"] == "ok" for row in manifest)
     return tally(
         num_regions,
         num_regions - reasons.total(),
         reasons,
         urls=len(urls),
         urls_ok=num_ok,
+        urls_unanswered=unanswered,
         link_rot=round(1 - num_ok / len(urls), 4) if urls else 0.0,
         bytes=sum(row["num_bytes"] or 0 for row in manifest),
     )
@@ -70,17 +103,17 @@ def distinct_urls(records: Path) -> list[str]:
     return list(seen)
 
 
-def require_success(reasons: Sequence[str], min_success_rate: float) -> None:
-    """Refuse a group of which too much is lost; "" stands for an image that arrived.
+def require_success(
+    num_ok: int, num_urls: int, failures: Mapping[str, int], min_success_rate: float
+) -> None:
+    """Refuse a group of which too much is lost.
 
     Raises:
         GateError: with the histogram of reasons.
     """
-    failures = Counter(reason for reason in reasons if reason)
-    num_ok = len(reasons) - failures.total()
-    if num_ok < min_success_rate * len(reasons):
+    if num_ok < min_success_rate * num_urls:
         raise GateError(
-            f"ingest: only {num_ok} of {len(reasons)} URLs gave an image, "
+            f"ingest: only {num_ok} of {num_urls} URLs gave an image, "
             f"ingest.min_success_rate asks for {min_success_rate:.0%}",
             failures,
             _advice(failures),

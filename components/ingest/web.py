@@ -5,28 +5,67 @@ import email.utils
 import re
 import socket
 import time
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from components.ingest.addresses import AddressGuard, guarded_connector
-from components.ingest.body import Body, Unpacker
-from components.ingest.failures import FetchError
+from components.ingest.body import Body, Received, is_whole, unpacking
+from components.ingest.failures import LOCAL_ERRNOS, FetchError, WorldError, local_fault
 from components.ingest.settings import IngestSettings
+from components.ingest.urls import parse_web_url
 
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
-RETRIED = frozenset({408, 425, 429})  # and every 5xx
+REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
+USABLE = frozenset({200, 201, 202, 203, 206, 226})  # they may have the image as their body
+RETRIED = frozenset({407, 408, 421, 425, 429})  # and every 5xx
 READ_BYTES = 2**18
+MAX_HEADER_BYTES, MAX_HEADERS = 2**18, 1000  # what browsers take; a site's policy may be long
+MAX_COOKIES, MAX_COOKIE_BYTES = 50, 4096
 NOAI_WORDS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
-UNSAFE = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")  # surrogates: bytes that are not UTF-8
+WHOLE_RANGE = re.compile(r"bytes 0-(\d+)/(\d+)")
 
 
 @dataclass(frozen=True)
 class _Redirect:
     location: str
+
+
+@dataclass
+class _Chain:
+    """What is known on the way from redirect to redirect."""
+
+    num_redirects: int = 0
+    allowed_hosts: set[str] = field(default_factory=set)
+    is_unverified: bool = False
+    forbids_ai: bool = False
+    cookies: dict[str, dict[str, str]] = field(default_factory=dict)  # host -> name -> value
+
+    def facts(self) -> dict[str, Any]:
+        """What other settings would have to allow; only what is out of the ordinary."""
+        found = {
+            "num_redirects": self.num_redirects,
+            "allowed_hosts": sorted(self.allowed_hosts),
+            "is_unverified": self.is_unverified,
+            "forbids_ai": self.forbids_ai,
+        }
+        return {name: value for name, value in found.items() if value}
+
+    def take_cookies(self, host: str, headers: list[str]) -> None:
+        """Some sites send everybody once around to see whether cookies are kept."""
+        jar = self.cookies.setdefault(host, {})
+        for header in headers:
+            name, separator, value = header.partition(";")[0].strip().partition("=")
+            is_text = header.isascii() and header.isprintable()
+            if separator and is_text and len(header) < MAX_COOKIE_BYTES and len(jar) < MAX_COOKIES:
+                jar[name] = value
+
+    def headers(self, host: str) -> dict[str, str]:
+        """What is sent along to a host."""
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.get(host, {}).items())
+        return {"Cookie": cookies} if cookies else {}
 
 
 class WebSource:
@@ -46,6 +85,9 @@ class WebSource:
             ),
             auto_decompress=False,
             read_bufsize=READ_BYTES,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
         )
 
     async def __aenter__(self) -> Self:
@@ -54,88 +96,81 @@ class WebSource:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str) -> Received:
         """The body behind a URL.
 
         Raises:
             FetchError: why there is none.
+            WorldError: this machine cannot go on.
         """
         try:
             async with asyncio.timeout(self._settings.total_timeout_s):
                 return await self._follow(url)
         except Exception as error:
-            raise _as_fetch_error(error) from error
+            raise _as_known_error(error) from error
 
-    async def _follow(self, url: str) -> bytes:
-        target = parse_web_url(url)
-        for _ in range(self._settings.max_redirects + 1):
-            answer = await self._get(target)
+    async def _follow(self, url: str) -> Received:
+        target, chain = parse_web_url(url), _Chain()
+        for chain.num_redirects in range(self._settings.max_redirects + 1):
+            answer = await self._get(target, chain)
             if isinstance(answer, bytes):
-                return answer
+                return Received(answer, chain.facts())
             target = parse_web_url(answer.location, base=target)
         raise FetchError("too_many_redirects", f"more than {self._settings.max_redirects}")
 
-    async def _get(self, target: URL) -> bytes | _Redirect:
-        self._guard.require_public_literal(target.raw_host or "")
-        async with self._session.get(target, allow_redirects=False) as response:
+    async def _get(self, target: URL, chain: _Chain) -> bytes | _Redirect:
+        host = target.raw_host or ""
+        self._guard.require_public_literal(host)
+        if self._guard.is_allowed(host):
+            chain.allowed_hosts.add(host)
+        chain.is_unverified |= target.scheme == "https" and not self._settings.verify_tls
+        async with self._session.get(
+            target, allow_redirects=False, headers=chain.headers(host)
+        ) as response:
+            chain.take_cookies(host, response.headers.getall("Set-Cookie", []))
             if response.status in REDIRECTS and "Location" in response.headers:
                 response.close()  # whatever body follows is not worth reading
                 return _Redirect(response.headers["Location"])
             try:
-                _require_usable(response, self._settings)
+                _require_usable(response)
+                robots = response.headers.getall("X-Robots-Tag", [])
+                chain.forbids_ai = forbids_ai(robots, self._settings.user_agent)
+                if self._settings.respect_noai and chain.forbids_ai:
+                    raise FetchError("noai", "X-Robots-Tag")
                 return await self._read(response)
             except BaseException:
                 response.close()  # do not drain a body that was given up
                 raise
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        limit = self._settings.max_bytes
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        with Body(limit) as body:
+        encoding = ",".join(response.headers.getall("Content-Encoding", []))
+        with Body(self._settings.max_bytes) as body:
             body.announce(response.content_length)
-            is_plain = encoding in ("identity", "")
-            sink = body if is_plain else Unpacker(encoding, body)
-            async for piece in response.content.iter_any():
-                sink.write(piece)
+            sink = unpacking(encoding, body)
+            try:
+                async for piece in response.content.iter_any():
+                    sink.write(piece)
+            except aiohttp.ClientPayloadError:
+                # More was promised than came: browsers show what is there, if it is all there.
+                if not (body.num_bytes and is_whole(body.value())):
+                    raise
             return body.value()
 
 
-def parse_web_url(text: str, base: URL | None = None) -> URL:
-    """An absolute http(s) URL without credentials; `base` is where a redirect came from.
-
-    Raises:
-        FetchError: `bad_url`, `bad_scheme`.
-    """
-    text = text.strip()
-    if not text or UNSAFE.search(text):
-        raise FetchError(
-            "bad_url", "the URL holds blanks, control characters or bytes that are no text"
-        )
-    try:
-        # Keep what the source wrote, byte for byte: signed URLs break when they are requoted.
-        url = URL(text, encoded=text.isascii())
-        url = base.join(url) if base else url
-        is_complete = bool(url.host and url.port)
-    except ValueError as error:
-        raise FetchError("bad_url", str(error)) from None
-    if url.scheme not in ("http", "https"):
-        raise FetchError("bad_scheme", f"scheme {url.scheme[:20]!r}")
-    if not is_complete or url.user or url.password:
-        raise FetchError("bad_url", "the URL needs a host and no credentials")
-    return url
-
-
-def _require_usable(response: aiohttp.ClientResponse, settings: IngestSettings) -> None:
+def _require_usable(response: aiohttp.ClientResponse) -> None:
     status = response.status
-    if status != 200:
+    if status not in USABLE or (status == 206 and not _is_whole_range(response)):
         raise FetchError(
             f"http_{status}",
             is_transient=status in RETRIED or status >= 500,
             retry_after_s=retry_after_s(response.headers.get("Retry-After"), time.time()),
         )
-    robots = response.headers.getall("X-Robots-Tag", [])
-    if settings.respect_noai and forbids_ai(robots, settings.user_agent):
-        raise FetchError("noai", "X-Robots-Tag")
+
+
+def _is_whole_range(response: aiohttp.ClientResponse) -> bool:
+    """Whether a part of the image, which nobody asked for, is all of it."""
+    found = WHOLE_RANGE.match(response.headers.get("Content-Range", ""))
+    return found is not None and int(found[1]) + 1 == int(found[2])
 
 
 def forbids_ai(robots_tags: list[str], user_agent: str) -> bool:
@@ -161,14 +196,16 @@ def retry_after_s(header: str | None, now: float) -> float | None:
         return None
 
 
-def _as_fetch_error(error: Exception) -> FetchError:
+def _as_known_error(error: Exception) -> FetchError | WorldError:
     """The project's word for what went wrong in the transport.
 
     Raises:
         Exception: the error itself, if it is none of the transport's.
     """
-    if isinstance(error, FetchError):
+    if isinstance(error, FetchError | WorldError):
         return error
+    if isinstance(error, OSError) and _errno(error) in LOCAL_ERRNOS:
+        return local_fault(error, "cannot go on fetching")
     if isinstance(error, TimeoutError):
         return FetchError("timeout", is_transient=True)
     if isinstance(error, aiohttp.ClientSSLError):
@@ -182,3 +219,8 @@ def _as_fetch_error(error: Exception) -> FetchError:
     if isinstance(error, aiohttp.ClientError | ConnectionError):
         return FetchError("connection_broken", is_transient=True)
     raise error
+
+
+def _errno(error: OSError) -> int | None:
+    inner = getattr(error, "os_error", error)
+    return inner.errno if isinstance(inner, OSError) else None

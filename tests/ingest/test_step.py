@@ -85,6 +85,7 @@ def test_the_regions_of_a_lost_image_are_quarantined_with_its_reason(site, inges
         "quarantined.truncated_image": 1,
         "urls": 3,
         "urls_ok": 1,
+        "urls_unanswered": 0,
         "link_rot": 0.6667,
         "bytes": len(jpeg(1)),
     }

@@ -297,7 +297,7 @@ def test_retry_after_is_seconds_or_a_date(header, pause_s):
     assert retry_after_s(header, now=10.0) == pause_s
 
 
-@pytest.mark.parametrize("location", [b"http://[::1%\xff]/", b"http://\xff.test/", b"/\xff"])
+@pytest.mark.parametrize("location", [b"http://[::1%\xff]/", b"http://\xff.test/"])
 def test_a_redirect_that_is_no_text_cannot_break_the_manifest(site, ingest_urls, location):
     def redirect(handler):
         handler.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\n\r\n")

@@ -1,0 +1,127 @@
+"""The network, the disk or the memory fail: nothing is booked as the loss of a URL."""
+
+import errno
+import socket
+
+import pytest
+
+from components.ingest import check, download
+from components.ingest.failures import FetchError, WorldError
+from components.ingest.outage import SILENT_HOSTS, Outlook
+
+
+class Clock:
+    """Moves on by a second whenever it is read."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def __call__(self):
+        self.now_s += 1.0
+        return self.now_s
+
+
+def give_up(outlook, number, reason="timeout", began_s=None, is_transient=True):
+    began_s = outlook.now_s() if began_s is None else began_s
+    failure = FetchError(reason, is_transient=is_transient)
+    outlook.saw_failure(f"http://host{number}.test/a.jpg", failure, began_s)
+
+
+def test_many_silent_hosts_in_a_row_are_an_outage():
+    outlook = Outlook(Clock())
+    for number in range(SILENT_HOSTS - 1):
+        give_up(outlook, number, "connection_failed")
+    with pytest.raises(WorldError, match=r"25 hosts in a row gave no answer .*connection_failed"):
+        give_up(outlook, SILENT_HOSTS, "connection_failed")
+
+
+@pytest.mark.parametrize("reason", ["http_404", "http_503", "not_an_image", "bad_response"])
+def test_any_answer_in_between_shows_that_the_network_is_there(reason):
+    outlook = Outlook(Clock())
+    for number in range(3 * SILENT_HOSTS):
+        give_up(outlook, number, reason if number % 20 == 0 else "timeout")
+
+
+def test_one_silent_host_is_no_outage_however_many_urls_it_has():
+    outlook = Outlook(Clock())
+    for _ in range(3 * SILENT_HOSTS):
+        give_up(outlook, 0)
+
+
+def test_slow_dead_hosts_that_remain_at_the_end_are_no_outage():
+    outlook = Outlook(Clock())
+    began_s = outlook.now_s()
+    outlook.saw_answer()
+    for number in range(3 * SILENT_HOSTS):
+        give_up(outlook, number, began_s=began_s)
+
+
+def test_names_that_do_not_exist_are_no_outage():
+    outlook = Outlook(Clock())
+    for number in range(3 * SILENT_HOSTS):
+        give_up(outlook, number, "dns_failure", is_transient=False)
+
+
+class NoNameServer:
+    """What the system says when no name server can be reached."""
+
+    async def addresses(self, host):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+def test_no_name_server_stops_the_step_and_a_rerun_asks_everything(ingest_urls, site, jpeg):
+    hosts = [f"images{number}.test" for number in range(2 * SILENT_HOSTS)]
+    site.serve("/a.jpg", jpeg(1))
+    urls = [site.url("/a.jpg", host) for host in hosts]
+    settings = {"allowed_hosts": hosts, "retries": 0}
+    with pytest.raises(WorldError, match="name servers are out of reach"):
+        ingest_urls(urls, resolver=NoNameServer(), **settings)
+
+    class Back:
+        async def addresses(self, host):
+            return ["127.0.0.1"]
+
+    assert ingest_urls(urls, resolver=Back(), **settings).metrics["urls_ok"] == len(urls)
+
+
+def test_too_little_memory_is_not_booked_as_a_broken_picture(ingest_urls, site, jpeg, monkeypatch):
+    url = site.serve("/a.jpg", jpeg(1))
+
+    def too_little(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        short.setattr(check, "read_image", too_little)
+        result = ingest_urls([url])
+    assert result.reason(url) == "out_of_memory"
+    assert result.metrics["urls_unanswered"] == 1
+    assert ingest_urls([url]).reason(url) == ""
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOSPC, errno.EIO])
+def test_a_fault_of_this_machine_stops_the_step_with_its_reason(
+    ingest_urls, site, jpeg, monkeypatch, code
+):
+    urls = [site.serve(f"/{number}.jpg", jpeg(number)) for number in range(3)]
+
+    def fails(*_, **__):
+        raise OSError(code, "No space left, or so")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("components.ingest.web.Body", fails)
+        with pytest.raises(WorldError, match=r"No space left, or so.*start it again"):
+            ingest_urls(urls)
+    assert ingest_urls(urls).metrics["urls_ok"] == 3
+
+
+def test_no_file_handles_left_is_no_failed_connection(ingest_urls, site, jpeg, monkeypatch):
+    url = site.serve("/a.jpg", jpeg(1))
+
+    def no_handles(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as full:
+        full.setattr(download.AddressGuard, "open_socket", no_handles)
+        with pytest.raises(WorldError, match="Too many open files"):
+            ingest_urls([url])
+    assert ingest_urls([url]).reason(url) == ""
