@@ -12,7 +12,7 @@ from typing import Any
 from components.kernel.errors import InputError
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
-WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,999})")
+WHOLE = re.compile(r"(-?[0-9]{1,1000})(?:\.0*)?")
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "": False}
 MAX_INT64 = 2**63 - 1
 # Bytes that are not UTF-8 arrive as these: nearly always they are of Windows' Western alphabet.
@@ -39,7 +39,7 @@ def shown(value: object) -> str:
 
 
 def read_id(value: object, name: str) -> Id:
-    """An id: a whole number, also as text; any other text is an id of its own.
+    """An id: a whole number, also as text (`000042`, `42.0`); any other text is an id of its own.
 
     Raises:
         BadValueError: `bad_id`.
@@ -49,7 +49,8 @@ def read_id(value: object, name: str) -> Id:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and (text := value.strip()):
-        return int(text) if WHOLE.fullmatch(text) else text
+        number = WHOLE.fullmatch(text)
+        return int(number[1]) if number else text
     raise BadValueError("bad_id", f"'{name}' is {shown(value)}, not a whole number or a text")
 
 

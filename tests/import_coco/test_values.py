@@ -38,6 +38,8 @@ def two_images(*annotations, second):
         {"iscrowd": "False"},
         {"image_id": "9"},
         {"image_id": 9.0},
+        {"image_id": "000000000009"},
+        {"image_id": "9.0"},
         {"category_id": " 18 "},
         {"bbox": ["40", "30.0", " 2e2", 150]},
         {"bbox": None},

@@ -132,6 +132,25 @@ def test_a_turned_picture_of_twelve_bits_is_turned_and_bright():
     assert opened.upright.getpixel((4, 63)) == (255, 255, 255)
 
 
+def test_a_tiff_whose_samples_are_packed_in_twelve_bits_is_no_black_picture():
+    even, odd = ramp(12, 1)[..., 0][:, ::2], ramp(12, 1)[..., 0][:, 1::2]
+    packed = np.stack([even >> 4, (even & 15) << 4 | odd >> 8, odd & 255], axis=-1)
+    data = wide_tiff(ramp(12, 1))[: -8 * 64 * 2] + packed.astype(np.uint8).tobytes()
+    num_bytes = struct.pack("<HHII", 279, 4, 1, 8 * 64 * 2)
+    data = data.replace(num_bytes, struct.pack("<HHII", 279, 4, 1, packed.size))
+    data = data.replace(
+        struct.pack("<HHIHH", 258, 3, 1, 16, 0), struct.pack("<HHIHH", 258, 3, 1, 12, 0)
+    )
+    pixels = np.asarray(open_image(data)).astype(float)
+    assert np.abs(pixels - np.linspace(0, 255, 64)[None, :, None]).max() < 1.5
+
+
+def test_numbers_with_a_sign_are_no_colours():
+    data = wide_tiff(ramp(12, 1), sample_format=(339, 2))
+    with pytest.raises(ImageError, match="scale them to 0 to 255"):
+        open_image(data)
+
+
 def test_a_black_picture_of_sixteen_bits_stays_black():
     for channels in (1, 3):
         assert not np.asarray(open_image(wide_png(ramp(12, channels) * 0))).any()
