@@ -22,6 +22,7 @@ from components.promote.report import (
     write_report,
 )
 from components.promote.settings import PromoteSettings
+from components.tracking.evaluations import read_evaluation_whole
 from components.tracking.names import Reference
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def _check(
 
     with tempfile.TemporaryDirectory(prefix="pixclip-promote-") as folder:
         evaluation = _evaluation(registry, candidate, Path(folder) / "candidate")
+        read_evaluation_whole(evaluation)
         other = _evaluation(registry, champion, Path(folder) / "champion") if champion else None
         try:
             return check_candidate(evaluation, other, _taken_back(registry, candidate), settings)

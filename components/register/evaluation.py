@@ -7,6 +7,7 @@ from typing import Any
 
 from components.kernel.digests import file_sha256
 from components.kernel.errors import InputError
+from components.tracking.evaluations import read_evaluation_whole
 from pixclip.checksums import (
     WEIGHTS_NAME,
     CheckpointError,
@@ -54,17 +55,17 @@ def evaluation_of(checkpoint: Path, evaluation: Path) -> Evaluation:
     Raises:
         InputError: a file is missing or damaged, or the evaluation is of other weights.
     """
-    from pixclip.evaluation.compare import EVALUATION_NAME, read_evaluation
-    from pixclip.evaluation.errors import EvaluationError
+    from pixclip.evaluation.compare import EVALUATION_NAME
 
     weights = checkpoint / WEIGHTS_NAME
     if not weights.is_file():
         raise InputError(f"{checkpoint} is no checkpoint: it has no {WEIGHTS_NAME}; train first")
     try:
         verify(checkpoint, read_checksums(checkpoint))
-        content, digest = read_evaluation(evaluation), weights_digest(checkpoint)
-    except (CheckpointError, EvaluationError) as error:
+        digest = weights_digest(checkpoint)
+    except CheckpointError as error:
         raise InputError(str(error)) from error
+    content = read_evaluation_whole(evaluation)
     of = content.get("checkpoint")
     if of != digest:
         raise InputError(
