@@ -14,8 +14,8 @@ from pathlib import Path
 
 from components.kernel.commands import DVC, CommandError, run_command
 from components.kernel.drafts import remove
-from components.kernel.errors import PipelineError
 from components.publish.leftovers import git_folders, remove_dead_locks
+from components.publish.storage import PublishError
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +36,6 @@ UNFINISHED = {
     "BISECT_LOG": "a bisection",
 }
 MAX_WAIT_S = 10.0
-
-
-class PublishError(PipelineError):
-    """Git or DVC refused; the message holds what it said."""
 
 
 class History:

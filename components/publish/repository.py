@@ -32,11 +32,18 @@ from components.kernel.dvc import (
 from components.kernel.errors import InputError
 from components.kernel.files import write_whole
 from components.kernel.hashed import Digests, copy_all, copy_hashed, files_below
-from components.publish.history import History, PublishError, run_here
+from components.publish.history import History, run_here
+from components.publish.storage import (
+    PublishError,
+    Remote,
+    has_size,
+    look,
+    open_store,
+    put_back,
+)
 
 log = logging.getLogger(__name__)
 
-__all__ = ["DataRepository", "PublishError", "Remote", "Version"]
 REMOTE = "storage"
 SECTION = f'remote "{REMOTE}"'
 LOCAL_CONFIG = f"{CONFIG_NAME}.local"
@@ -50,14 +57,6 @@ remote = {REMOTE}
 [cache]
 type = "hardlink,reflink,copy"
 """
-
-
-@dataclass(frozen=True)
-class Remote:
-    """Where DVC pushes: a folder, or `s3://bucket/prefix` (credentials by AWS's own variables)."""
-
-    url: str
-    endpoint_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,27 +112,26 @@ class DataRepository:
         self._configure()
         placing = self._tmp / f"pixclip-placing-{name}"
         self._place(data, name, digests, placing)
-        cache = self._cache()
-        _remove_damaged(cache, digests)
+        _remove_damaged(self._cache(), digests)
         pointer_path = self.folder / f"{name}.dvc"
         if self._pointer(name) is None:
             pointer_path.unlink(missing_ok=True)  # cut off, or of another form
         self._dvc("add", name)
-        pointer = self._require_listed(cache, name, digests)
-        self._push(name, pointer, digests)
+        pointer, cache = self._require_listed(name, digests)
+        self._push(cache, name, pointer, digests)
         is_new = history.commit(self._own_files(history, name), message)
         placing.unlink(missing_ok=True)
         return is_new
 
     def _stands(self, history: History, name: str, digests: Mapping[str, Digests]) -> bool:
         """Whether the last commit names these bytes, and cache and remote have them."""
-        head = history.head()
+        head, cache = history.head(), self._cache()
         text, config = history.read(f"{name}.dvc", head), history.read(CONFIG_NAME, head)
         if text is None or config is None or not self._is_configured(config):
             return False
         try:
             pointer = parse_pointer(text.encode(), name)
-            listing = (self.folder / CACHE / object_name(pointer.md5)).read_bytes()
+            listing = (cache / object_name(pointer.md5)).read_bytes()
             files = parse_listing(listing, pointer)
         except (InputError, OSError):
             return False
@@ -142,13 +140,9 @@ class DataRepository:
         if self._pointer(name) != pointer:
             return False
         sizes = _sizes(pointer, len(listing), digests)
-        if any(not _is_kept(self.folder / CACHE / object_name(md5), n) for md5, n in sizes.items()):
+        if any(not _is_kept(cache / object_name(md5), n) for md5, n in sizes.items()):
             return False
-        storage = self._storage_folder()
-        if storage is None:  # DVC asks the server
-            self._dvc("push", "--remote", REMOTE, name)
-            return True
-        return all(_has_size(storage / object_name(md5), n) for md5, n in sizes.items())
+        return all(look(open_store(self.remote, self.folder), sizes).values())
 
     def _version(self, history: History, name: str, is_new: bool) -> Version:
         pointer = self._pointer(name)
@@ -238,7 +232,7 @@ class DataRepository:
         if pointer is None and history.read(f"{name}.dvc", history.head()) is None:
             raise PublishError(f"{target} is there already and is not under DVC; {advice}")
         if pointer is not None:
-            _require_unedited(target, self.folder / CACHE, pointer)
+            _require_unedited(target, self._cache(), pointer)
 
     def _place(self, data: Path, name: str, digests: Mapping[str, Digests], placing: Path) -> None:
         """Make `name` a copy of the data; `placing` marks it as ours until it is under DVC."""
@@ -255,8 +249,8 @@ class DataRepository:
         fresh.rename(target)
         remove(old)
 
-    def _require_listed(self, cache: Path, name: str, digests: Mapping[str, Digests]) -> Pointer:
-        """What DVC made of the data.
+    def _require_listed(self, name: str, digests: Mapping[str, Digests]) -> tuple[Pointer, Path]:
+        """What DVC made of the data, and its cache.
 
         Raises:
             PublishError: it left files out or took others in, as a `.dvcignore` tells it to.
@@ -264,10 +258,10 @@ class DataRepository:
         pointer = self._pointer(name)
         if pointer is None:
             raise PublishError(f"DVC left no {name}.dvc for a folder in {self.folder}")
-        listing = cache / object_name(pointer.md5)
-        if not listing.is_file():  # a cache that the user's own configuration has moved
-            listing = Path(self._dvc("cache", "dir")) / object_name(pointer.md5)
-        files = parse_listing(listing.read_bytes(), pointer)
+        cache = self._cache()
+        if not (cache / object_name(pointer.md5)).is_file():  # the user's configuration moved it
+            cache = Path(self._dvc("cache", "dir"))
+        files = parse_listing((cache / object_name(pointer.md5)).read_bytes(), pointer)
         given = {file: found.md5 for file, found in digests.items()}
         if files != given:
             other = sorted(set(files.items()) ^ set(given.items()))[0][0]
@@ -275,18 +269,15 @@ class DataRepository:
                 f"DVC's version of {name} differs from what was given, e.g. in {other}; does a "
                 f".dvcignore in {self.folder} name it?"
             )
-        return pointer
+        return pointer, cache
 
-    def _push(self, name: str, pointer: Pointer, digests: Mapping[str, Digests]) -> None:
-        """Push the version; what is cut off in a folder is pushed again."""
-        storage = self._storage_folder()
-        if storage is not None:
-            for md5, num_bytes in _sizes(pointer, None, digests).items():
-                path = storage / object_name(md5)
-                if path.is_file() and not _has_size(path, num_bytes):
-                    log.warning("%s is cut off; it is pushed again", path)
-                    path.unlink()
+    def _push(
+        self, cache: Path, name: str, pointer: Pointer, digests: Mapping[str, Digests]
+    ) -> None:
         self._dvc("push", "--remote", REMOTE, name)
+        num_bytes = (cache / object_name(pointer.md5)).stat().st_size
+        store = open_store(self.remote, self.folder)
+        put_back(store, cache, _sizes(pointer, num_bytes, digests))
 
     def _pointer(self, name: str) -> Pointer | None:
         try:
@@ -294,21 +285,13 @@ class DataRepository:
         except (InputError, OSError):
             return None
 
-    @property
-    def storage(self) -> str:
-        """Where the remote is: an address, or a folder by its full path."""
-        url = self.remote.url
-        return url if "://" in url else os.path.normpath(self.folder / ".dvc" / url)
-
-    def _storage_folder(self) -> Path | None:
-        return None if "://" in self.storage else Path(self.storage)
-
     def _cache(self) -> Path:
-        """DVC's cache; DVC itself is asked where somebody's configuration may have moved it."""
-        for name in (CONFIG_NAME, LOCAL_CONFIG):
+        """DVC's cache, as far as the repository's own configuration says."""
+        for name in (LOCAL_CONFIG, CONFIG_NAME):
             path = self.folder / name
-            if path.is_file() and "dir" in parse_config(path.read_bytes()).get("cache", {}):
-                return Path(self._dvc("cache", "dir"))
+            moved = parse_config(path.read_bytes()).get("cache", {}) if path.is_file() else {}
+            if "dir" in moved:
+                return Path(os.path.normpath(self.folder / ".dvc" / moved["dir"]))
         return self.folder / CACHE
 
     def _dvc(self, *arguments: str) -> str:
@@ -366,21 +349,14 @@ def _require_unedited(target: Path, cache: Path, pointer: Pointer) -> None:
             )
 
 
-def _sizes(
-    pointer: Pointer, listing_bytes: int | None, digests: Mapping[str, Digests]
-) -> dict[str, int]:
-    """The bytes of every object of a version, by digest."""
-    sizes = {found.md5: found.num_bytes for found in digests.values()}
-    return sizes if listing_bytes is None else {**sizes, pointer.md5: listing_bytes}
-
-
-def _has_size(path: Path, num_bytes: int) -> bool:
-    return path.is_file() and path.stat().st_size == num_bytes
+def _sizes(pointer: Pointer, num_bytes: int, digests: Mapping[str, Digests]) -> dict[str, int]:
+    """The bytes of every object of a version, by digest; its listing has `num_bytes`."""
+    return {**{found.md5: found.num_bytes for found in digests.values()}, pointer.md5: num_bytes}
 
 
 def _is_kept(path: Path, num_bytes: int) -> bool:
     """Whether an object is whole and read-only: DVC takes that for a sign that nobody edited it."""
-    return _has_size(path, num_bytes) and not path.stat().st_mode & WRITABLE
+    return has_size(path, num_bytes) and not path.stat().st_mode & WRITABLE
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from pydantic import Field
 from components.kernel.hashed import copy_all, files_below, require_receipt
 from components.kernel.receipts import read_receipt
 from components.kernel.step import In, Metrics, Out, StepSettings, runtime, step
-from components.publish.repository import DataRepository, Remote, Version
+from components.publish.repository import DataRepository, Version
+from components.publish.storage import Remote, full_address
 
 PUBLICATION_NAME = "publication.json"
 
@@ -55,14 +56,13 @@ def publish(longgrit: In, publication: Out, settings: PublishSettings) -> Metric
     sha256 = {name: found.sha256 for name, found in digests.items()}
     require_receipt(longgrit, sha256, "longgrit", f"remove {longgrit} and pack again")
     counts = dict(receipt.metrics) if receipt else {}
-    repository = DataRepository(folder, remote)
-    version = repository.publish(
+    version = DataRepository(folder, remote).publish(
         longgrit, settings.name, settings.message or _message(settings.name, counts), digests
     )
     content = {
         "name": settings.name,
         "repository": str(folder),
-        "remote": repository.storage,
+        "remote": full_address(remote, folder),
         "endpoint_url": settings.endpoint_url,
         **{key: value for key, value in asdict(version).items() if key != "is_new"},
         "counts": counts,

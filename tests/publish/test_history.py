@@ -2,13 +2,14 @@
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from components.publish.history import History, PublishError
+from components.kernel.commands import DVC, command_environment
+from components.publish.history import History, run_here
+from components.publish.storage import PublishError
 
 CONFIG = "[core]\nremote = storage\n"
 FILES = {"animals.dvc": "outs: []\n", ".gitignore": "/animals\n"}
@@ -268,17 +269,12 @@ def test_a_linked_work_tree_is_a_repository_too(project, tmp_path):
 
 
 def test_a_dvc_py_in_the_repository_is_not_run(project):
-    from components.kernel.commands import DVC
-    from components.publish.history import run_here
-
     for name in ("dvc.py", "yaml.py", "json.py"):
         (project / name).write_text("raise SystemExit('run!')")
     assert run_here((*DVC, "--version"), project, {}).startswith("3.")
 
 
 def test_a_user_whom_no_list_knows_has_a_name_for_dvc(monkeypatch):
-    from components.kernel.commands import command_environment
-
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     assert command_environment({})["USER"] == f"uid{os.getuid()}"
@@ -290,4 +286,3 @@ def test_git_that_is_not_installed_is_told(project, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PublishError, match="`git` is not installed"):
         opened(project)
-    assert Path(sys.executable).exists()

@@ -12,8 +12,8 @@ import pytest
 
 from components.publish import history as history_module
 from components.publish import leftovers
-from components.publish.history import PublishError
 from components.publish.leftovers import remove_dead_locks
+from components.publish.storage import PublishError
 from tests.publish.test_history import commit, git, make_project
 
 OLD = time.time() - 3600

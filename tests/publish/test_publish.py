@@ -1,5 +1,6 @@
 """Publishing with real Git and real DVC."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,8 +12,9 @@ import pytest
 
 from components.kernel.digests import file_sha256
 from components.kernel.errors import InputError
-from components.publish.repository import DataRepository, PublishError, Remote
+from components.publish.repository import DataRepository
 from components.publish.step import PublishSettings, publish
+from components.publish.storage import PublishError, Remote
 from tests.receipts import write_receipt
 from tests.s3_server import s3_server
 
@@ -41,6 +43,10 @@ def data(tmp_path) -> Path:
 def git(folder: Path, *arguments: str) -> str:
     command = ["git", *arguments]
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def pull(repository: Path, clone: Path) -> Path:
@@ -142,6 +148,10 @@ def test_a_version_is_pushed_to_a_real_s3_server(data, tmp_path):
         )
         publish.function(data, tmp_path / "publication", settings=settings)
         keys = {item["Key"] for item in client.list_objects_v2(Bucket="versions")["Contents"]}
+        (shard,) = [key for key in keys if key.endswith(md5(b"shard" * 1000)[2:])]
+        client.delete_object(Bucket="versions", Key=shard)
+        again = publish.function(data, tmp_path / "publication", settings=settings)
+        assert again["num_new_versions"] == 0, "the commit stands, the object is put back"
         pulled = pull(tmp_path / "repository", tmp_path / "clone")
     told = json.loads((tmp_path / "publication" / "publication.json").read_text())
     digest = told["dvc_md5"]
