@@ -5,12 +5,14 @@ A contract is a module `data_contracts/<artifact>.py` with
 - `KEY`: the column that names a row; `KEY_SCOPE`: "artifact" (the default), "file" or "none",
   within which it is unique;
 - `SCHEMA`, and `BUDGET`: the share of rows that may be quarantined;
+- `TOLERATED_ROWS`: how many rows may break a rule that need only hold mostly, in a small table too;
 - `suite()`: the rules, standard column expectations with readable names;
 - `prepare(chunk)`: columns derived for those rules, by name;
 - `JOINS`: keys that must occur in other artifacts, checked where those are known;
 - `survey(tables)`: as `prepare`, after a look at all tables (the splits of the data set);
-- `READ`: the columns to read, if not all; `schema_faults(schema)`: what is wrong with a table's
-  schema, if it need not have exactly the declared types.
+- `READ`: the columns to read, if not all; `batches(path, columns)`: how they are read, if not as
+  they stand; `schema_faults(schema)`: what is wrong with a table's schema, if it need not have
+  exactly the declared types.
 """
 
 import hashlib
@@ -46,11 +48,15 @@ class Contract:
         """What is wrong with a table's columns."""
         if hasattr(self.module, "schema_faults"):
             return list(self.module.schema_faults(schema))
-        missing = [name for name in self.schema.names if name not in schema.names]
-        return [f"column {name} is missing" for name in missing] + [
+        faults = {
+            name: f"column {name} " + ("comes more than once" if how_often else "is missing")
+            for name in self.schema.names
+            if (how_often := schema.names.count(name)) != 1
+        }
+        return list(faults.values()) + [
             f"column {field.name} is {schema.field(field.name).type}, not {field.type}"
             for field in self.schema
-            if field.name in schema.names and not _fits(schema.field(field.name).type, field.type)
+            if field.name not in faults and not _fits(schema.field(field.name).type, field.type)
         ]
 
     @property

@@ -4,14 +4,16 @@ Offsets are character positions in `caption`, stored as floats; boxes are shares
 width and height; see https://huggingface.co/datasets/zzliang/GRIT.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as kinds
 
 from data_contracts.columns import as_bools
+from data_contracts.grit_columns import conform, fits
+from data_contracts.reading import BATCH_ROWS, raw_batches, read_schema
 from data_contracts.rules import named_suite
 from data_contracts.tables import Columns
 
@@ -51,50 +53,47 @@ OPTIONAL = pa.schema(
 SAMPLE_SCHEMA = pa.schema([*SCHEMA, *OPTIONAL])
 
 
+REQUIRED = ("id", "url", "caption", "width", "height", "ref_exps")  # without them nothing is left
+UNREAD = ("key", "clip_similarity_vitb32", "noun_chunks", "fault")
+READ_SCHEMA = pa.schema(
+    [
+        field if field.name != KEY else pa.field(KEY, pa.string())
+        for field in SAMPLE_SCHEMA
+        if field.name not in UNREAD
+    ]
+)
+
+
 def schema_faults(schema: pa.Schema) -> list[str]:
     """What keeps a table from being read as GRIT: one message a column, none if it fits."""
-    faults = [f"column '{name}' is missing" for name in SCHEMA.names if name not in schema.names]
+    faults = [f"column '{name}' is missing" for name in REQUIRED if name not in schema.names]
     for field in SAMPLE_SCHEMA:
-        if field.name in schema.names:
+        how_often = schema.names.count(field.name)
+        if how_often > 1:
+            faults.append(f"column '{field.name}' comes {how_often} times")
+        elif how_often:
             found = schema.field(field.name).type
-            if not _fits(found, field.type):
+            if not fits(found, field.type):
                 faults.append(f"column '{field.name}' is {found}, not {field.type}")
     return faults
 
 
-def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether a column can be read as the wanted type without a change of meaning."""
-    if kinds.is_null(found):  # how pandas writes a column without any value
-        return True
-    if kinds.is_list(wanted):
-        return _is_any_list(found) and _fits(found.value_type, wanted.value_type)
-    accepts: Callable[[pa.DataType], bool] = {
-        pa.string(): _is_text,
-        pa.int64(): kinds.is_integer,
-        pa.float64(): _is_number,
-    }[wanted]
-    return bool(accepts(found))
+def batches(
+    path: Path, names: Sequence[str] = tuple(READ_SCHEMA.names), batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """A file's records in `READ_SCHEMA`, as far as named, with each record's own flaw.
 
-
-def _is_any_list(found: pa.DataType) -> bool:
-    return bool(
-        kinds.is_list(found) or kinds.is_large_list(found) or kinds.is_fixed_size_list(found)
-    )
-
-
-def _is_text(found: pa.DataType) -> bool:
-    return bool(
-        kinds.is_string(found)
-        or kinds.is_large_string(found)
-        or (kinds.is_dictionary(found) and _is_text(found.value_type))
-    )
-
-
-def _is_number(found: pa.DataType) -> bool:
-    return bool(kinds.is_floating(found) or kinds.is_integer(found))
+    Raises:
+        TableError: the file is damaged, or would not fit in memory.
+    """
+    known = set(read_schema(path).names)
+    schema = pa.schema([field for field in READ_SCHEMA if field.name in names])
+    for batch in raw_batches(path, [name for name in names if name in known], batch_rows):
+        yield conform(batch, schema)
 
 
 KEY_SCOPE = "none"  # records that come twice are for `select` to drop
+TOLERATED_ROWS = 5  # so many bad records say nothing of a table, however small it is
 READ = ("id", "url", "caption", "width", "height", "ref_exps")
 
 
@@ -105,8 +104,6 @@ def prepare(chunk: pa.Table) -> Columns:
 
 def _regions_are_whole(column: pa.ChunkedArray) -> pa.Array:
     lists = column.combine_chunks()
-    if kinds.is_null(lists.type):
-        return pa.array([True] * len(lists))
     lengths = pc.list_value_length(pc.list_flatten(lists))
     is_wrong = as_bools(pc.not_equal(lengths, REGION_WIDTH))
     parents = pc.list_parent_indices(lists).filter(pa.array(is_wrong))
@@ -120,6 +117,7 @@ def suite() -> "ExpectationSuite":
     return named_suite(
         "grit",
         {
+            "id_present": gxe.ExpectColumnValuesToNotBeNull(column="id", mostly=0.95),
             "url_present": gxe.ExpectColumnValuesToNotBeNull(column="url", mostly=0.95),
             "caption_present": gxe.ExpectColumnValuesToNotBeNull(column="caption", mostly=0.95),
             "width_positive": gxe.ExpectColumnValuesToBeBetween(

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-CHUNK_ROWS = 100_000
+from data_contracts.reading import decoded_batches
+
+CHUNK_ROWS, CHUNK_BYTES = 100_000, 1 << 28  # whichever comes first
 FILE_COLUMN = "file_index"  # which of the artifact's tables a row of a chunk comes from
 Columns = dict[str, Any]  # name -> Arrow or numpy array of a chunk's length
 AddColumns = Callable[[pa.Table], Columns]
+ReadBatches = Callable[[Path, Sequence[str]], Iterator[pa.RecordBatch]]
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -21,25 +23,33 @@ def list_tables(path: Path) -> list[Path]:
     """The Parquet files of an artifact in order, without hidden ones and unfinished work."""
     if path.is_file():
         return [path]
-    found = sorted(path.rglob("*.parquet"))
     return [
-        file for file in found if not any(part[0] in "._" for part in file.relative_to(path).parts)
+        file
+        for file in sorted(path.rglob("*.parquet"))
+        if not any(part[0] in "._" for part in file.relative_to(path).parts) and not file.is_dir()
     ]
 
 
-def read_chunks(tables: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Stream tables in chunks of about `CHUNK_ROWS` rows, small files together."""
+def read_chunks(
+    tables: Sequence[Path], columns: Sequence[str], read: ReadBatches = decoded_batches
+) -> Iterator[pa.Table]:
+    """Stream tables in chunks of about `CHUNK_ROWS` rows, small files together.
+
+    Raises:
+        TableError: a file is damaged, lacks a column, or would not fit in memory.
+    """
     pending: list[pa.Table] = []
+    num_rows = num_bytes = 0
     for index, path in enumerate(tables):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(CHUNK_ROWS, columns=list(columns)):
-                file_index = pa.array(np.full(len(batch), index, dtype=np.int32))
-                chunk = pa.Table.from_batches([batch]).replace_schema_metadata(None)
-                pending.append(chunk.append_column(FILE_COLUMN, file_index))
-                if sum(map(len, pending)) >= CHUNK_ROWS:
-                    yield _joined(pending)
-                    pending = []
-    if sum(map(len, pending)):
+        for batch in read(path, columns):
+            file_index = pa.array(np.full(len(batch), index, dtype=np.int32))
+            chunk = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+            pending.append(chunk.append_column(FILE_COLUMN, file_index))
+            num_rows, num_bytes = num_rows + len(chunk), num_bytes + chunk.nbytes
+            if num_rows >= CHUNK_ROWS or num_bytes >= CHUNK_BYTES:
+                yield _joined(pending)
+                pending, num_rows, num_bytes = [], 0, 0
+    if num_rows:
         yield _joined(pending)
 
 

@@ -27,6 +27,7 @@ class RuleTotals:
     column: str
     mostly: float
     max_keys: int
+    tolerated: int = 0  # rows that may fail however few there are
     num_rows: int = 0
     num_missing: int = 0
     num_failing: int = 0
@@ -38,7 +39,8 @@ class RuleTotals:
     @property
     def is_met(self) -> bool:
         """Whether the share of failing values is within what the rule allows."""
-        return self.num_failing <= (1 - self.mostly) * (self.num_rows - self.num_missing) + 1e-9
+        share = (1 - self.mostly) * (self.num_rows - self.num_missing) + 1e-9
+        return self.num_failing <= max(share, self.tolerated)
 
     @property
     def is_full(self) -> bool:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from components.check.pages import WHOLE, is_past_budget, num_failing, write_site
 from components.check.settings import CheckSettings
-from components.kernel.contracts import require_parquet
+from components.kernel.contracts import check_artifact, require_parquet
 from components.kernel.errors import ContractViolation
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import groups_of
 from data_contracts.contract import Contract, load_contract
-from data_contracts.engine import ContractResult, check_table
+from data_contracts.engine import ContractResult
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ def check(checked: In, data_docs: Out, settings: CheckSettings) -> Metrics:
     assert contract is not None, f"{settings.artifact} has no contract"
     if checked.is_file() or any(checked.rglob("*.parquet")):
         require_parquet("checked", checked)
-    whole = check_table(settings.artifact, checked)
+    whole = check_artifact(settings.artifact, checked)
     groups = _groups_to_show(checked, whole, settings.max_group_pages)
-    results = {group: check_table(settings.artifact, checked / group) for group in groups}
+    results = {group: check_artifact(settings.artifact, checked / group) for group in groups}
     num_hidden = len(groups_of(checked)) - len(groups) if checked.is_dir() else 0
     write_site(data_docs, contract, {WHOLE: whole, **results}, num_hidden)
     _require_budget(contract, whole, data_docs)

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import yaml
 
 from components.export.samples import SPLITS, Sample, read_samples
 from components.kernel.progress import progress
+from components.kernel.tables import open_writer
 
 ROW_GROUP_ROWS = 100  # images are large: readers that skip through a file fetch little
 TEXT_FIELDS = ("phrase", "object_caption", "context_caption", "long_caption", "short_caption")
@@ -68,7 +68,7 @@ def _write_file(path: Path, samples: Iterable[Sample]) -> int:
 
     schema = features().arrow_schema
     num_rows = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with open_writer(path, schema) as writer:
         for batch in _batched(samples, ROW_GROUP_ROWS):
             writer.write_table(pa.Table.from_pylist([_row(sample) for sample in batch], schema))
             num_rows += len(batch)

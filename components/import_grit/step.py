@@ -1,45 +1,40 @@
 """`pixclip import-grit`: GRIT's Parquet files, as published, from a folder or an S3 prefix.
 
-Local files are hard-linked where the file system allows it. From S3 each file is fetched once; a
-killed run goes on inside the file at which it stopped.
+The files are copied (as clones that share their blocks, where the file system has them), never
+linked: they are not ours. From S3 each object is fetched once, also if the run is killed or the
+rest of the source has to be mended before it is accepted. Links inside the folder are followed;
+names that begin with `.` or `_` are unfinished work and left out.
 """
 
-import os
-import shutil
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+import logging
+from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import Field
-
+from components.import_grit.finding import SUFFIX, Source, local_sources, s3_sources
+from components.kernel.digests import sha256_text
 from components.kernel.errors import InputError
+from components.kernel.files import copy_file, link_or_copy
 from components.kernel.progress import progress
-from components.kernel.s3 import S3Object, S3Store, is_s3, split_uri
-from components.kernel.step import Metrics, Out, StepSettings, runtime, step
-from data_contracts.grit import schema_faults
+from components.kernel.s3 import S3Object, S3Store, is_s3
+from components.kernel.step import Metrics, Out, StepSettings, Work, runtime, source, step
+from components.kernel.tables import WORK_FOLDER
+from data_contracts.grit import READ_SCHEMA, schema_faults
+from data_contracts.reading import TableError, num_rows, raw_batches, read_schema
 
-SUFFIX = ".parquet"
+log = logging.getLogger(__name__)
 
 
 class ImportGritSettings(StepSettings):
     """Where the files are."""
 
-    uri: str = Field(
-        "", description="folder, or s3://bucket/prefix, with GRIT's Parquet files below it"
+    uri: str = source(
+        "",
+        description="folder, or s3://bucket/prefix, with GRIT's Parquet files below it",
+        suffix=SUFFIX,
     )
     endpoint_url: str = runtime("", "address of the S3 store; empty for AWS")
 
 
-@dataclass(frozen=True)
-class Source:
-    """A file to bring: its name below the artifact, and where it is."""
-
-    name: PurePosixPath
-    origin: Path | S3Object
-
-
-@step(image="data")
+@step(image="data", work=Work.PORTABLE)
 def import_grit(grit: Out, settings: ImportGritSettings) -> Metrics:
     """Bring GRIT's published Parquet files here, from a folder or an S3 prefix."""
     if not settings.uri:
@@ -48,92 +43,70 @@ def import_grit(grit: Out, settings: ImportGritSettings) -> Metrics:
     sources = s3_sources(store, settings.uri) if store else local_sources(Path(settings.uri))
     if not sources:
         raise InputError(f"{settings.uri} holds no {SUFFIX} file")
+    log.info("%s holds %d %s files", settings.uri, len(sources), SUFFIX)
     num_records = num_bytes = 0
     with progress("import", len(sources), unit="file") as bar:
-        for source in sources:
-            target = grit / source.name
+        for item in sources:
+            target = grit / item.name
             if not target.exists():
-                bring(source, target, store)
-            num_records += count_grit_records(target, source.name)
+                bring(item, target, grit / WORK_FOLDER, store)
+            num_records += num_rows(target)
             num_bytes += target.stat().st_size
             bar.update()
     return {"files": len(sources), "records": num_records, "bytes": num_bytes}
 
 
-def local_sources(folder: Path) -> list[Source]:
-    """The Parquet files below a folder, by name."""
-    if not folder.is_dir():
-        raise InputError(f"import_grit.uri: {folder} is no folder")
-    names = [
-        PurePosixPath(path.relative_to(folder).as_posix())
-        for path in sorted(folder.rglob(f"*{SUFFIX}"))
-        if path.is_file()
-    ]
-    return [Source(name, folder / name) for name in names if not is_hidden(name)]
-
-
-def s3_sources(store: S3Store, uri: str) -> list[Source]:
-    """The Parquet objects below a prefix, by key."""
-    _, prefix = split_uri(uri)
-    sources = []
-    for item in store.list_objects(uri):
-        if item.key.endswith(SUFFIX):
-            name = item.key[len(prefix.rstrip("/")) :].lstrip("/")
-            sources.append(Source(safe_name(name, item.uri), item))
-    return sources
-
-
-def is_hidden(name: PurePosixPath) -> bool:
-    """Whether a part of the name starts with a dot, as `..` and unfinished files do."""
-    return any(part.startswith(".") for part in name.parts)
-
-
-def safe_name(name: str, uri: str) -> PurePosixPath:
-    """A relative path that stays below the artifact.
+def bring(item: Source, target: Path, work: Path, store: S3Store | None) -> None:
+    """Make the file appear at `target`, whole and known to be in GRIT's layout.
 
     Raises:
-        InputError: it would not.
+        InputError: it cannot be read, or is not in GRIT's layout; names it and its columns.
     """
-    path = PurePosixPath(name)
-    if path.is_absolute() or is_hidden(path) or "\0" in name:
-        raise InputError(f"{uri}: a key with the parts {path.parts} cannot become a file name")
-    return path
-
-
-def bring(source: Source, target: Path, store: S3Store | None) -> None:
-    """Make the file appear at `target`, whole."""
-    if isinstance(source.origin, S3Object):
-        assert store is not None
-        with progress(str(source.name), source.origin.num_bytes, unit="B") as bar:
-            for num_bytes in store.download(source.origin, target):
-                bar.update(num_bytes)
-    else:
-        link_or_copy(source.origin.resolve(), target)
-
-
-def link_or_copy(origin: Path, target: Path) -> None:
-    """A hard link, or a copy where the file systems differ."""
+    partial = target.with_name(f".{target.name[:100]}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(item.origin, S3Object):
+        assert store is not None
+        kept = fetch(item.origin, work, store)
+        partial.unlink(missing_ok=True)
+        link_or_copy(str(kept), str(partial))
+    else:
+        kept = partial
+        try:
+            copy_file(item.origin, partial)
+        except OSError as error:
+            raise InputError(f"cannot copy {item.place}: {error.strerror}") from error
     try:
-        os.link(origin, target)
-    except OSError:
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(origin, partial)
-        partial.replace(target)
+        require_grit(partial, item)
+    except InputError:
+        kept.unlink()  # what was damaged on the way must be brought again
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(target)
 
 
-def count_grit_records(path: Path, name: PurePosixPath) -> int:
-    """The number of records of a file that has GRIT's columns; another file is removed.
+def fetch(origin: S3Object, work: Path, store: S3Store) -> Path:
+    """The object's file in the work folder, under a name that its address and content decide."""
+    kept = work / sha256_text(f"{origin.uri} {origin.num_bytes} {origin.etag}")
+    if not kept.exists():
+        with progress(Path(origin.key).name[:80], origin.num_bytes, unit="B") as bar:
+            for num_bytes in store.download(origin, kept):
+                bar.update(num_bytes)
+    return kept
+
+
+def require_grit(path: Path, item: Source) -> None:
+    """Read a file to its end.
 
     Raises:
-        InputError: names the file and its columns that do not fit.
+        InputError: names the source and what is wrong with it: columns, or damage.
     """
     try:
-        faults = schema_faults(pq.read_schema(path))
-        num_records = int(pq.read_metadata(path).num_rows)
-    except (pa.ArrowInvalid, OSError) as error:
-        faults, num_records = [f"it is not a Parquet file: {error}"], 0
+        schema = read_schema(path)
+        faults = schema_faults(schema)
+        if not faults:
+            for _ in raw_batches(path, [n for n in READ_SCHEMA.names if n in schema.names]):
+                pass
+    except TableError as error:
+        raise InputError(f"{item.place} is not a Parquet file to read: it {error.reason}") from None
     if faults:
-        path.unlink()  # once the source is mended, a rerun must bring it again
-        raise InputError(f"{name} is not in GRIT's layout: {'; '.join(faults)}")
-    return num_records
+        raise InputError(f"{item.place} is not in GRIT's layout: {'; '.join(faults)}")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from components.kernel.drafts import CHECKED
 from components.kernel.errors import ContractViolation, InputError
@@ -35,6 +34,7 @@ from components.kernel.tally import (
 )
 from data_contracts.contract import contract_digest, load_contract
 from data_contracts.engine import ContractResult, check_table
+from data_contracts.reading import TableError, read_schema
 
 REGION_KEY, QUARANTINE = "region_id", "quarantine"
 
@@ -43,30 +43,47 @@ def require_contract(name: str, path: Path) -> None:
     """Check an input, unless receipts say that it met this very contract when it was made.
 
     Raises:
-        InputError: it has no tables, or files that are none.
+        InputError: it has no tables, or files that are none, or other columns.
         ContractViolation: it does not meet its contract.
     """
     if load_contract(name) is None or _has_met(name, path):
         return
     if path.is_dir() and not any(path.rglob("*.parquet")):
         raise InputError(f"input {name} at {path} holds no Parquet file")
-    require_parquet(name, path)
-    result = check_table(name, path)
+    contract = load_contract(name)
+    assert contract is not None
+    for table, schema in require_parquet(f"input {name}", path):
+        if faults := contract.schema_faults(schema):
+            raise InputError(f"input {name}: {table} is not of its layout: {'; '.join(faults)}")
+    result = check_artifact(name, path)
     if result.failures:
         raise ContractViolation(name, [str(failure) for failure in result.failures])
 
 
-def require_parquet(name: str, path: Path) -> None:
-    """Refuse files that are called Parquet and are not.
+def require_parquet(what: str, path: Path) -> list[tuple[Path, pa.Schema]]:
+    """The tables of an artifact with their columns; refuses files that are no Parquet.
 
     Raises:
         InputError: names the first such file.
     """
-    for table in table_paths(path):
-        try:
-            pq.read_metadata(table)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"input {name}: {table} is no Parquet file: {error}") from None
+    try:
+        return [(table, read_schema(table)) for table in table_paths(path)]
+    except TableError as error:
+        raise InputError(f"{what}: {error}") from None
+
+
+def check_artifact(
+    name: str, path: Path, related: Mapping[str, Path] | None = None
+) -> ContractResult:
+    """Check every table of an artifact against its contract.
+
+    Raises:
+        InputError: a file cannot be read; names it, and the column where it is one.
+    """
+    try:
+        return check_table(name, path, related)
+    except TableError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def _has_met(name: str, path: Path) -> bool:
@@ -92,7 +109,7 @@ def check_drafts(
     for name in sorted(drafts, key=lambda name: name == QUARANTINE):
         if load_contract(name) is None:
             continue
-        result = check_table(name, ready[name], {**inputs, **drafts})
+        result = check_artifact(name, ready[name], {**inputs, **drafts})
         if result.failures:
             reasons = _failing_regions(name, result, ready)
             ready, dropped = _set_aside(step, name, ready, reasons)
@@ -161,7 +178,7 @@ def _set_aside(
 
 def _take_out(path: Path, reasons: Mapping[str, str]) -> list[Row]:
     """Write a table anew without these regions; gives their rows."""
-    schema: pa.Schema = pq.read_schema(path)
+    schema = read_schema(path)
     original = path.rename(path.with_name(f".{path.name}.original"))  # a hard link of the draft's
     dropped = [row for row in read_rows(original) if row[REGION_KEY] in reasons]
     kept = (row for row in read_rows(original) if row[REGION_KEY] not in reasons)

@@ -105,7 +105,7 @@ def input_digests_of_settings(step: Step, settings: StepSettings) -> dict[str, s
     endpoint_url = str(getattr(settings, "endpoint_url", ""))
     found = {name: content_digest(path) for name, path in step.places(settings).items()}
     for name, address in step.sources(settings).items():
-        found[name] = source_digest(address, endpoint_url)
+        found[name] = source_digest(address, endpoint_url, step.source_suffix(name))
     return {f"settings.{name}": digest for name, digest in found.items()}
 
 

@@ -10,6 +10,20 @@ from components.kernel.errors import InputError
 
 SCHEME = "s3://"
 PIECE_BYTES = 1 << 20
+REPLACED = "it was replaced while it was read: run the step again"
+# By the code of the store's answer.
+ADVICE = {
+    "PreconditionFailed": REPLACED,
+    "412": REPLACED,
+    "NoSuchKey": "it is gone since it was listed: run the step again",
+    "404": "there is nothing of that name: look at the bucket and the key",
+    "NoSuchBucket": "there is no such bucket there: look at the name and at endpoint_url",
+    "AccessDenied": "the credentials may not do that: look at boto3's configuration",
+    "InvalidAccessKeyId": "this store does not know the credentials: look at endpoint_url",
+    "SignatureDoesNotMatch": "the secret key is wrong",
+    "ExpiredToken": "the session has ended: get new credentials",
+    "InvalidObjectState": "it lies in an archive: restore it first",
+}
 
 
 @dataclass(frozen=True)
@@ -48,10 +62,19 @@ class S3Store:
     """An S3 store; `endpoint_url` is empty for AWS itself."""
 
     def __init__(self, endpoint_url: str) -> None:
+        """Connects to nothing yet.
+
+        Raises:
+            InputError: the address is none, or boto3 cannot work with its own configuration.
+        """
         import boto3
+        from botocore.exceptions import BotoCoreError
 
         self._endpoint = endpoint_url or "AWS"
-        self._client: Any = boto3.client("s3", endpoint_url=endpoint_url or None)
+        try:
+            self._client: Any = boto3.client("s3", endpoint_url=endpoint_url or None)
+        except (BotoCoreError, ValueError) as error:
+            raise InputError(f"cannot use the S3 store at {self._endpoint}: {error}") from error
 
     def list_objects(self, uri: str) -> list[S3Object]:
         """The objects below `s3://bucket/prefix`, by key.
@@ -63,12 +86,18 @@ class S3Store:
         prefix = f"{prefix.rstrip('/')}/" if prefix else ""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         with self._told(uri):
-            return [
-                S3Object(bucket, item["Key"], item["Size"], item["ETag"])
+            found = {  # by key: an object that is written meanwhile can come on two pages
+                item["Key"]: S3Object(bucket, item["Key"], item["Size"], item.get("ETag", ""))
                 for page in pages
                 for item in page.get("Contents", ())
                 if not item["Key"].endswith("/")  # what consoles show as an empty folder
-            ]
+            }
+        if without := [key for key, item in found.items() if not item.etag]:
+            raise InputError(
+                f"{self._endpoint} gives no ETag for {uri} ({len(without)} objects, e.g. "
+                f"{without[0]}): whether they change cannot be told; copy them to a folder"
+            )
+        return list(found.values())
 
     def find(self, uri: str) -> list[S3Object]:
         """The objects below a prefix, or else the object of that very key, or else none.
@@ -96,7 +125,7 @@ class S3Store:
         bucket, key = split_uri(uri)
         with self._told(uri):
             head = self._client.head_object(Bucket=bucket, Key=key)
-        return S3Object(bucket, key, head["ContentLength"], head["ETag"])
+        return S3Object(bucket, key, head["ContentLength"], head.get("ETag", ""))
 
     def download(self, source: S3Object, target: Path) -> Iterator[int]:
         """Bring an object to `target` by rename, giving the bytes of each piece.
@@ -113,26 +142,44 @@ class S3Store:
         start = partial.stat().st_size
         if start < source.num_bytes:
             with self._told(source.uri), partial.open("ab") as file:
-                for piece in self._pieces(source, start):
-                    yield file.write(piece)
+                answer = self._get(source, start)
+                if "ContentRange" not in answer:  # a store without ranges sends all of it
+                    file.truncate(0)
+                with closing(answer["Body"]) as body:  # as its own context it is another object
+                    for piece in body.iter_chunks(PIECE_BYTES):
+                        yield file.write(piece)
         if partial.stat().st_size != source.num_bytes:
             partial.unlink()
             raise InputError(f"{source.uri} did not arrive whole; run the step again")
         partial.replace(target)
 
-    def _pieces(self, source: S3Object, start: int) -> Iterator[bytes]:
-        answer = self._client.get_object(
-            Bucket=source.bucket, Key=source.key, Range=f"bytes={start}-", IfMatch=source.etag
+    def _get(self, source: S3Object, start: int) -> dict[str, Any]:
+        condition = {"IfMatch": source.etag} if source.etag else {}
+        answer: dict[str, Any] = self._client.get_object(
+            Bucket=source.bucket, Key=source.key, Range=f"bytes={start}-", **condition
         )
-        with closing(answer["Body"]) as body:  # as its own context it is another object
-            yield from body.iter_chunks(PIECE_BYTES)
+        begins = answer.get("ContentRange", f"bytes {start}-").startswith(f"bytes {start}-")
+        if answer.get("ETag", source.etag) != source.etag or not begins:
+            answer["Body"].close()  # a store that knows no conditions
+            raise InputError(f"{source.uri} at {self._endpoint}: {REPLACED}")
+        return answer
 
     @contextmanager
     def _told(self, uri: str) -> Iterator[None]:
         """Turn boto3's errors into ours."""
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
+        from urllib3.exceptions import HTTPError
 
         try:
             yield
-        except (BotoCoreError, ClientError) as error:
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            advice = f"; {ADVICE[code]}" if code in ADVICE else ""
+            raise InputError(f"cannot read {uri} at {self._endpoint}: {error}{advice}") from error
+        except ResponseParserError as error:
+            raise InputError(
+                f"cannot read {uri}: what answers at {self._endpoint} does not speak S3 ({error})"
+            ) from error
+        except (BotoCoreError, HTTPError, UnicodeError) as error:
             raise InputError(f"cannot read {uri} at {self._endpoint}: {error}") from error

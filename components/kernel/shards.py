@@ -32,7 +32,8 @@ def write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
 def _as_bytes(value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
-    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")  # of a lone surrogate: its JSON escape
 
 
 @lru_cache(maxsize=64)

@@ -91,13 +91,15 @@ def place(default: Any, description: str, **rules: Any) -> Any:
     return _marked("place", default, description, rules)
 
 
-def source(default: Any, description: str, **rules: Any) -> Any:
+def source(default: Any, description: str, *, suffix: str = "", **rules: Any) -> Any:
     """A setting that names the file, folder, `s3://` object or prefix that a step imports.
 
     Its listing and content count (on S3: names, sizes and ETags), so a source that was changed is
-    seen. The store's address is the setting `endpoint_url` of the same step.
+    seen; of the files, those with the ending `suffix`. The store's address is the setting
+    `endpoint_url` of the same step.
     """
-    return _marked("source", default, description, rules)
+    extra: dict[str, Any] = {"source": True, "suffix": suffix}
+    return Field(default, description=description, json_schema_extra=extra, **rules)
 
 
 def _marked(mark: str, default: Any, description: str, rules: Mapping[str, Any]) -> Any:
@@ -175,6 +177,11 @@ class Step:
     def sources(self, settings: StepSettings) -> dict[str, str]:
         """What the step imports: setting -> path or `s3://` address, without empty ones."""
         return {name: text for name, text in self._texts("source", settings).items() if text}
+
+    def source_suffix(self, name: str) -> str:
+        """The ending of the files that count in a source."""
+        extra = self.settings_type.model_fields[name].json_schema_extra
+        return str(extra.get("suffix", "")) if isinstance(extra, dict) else ""
 
     def _texts(self, mark: str, settings: StepSettings) -> dict[str, str]:
         names = _marked_fields(self.settings_type, mark)

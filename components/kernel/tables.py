@@ -1,6 +1,8 @@
 """Parquet tables of an artifact: deterministic to write, streamed to read."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.kernel.errors import InputError
+from data_contracts.reading import TableError, decoded_batches, num_rows
 
 Row = dict[str, Any]
 WORK_FOLDER = "_work"  # a step's private, resumable state inside its first output's draft
@@ -27,59 +30,111 @@ def table_paths(folder: Path) -> list[Path]:
         if not any(
             part.startswith(".") or part == WORK_FOLDER for part in path.relative_to(folder).parts
         )
+        and not path.is_dir()
     )
     if not paths:
         raise InputError(f"{folder} holds no Parquet file; did the step before it finish?")
     return paths
 
 
+@contextmanager
+def tables_told() -> Iterator[None]:
+    """Turn what is wrong with a table into the error of an input.
+
+    Raises:
+        InputError: names the file, and the column where it is one.
+    """
+    try:
+        yield
+    except TableError as error:
+        raise InputError(str(error)) from None
+
+
 def read_batches(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Stream an artifact's rows by row group, in bounded memory."""
-    for path in table_paths(folder):
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                yield from file.read_row_group(group, columns=columns).to_batches()
+    """Stream an artifact's rows, in bounded memory whatever the files hold.
+
+    Raises:
+        InputError: a file is damaged, lacks a column, or holds more than fits in memory.
+    """
+    with tables_told():
+        for path in table_paths(folder):
+            yield from decoded_batches(path, columns)
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
-    """Stream an artifact's rows as dictionaries."""
+    """Stream an artifact's rows as dictionaries.
+
+    Raises:
+        InputError: as `read_batches`.
+    """
     for batch in read_batches(folder, columns):
         yield from batch.to_pylist()
 
 
 def count_rows(folder: Path) -> int:
-    """The number of rows of an artifact, from the files' footers."""
-    return sum(pq.read_metadata(path).num_rows for path in table_paths(folder))
+    """The number of rows of an artifact, from the files' footers.
+
+    Raises:
+        InputError: a file is no Parquet file.
+    """
+    with tables_told():
+        return sum(map(num_rows, table_paths(folder)))
 
 
 def write_rows(path: Path, rows: Iterable[Row], schema: pa.Schema, batch_size: int = 4096) -> int:
     """Write rows to one Parquet file by rename and give their number; same rows, same bytes.
+
+    Lone surrogates, which JSON can bring and no file of UTF-8 can hold, become U+FFFD.
 
     Raises:
         pyarrow.ArrowInvalid: a row does not fit the schema.
     """
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    num_rows = 0
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    num_written = 0
+    with open_writer(partial, schema) as writer:
         batch: list[Row] = []
         for row in rows:
             batch.append(row)
             if len(batch) == batch_size:
-                num_rows += _flush(writer, batch, schema)
-        num_rows += _flush(writer, batch, schema)
+                num_written += _flush(writer, batch, schema)
+        num_written += _flush(writer, batch, schema)
     partial.replace(path)
-    return num_rows
+    return num_written
+
+
+@contextmanager
+def open_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A writer of a Parquet file; given a text, Arrow would take it for UTF-8 or for a URI."""
+    with (
+        pa.OSFile(os.fsencode(path), "wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        yield writer
 
 
 def _flush(writer: pq.ParquetWriter, batch: list[Row], schema: pa.Schema) -> int:
-    num_rows = len(batch)
-    if num_rows:
-        table = pa.Table.from_pylist(batch, schema=schema)
+    num_flushed = len(batch)
+    if num_flushed:
+        try:
+            table = pa.Table.from_pylist(batch, schema=schema)
+        except UnicodeEncodeError:
+            table = pa.Table.from_pylist(storable(batch), schema=schema)
         table.validate(full=True)
         writer.write_table(table)
         batch.clear()
-    return num_rows
+    return num_flushed
+
+
+def storable(value: Any) -> Any:
+    """The value with U+FFFD for every lone surrogate in its texts, at any depth."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if isinstance(value, Mapping):
+        return {storable(name): storable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(inner) for inner in value]
+    return value
 
 
 def groups_of(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Count what goes in, what comes out and what is dropped, and keep what is dropped."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,8 +26,27 @@ def quarantine_row(step: str, row: Row, reason: str, detail: str = "") -> Row:
         "url": row["url"],
         "phrase": row["phrase"],
         "image_sha256": row.get("image_sha256"),
-        "row": json.dumps(row, sort_keys=True, ensure_ascii=False, default=str),
+        "row": row_json(row),
     }
+
+
+def row_json(row: Row) -> str:
+    """A row as JSON that every reader takes: null for NaN and infinity, which JSON has not.
+
+    Lone surrogates are escaped, as JSON allows, so that the row can be put back as it was.
+    """
+    text = json.dumps(_finite(row), sort_keys=True, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
 
 
 def write_quarantine(path: Path, rows: Iterable[Row]) -> int:

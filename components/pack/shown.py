@@ -142,7 +142,7 @@ def _show_rejected(row: Row, places: Mapping[str, Place]) -> Rejected:
 
 def _box_in_picture(content: Row, picture: Picture) -> tuple[float, float, float, float] | None:
     """x, y, width and height of the region's box in the picture, if it has a usable one."""
-    pixels, norm = content.get("box_xyxy"), content.get("box_norm")
+    pixels, norm = _four(content.get("box_xyxy")), _four(content.get("box_norm"))
     if pixels:
         x1, y1, x2, y2 = (value * picture.scale for value in pixels)
     elif norm:
@@ -155,3 +155,9 @@ def _box_in_picture(content: Row, picture: Picture) -> tuple[float, float, float
     if not all(map(math.isfinite, (x1, y1, x2, y2))) or x2 < x1 or y2 < y1:
         return None
     return x1, y1, x2 - x1, y2 - y1
+
+
+def _four(values: Any) -> list[float]:
+    """Four numbers, or none where a dropped region has something else."""
+    is_box = isinstance(values, list) and len(values) == 4
+    return values if is_box and all(isinstance(value, int | float) for value in values) else []

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from components.kernel.progress import progress
 from components.kernel.shards import write_shard
-from components.kernel.tables import WORK_FOLDER, Row, write_rows
+from components.kernel.tables import WORK_FOLDER, Row, open_writer, write_rows
 from components.pack.buckets import read_bucket
 from components.pack.plan import ImageStore, ShardPlan
 from components.pack.samples import manifest_row, sample_json
@@ -57,7 +57,7 @@ def _part_path(longgrit: Path, shard: ShardPlan) -> Path:
 def _write_tables(path: Path, tables: Iterator[pa.Table]) -> int:
     partial = path.with_name(f".{path.name}.partial")
     num_rows = 0
-    with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+    with open_writer(partial, SCHEMA) as writer:
         for table in tables:
             writer.write_table(table)
             num_rows += table.num_rows

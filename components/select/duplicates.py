@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.select.regions import Bools, Floats, Ints
-from components.select.source import count_records, read_column
+from components.select.source import read_column
 
 Keys = npt.NDArray[np.int64]
 
@@ -54,11 +54,7 @@ class History:
 
 def find_repeats(paths: Sequence[Path]) -> History:
     """The repeated ids and addresses of a source."""
-    num_records = count_records(paths)
-    return History(
-        ids=Repeats(_collect(paths, "id", num_records)),
-        urls=Repeats(_collect(paths, "url", num_records)),
-    )
+    return History(ids=Repeats(_collect(paths, "id")), urls=Repeats(_collect(paths, "url")))
 
 
 def record_keys(values: pa.Array) -> Keys:
@@ -88,11 +84,6 @@ def repeated_regions(record: Ints, phrases: Sequence[str], box: Floats, eligible
     return repeated
 
 
-def _collect(paths: Sequence[Path], name: str, num_records: int) -> Keys:
-    keys = np.empty(num_records, dtype=np.int64)
-    start = 0
-    for values in read_column(paths, name):
-        keys[start : start + len(values)] = record_keys(values)
-        start += len(values)
-    assert start == num_records, f"{name}: {start} of {num_records} values"
-    return keys
+def _collect(paths: Sequence[Path], name: str) -> Keys:
+    keys = [np.empty(0, dtype=np.int64), *map(record_keys, read_column(paths, name))]
+    return np.concatenate(keys)

@@ -1,7 +1,7 @@
 """The rows that `select` writes: kept regions as tables, dropped ones for the quarantine."""
 
-import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.kernel.tables import Row
+from components.kernel.tables import Row, open_writer
 from components.kernel.tally import quarantine_row
-from components.select.regions import Bools, Ints, Regions, clipped_box, lengths
+from components.select.regions import (
+    MAX_SIDE_PX,
+    Bools,
+    Ints,
+    Regions,
+    clipped_box,
+    own_values,
+)
 from components.select.settings import SelectSettings
 from components.select.verdict import RULES, Verdict
 from data_contracts.records import SCHEMA
+
+PART_REGIONS = 4096
+# What a region repeats of its record; never the record's regions, of which there may be thousands.
+RECORD_COLUMNS = ["url", "caption", "width", "height", "clip_similarity_vitl14", "split", "subset"]
 
 
 def region_table(regions: Regions, rows: Ints, record_ids: list[str]) -> pa.Table:
@@ -23,8 +34,8 @@ def region_table(regions: Regions, rows: Ints, record_ids: list[str]) -> pa.Tabl
     record = regions.record[rows]
     names = [record_ids[number] for number in record.tolist()]
     box = clipped_box(regions.box[rows])
-    source = regions.records.take(pa.array(record))
-    mask_counts = _parallel(regions, rows, "masks")
+    source = regions.records.select(RECORD_COLUMNS).take(pa.array(record))
+    mask_counts = own_values(regions, rows, "masks")
     columns = {
         "region_id": [
             f"{name}-{index:02d}"
@@ -39,7 +50,7 @@ def region_table(regions: Regions, rows: Ints, record_ids: list[str]) -> pa.Tabl
         "clip_similarity": source.column("clip_similarity_vitl14"),
         "mask_counts": mask_counts,
         "mask_size": _mask_sizes(source, mask_counts),
-        "mask_fault": _parallel(regions, rows, "mask_faults"),
+        "mask_fault": own_values(regions, rows, "mask_faults"),
         "declared_size": _declared_sizes(source),
         "split": _text(source, "split"),
         "subset": _text(source, "subset"),
@@ -60,15 +71,19 @@ def dropped_rows(
     regions: Regions, verdict: Verdict, record_ids: list[str], settings: SelectSettings
 ) -> Iterator[Row]:
     """The dropped regions of a batch in the quarantine's form."""
-    rows = verdict.dropped
-    table = region_table(regions, rows, record_ids)
-    boxes = regions.box[rows].tolist()  # as the source gave them, not clipped
-    for i, row, box in zip(rows.tolist(), table.to_pylist(), boxes, strict=True):
-        row["box_norm"] = [_finite(value) for value in box]
-        row["score"] = _finite(row["score"])
-        row["clip_similarity"] = _finite(row["clip_similarity"])
-        rule = RULES[verdict.rule[i]]
-        yield quarantine_row("select", row, rule.reason, rule.explain(regions, i, settings))
+    for rows in in_parts(verdict.dropped):
+        table = region_table(regions, rows, record_ids)
+        boxes = regions.box[rows].tolist()  # as the source gave them, not clipped
+        for i, row, box in zip(rows.tolist(), table.to_pylist(), boxes, strict=True):
+            row["box_norm"] = box
+            rule = RULES[verdict.rule[i]]
+            yield quarantine_row("select", row, rule.reason, rule.explain(regions, i, settings))
+
+
+def in_parts(rows: Ints) -> Iterator[Ints]:
+    """The numbers of some regions in parts, so that a table of them fits in memory."""
+    for start in range(0, len(rows), PART_REGIONS):
+        yield rows[start : start + PART_REGIONS]
 
 
 class GroupWriter:
@@ -78,6 +93,7 @@ class GroupWriter:
         self._records = records
         self._path: Path | None = None
         self._writer: pq.ParquetWriter | None = None
+        self._open = ExitStack()
         self.num_groups = 0
 
     def write(self, group: int, table: pa.Table) -> None:
@@ -87,15 +103,15 @@ class GroupWriter:
             self.close()
             path.parent.mkdir(parents=True, exist_ok=True)
             self._path = path
-            self._writer = pq.ParquetWriter(_partial(path), SCHEMA, compression="zstd")
+            self._writer = self._open.enter_context(open_writer(_partial(path), SCHEMA))
             self.num_groups += 1
         assert self._writer is not None
         self._writer.write_table(table)
 
     def close(self) -> None:
         """Finish the open group."""
-        if self._writer is not None and self._path is not None:
-            self._writer.close()
+        self._open.close()
+        if self._path is not None:
             _partial(self._path).replace(self._path)
         self._writer = self._path = None
 
@@ -108,23 +124,15 @@ def _text(source: pa.RecordBatch, name: str) -> pa.Array:
     return pc.fill_null(source.column(name), "")
 
 
+def _is_size(pixels: int | None) -> bool:
+    """Whether a declared side can be one; a row with another is dropped, and kept as it is."""
+    return pixels is not None and 0 < pixels <= MAX_SIDE_PX
+
+
 def _rows_of(matrix: Any, kind: pa.DataType) -> pa.Array:
     """A matrix as an Arrow list a row."""
     offsets = pa.array(np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1])
     return pa.ListArray.from_arrays(offsets, pa.array(matrix.ravel(), kind))
-
-
-def _parallel(regions: Regions, rows: Ints, name: str) -> pa.Array:
-    """Each region's own value; null if its record has none, or not one for each region."""
-    values = regions.records.column(name)
-    if values.null_count == len(values):
-        return pa.nulls(len(rows), pa.string())
-    per_record = lengths(values)
-    is_parallel = per_record == lengths(regions.records.column("ref_exps"))
-    starts = np.cumsum(per_record) - per_record
-    record = regions.record[rows]
-    places = pa.array(starts[record] + regions.index[rows], mask=~is_parallel[record])
-    return values.flatten().take(places)
 
 
 def _declared_sizes(source: pa.RecordBatch) -> pa.Array:
@@ -142,12 +150,7 @@ def _mask_sizes(source: pa.RecordBatch, mask_counts: pa.Array) -> pa.Array:
     heights, widths = (source.column(name).to_pylist() for name in ("height", "width"))
     is_there = mask_counts.is_valid().to_pylist()
     sizes = [
-        [height, width] if has_mask else None
+        [height, width] if has_mask and _is_size(height) and _is_size(width) else None
         for height, width, has_mask in zip(heights, widths, is_there, strict=True)
     ]
     return pa.array(sizes, kind)
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity: null instead."""
-    return value if value is not None and math.isfinite(value) else None

@@ -16,6 +16,7 @@ Bools = npt.NDArray[np.bool_]
 
 # Boxes may stick out by rounding; they are clipped.
 BOX_TOLERANCE = 1e-3
+MAX_SIDE_PX = 1_000_000  # of an image; what says more is no size
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,19 @@ def flatten_regions(records: pa.RecordBatch) -> Regions:
 def lengths(lists: pa.Array) -> Ints:
     """The length of every list; 0 for null."""
     return np.asarray(pc.fill_null(pc.list_value_length(lists), 0), dtype=np.int64)
+
+
+def own_values(regions: Regions, rows: Ints, name: str) -> pa.Array:
+    """Each region's own value; null if its record has none, or not one for each region."""
+    values = regions.records.column(name)
+    if values.null_count == len(values):
+        return pa.nulls(len(rows), pa.string())
+    per_record = lengths(values)
+    isown_values = per_record == lengths(regions.records.column("ref_exps"))
+    starts = np.cumsum(per_record) - per_record
+    record = regions.record[rows]
+    places = pa.array(starts[record] + regions.index[rows], mask=~isown_values[record])
+    return values.flatten().take(places)
 
 
 def clipped_box(box: Floats) -> Floats:

@@ -32,7 +32,7 @@ class SelectSettings(StepSettings):
     max_box_share: float = Field(
         0.95, description="largest area of a box as a share of the image", gt=0, le=1
     )
-    min_phrase_chars: int = Field(3, description="shortest phrase in characters", ge=1)
+    min_phrase_chars: int = Field(1, description="shortest phrase in characters", ge=1)
     max_phrase_chars: int = Field(120, description="longest phrase in characters", ge=1)
     records_per_group: int = Field(
         20_000, description="source records in one group, the unit of parallel work", ge=1

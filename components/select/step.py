@@ -12,10 +12,10 @@ from pathlib import Path
 from components.kernel.errors import GateError
 from components.kernel.progress import progress
 from components.kernel.step import In, Metrics, Out, step
-from components.kernel.tables import Row, table_paths
+from components.kernel.tables import Row
 from components.kernel.tally import tally, write_quarantine
 from components.select.duplicates import find_repeats
-from components.select.output import GroupWriter, dropped_rows, name_records, region_table
+from components.select.output import GroupWriter, dropped_rows, in_parts, name_records, region_table
 from components.select.regions import flatten_regions, lengths
 from components.select.settings import SelectSettings
 from components.select.source import count_records, read_records, require_grit
@@ -36,8 +36,7 @@ class Counts:
 @step(image="data")
 def select(grit: In, records: Out, quarantine: Out, settings: SelectSettings) -> Metrics:
     """Keep the regions that are worth downloading, in groups; say why the others are not."""
-    paths = table_paths(grit)
-    require_grit(paths)
+    paths = require_grit(grit)
     counts, writer = Counts(), GroupWriter(records)
     records.mkdir(parents=True, exist_ok=True)
     write_quarantine(quarantine, sift(paths, writer, counts, settings))
@@ -69,8 +68,8 @@ def sift(
             verdict = judge(regions, history, settings)
             record_ids = name_records(regions, verdict.has_unique_id, batch.first_record)
             kept = verdict.kept
-            if len(kept):
-                writer.write(batch.group, region_table(regions, kept, record_ids))
+            for rows in in_parts(kept):
+                writer.write(batch.group, region_table(regions, rows, record_ids))
             counts.records += batch.rows.num_rows
             counts.records_without_regions += int(
                 (lengths(batch.rows.column("ref_exps")) == 0).sum()

@@ -1,6 +1,7 @@
 """`import-grit` brings GRIT's files whole, once, and refuses others by name."""
 
 import os
+import shutil
 import uuid
 
 import boto3
@@ -8,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.import_grit.step import import_grit, safe_name
-from components.kernel.errors import InputError
+from components.import_grit.finding import safe_name
+from components.import_grit.step import import_grit
+from components.kernel.errors import ContractViolation, InputError
 from components.kernel.run import run_step
 from components.kernel.s3 import S3Store
-from components.kernel.tables import count_rows
 from data_contracts.grit import SCHEMA
 
 
@@ -55,23 +56,43 @@ def run(tmp_path, **settings):
     return run_step(import_grit, {}, {"grit": tmp_path / "grit"}, settings)
 
 
-def test_local_files_are_linked_under_their_names(tmp_path, source):
-    receipt = run(tmp_path, uri=str(source))
+def test_local_files_are_copied_under_their_names_and_the_users_own_stay_as_they_are(
+    tmp_path, source
+):
+    theirs = sorted(source.rglob("coyo*.parquet"))
+    for path in theirs:
+        path.chmod(0o600)
+    before = [path.stat() for path in theirs]
+    umask = os.umask(0o027)
+    try:
+        receipt = run(tmp_path, uri=str(source))
+    finally:
+        os.umask(umask)
     assert (receipt.metrics["files"], receipt.metrics["records"]) == (2, 6)
-    for name in ("coyo_0_snappy.parquet", "coyo_1_snappy.parquet"):
-        assert os.path.samefile(tmp_path / "grit/grit-20m" / name, source / "grit-20m" / name)
-    assert count_rows(tmp_path / "grit") == 6
+    for path, stat in zip(theirs, before, strict=True):
+        ours = tmp_path / "grit" / path.relative_to(source)
+        assert (ours.stat().st_mode & 0o777, ours.stat().st_nlink) == (0o640, 1)
+        assert ours.read_bytes() == path.read_bytes()
+        now = path.stat()
+        assert (now.st_mode, now.st_nlink, now.st_ctime_ns) == (
+            stat.st_mode,
+            1,
+            stat.st_ctime_ns,
+        )
 
 
-def test_where_links_are_impossible_files_are_copied(tmp_path, source, monkeypatch):
-    def refuse(*_arguments):
-        raise OSError("cross-device link")
+def test_a_file_that_changes_while_it_is_copied_is_told(tmp_path, source, monkeypatch):
+    victim = source / "grit-20m" / "coyo_0_snappy.parquet"
+    original = shutil.copyfileobj
 
-    monkeypatch.setattr(os, "link", refuse)
-    import_grit.function(
-        grit=tmp_path / "copy", settings=import_grit.settings_type(uri=str(source))
-    )
-    assert count_rows(tmp_path / "copy") == 6
+    def meanwhile(read, write, size):
+        with victim.open("ab") as file:
+            file.write(b"more")
+        original(read, write, size)
+
+    monkeypatch.setattr(shutil, "copyfileobj", meanwhile)
+    with pytest.raises(InputError, match=r"coyo_0_snappy\.parquet: it changed while it was copied"):
+        run(tmp_path, uri=str(source))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +103,14 @@ def test_where_links_are_impossible_files_are_copied(tmp_path, source, monkeypat
             grit_table().set_column(8, "noun_chunks", pa.array(["x"] * 3)),
             "column 'noun_chunks' is string, not list",
         ),
-        (grit_table().set_column(3, "id", pa.array(["x"] * 3)), "column 'id' is string, not int64"),
+        (
+            grit_table().set_column(3, "id", pa.array([[1]] * 3)),
+            "column 'id' is list<element: int64>, not int64",
+        ),
+        (
+            grit_table().append_column("url", pa.array(["x"] * 3)),
+            "column 'url' comes 2 times",
+        ),
     ],
 )
 def test_a_table_that_is_not_grit_is_refused_by_file_and_column(tmp_path, source, table, message):
@@ -94,10 +122,50 @@ def test_a_table_that_is_not_grit_is_refused_by_file_and_column(tmp_path, source
     assert run(tmp_path, uri=str(source)).metrics["files"] == 3
 
 
-def test_a_damaged_file_is_refused_by_name(tmp_path, source):
-    (source / "broken.parquet").write_bytes(b"PAR1 nothing PAR1")
-    with pytest.raises(InputError, match=r"broken\.parquet.*not a Parquet file"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda good: b"PAR1 nothing PAR1", "is damaged"),
+        (lambda good: b"", r"is empty \(0 bytes\)"),
+        (lambda good: good[: len(good) // 2], "is cut off after"),
+        (lambda good: good[:-1], "is cut off after"),
+        (lambda good: b"<html>not found</html>", "begins with b'<htm'"),
+        (lambda good: good[:200] + bytes(300) + good[500:], "is damaged"),
+        (lambda good: good[:-200] + b"\xff" * 150 + good[-50:], "is damaged"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name_and_brought_again_when_it_is_mended(
+    tmp_path, source, content, message
+):
+    good = (source / "grit-20m" / "coyo_0_snappy.parquet").read_bytes()
+    (source / "broken.parquet").write_bytes(content(good))
+    with pytest.raises(InputError, match=rf"broken\.parquet.*not a Parquet file.*{message}"):
         run(tmp_path, uri=str(source))
+    (source / "broken.parquet").write_bytes(good)
+    assert run(tmp_path, uri=str(source)).metrics["records"] == 9
+
+
+def test_a_source_that_changed_is_imported_again_and_an_equal_one_is_not(tmp_path, source):
+    first = run(tmp_path, uri=str(source))
+    (source / "README.md").write_text("another text, which is no table")
+    os.utime(source / "grit-20m" / "coyo_0_snappy.parquet")
+    assert run(tmp_path, uri=str(source)) == first
+    pq.write_table(grit_table(5), source / "grit-20m" / "coyo_0_snappy.parquet")
+    assert run(tmp_path, uri=str(source)).metrics["records"] == 8
+    (source / "grit-20m" / "coyo_1_snappy.parquet").rename(source / "other.parquet")
+    run(tmp_path, uri=str(source))
+    assert (tmp_path / "grit" / "other.parquet").exists()
+    assert not (tmp_path / "grit" / "grit-20m" / "coyo_1_snappy.parquet").exists()
+
+
+def test_a_source_that_was_mended_after_a_violation_is_judged_again(tmp_path, source):
+    bad = grit_table(40).set_column(4, "url", pa.nulls(40, pa.string()))
+    pq.write_table(bad, source / "grit-20m" / "coyo_0_snappy.parquet")
+    with pytest.raises(ContractViolation, match="url_present"):
+        run(tmp_path, uri=str(source))
+    pq.write_table(grit_table(40), source / "grit-20m" / "coyo_0_snappy.parquet")
+    assert run(tmp_path, uri=str(source)).metrics["records"] == 43
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grit", "source"]
 
 
 @pytest.mark.parametrize("uri", ["", "no/such/folder", "s3://"])
@@ -160,3 +228,34 @@ def test_files_that_came_before_a_kill_are_not_fetched_again(
     )
     run(tmp_path, **settings)
     assert fetched == ["data/grit-20m/coyo_0_snappy.parquet", "data/grit-20m/coyo_1_snappy.parquet"]
+
+
+def test_after_a_violation_only_what_changed_is_fetched_again(
+    tmp_path, source, bucket, s3_endpoint, monkeypatch
+):
+    fetched = []
+    original = S3Store.download
+    monkeypatch.setattr(
+        S3Store,
+        "download",
+        lambda self, item, target: (
+            fetched.append(item.key[-17:-15]) or original(self, item, target)
+        ),
+    )
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    settings = {"uri": f"s3://{bucket}/data", "endpoint_url": s3_endpoint}
+
+    def put(table):
+        pq.write_table(table, tmp_path / "new.parquet")
+        key = "data/grit-20m/coyo_1_snappy.parquet"
+        client.upload_file(str(tmp_path / "new.parquet"), bucket, key)
+
+    put(grit_table(40).set_column(4, "url", pa.nulls(40, pa.string())))
+    with pytest.raises(ContractViolation, match="url_present"):
+        run(tmp_path, **settings)
+    put(grit_table(40))
+    assert run(tmp_path, **settings).metrics["records"] == 43
+    assert fetched == ["_0", "_1", "_1"]
+    assert not list((tmp_path / "grit").rglob("_work"))
+    put(grit_table(41))
+    assert run(tmp_path, **settings).metrics["records"] == 44

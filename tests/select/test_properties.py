@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from components.kernel.tables import read_rows, write_rows
 from components.select.duplicates import Repeats, record_keys
 from components.select.step import select
+from data_contracts.engine import check_table
 from data_contracts.grit import SAMPLE_SCHEMA
-from tests.select.test_select import record
+from tests.select.test_select import FULL, record
 
 numbers = st.one_of(st.floats(-0.5, 1.5), st.sampled_from([math.nan, math.inf, 0.0, 1.0]))
 offsets = st.one_of(st.integers(-2, 60).map(float), st.floats(0, 50), st.just(math.nan))
@@ -24,15 +25,18 @@ records = st.lists(
         caption=st.one_of(st.none(), st.text(max_size=50)),
         width=st.one_of(st.none(), st.integers(-5, 1000)),
         ref_exps=st.one_of(st.none(), st.lists(st.one_of(st.none(), region, short), max_size=4)),
-        url=st.one_of(st.none(), st.sampled_from(["", "https://a.example/1", "s3://b/ü"])),
+        url=st.one_of(st.none(), st.sampled_from(["", "https://a.example/1", "s3://b/ü", "x"])),
+        clip_similarity_vitl14=st.one_of(st.none(), numbers, st.just(-7.0)),
+        masks=st.one_of(st.none(), st.lists(st.sampled_from([None, "", "`", FULL]), max_size=3)),
+        split=st.sampled_from([None, "", "train", "test"]),
     ),
     max_size=6,
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=records)
-def test_no_region_is_lost_or_named_twice(tmp_path_factory, rows):
+def test_no_region_is_lost_or_named_twice_and_the_contract_is_met(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("select")
     write_rows(folder / "grit" / "a.parquet", [*rows, record(99)], SAMPLE_SCHEMA)
     outputs = {"records": folder / "records", "quarantine": folder / "q.parquet"}
@@ -40,6 +44,7 @@ def test_no_region_is_lost_or_named_twice(tmp_path_factory, rows):
         grit=folder / "grit", **outputs, settings=select.settings_type(min_score=0)
     )
     kept = list(read_rows(outputs["records"]))
+    assert check_table("records", outputs["records"]).failures == ()
     names = [row["region_id"] for row in (*kept, *read_rows(outputs["quarantine"]))]
     assert len(names) == sum(len(row["ref_exps"] or ()) for row in [*rows, record(99)])
     assert len(set(names)) == len(names)

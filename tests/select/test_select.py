@@ -14,11 +14,20 @@ from components.kernel.tables import read_rows, write_rows
 from components.select import source
 from components.select.step import select
 from data_contracts.grit import SAMPLE_SCHEMA, SCHEMA
+from pixclip.masks import box_mask, encode_mask
 
 CAPTION = "A café table with a red apple and a dog."
 APPLE = [18.0, 29.0, 0.1, 0.1, 0.4, 0.5, 0.9]  # "a red apple": after a letter of two bytes
 TABLE = [7.0, 12.0, 0.1, 0.1, 0.3, 0.3, 0.8]
 DOG = [36.0, 39.0, 0.5, 0.5, 0.9, 0.9, 0.8]
+
+
+def mask_of(side_px):
+    """Counts of a square in an image of the records' size."""
+    return encode_mask(box_mask((0, 0, side_px, side_px), 480, 640)).counts
+
+
+FULL = mask_of(480)
 
 
 def record(number=0, **changes):
@@ -87,7 +96,10 @@ def test_a_good_record_becomes_one_row_a_region(tmp_path):
         (with_region(start=2.5), "wrong_offsets", "2.5"),
         (with_region(start=math.nan), "wrong_offsets", "nan"),
         (with_region(start=6, end=7), "wrong_offsets", "6 to 7"),  # a blank
-        (with_region(start=0, end=1), "short_phrase", "1 characters"),
+        (with_region(start=39, end=40), "phrase_names_nothing", "'.' has no letter"),
+        (with_region(score=-0.1), "impossible_score", "score -0.1"),
+        (with_region(score=1.5), "impossible_score", "score 1.5"),
+        (with_region(x1=-0.0009, x2=0), "empty_box", "-0.0009"),
         (with_region(x1=math.nan), "not_finite", "nan"),
         (with_region(score=math.inf), "not_finite", ""),
         (record(ref_exps=[APPLE[:6], DOG]), "malformed_region", "6 numbers"),
@@ -114,6 +126,19 @@ def test_a_bad_region_is_dropped_with_its_reason_and_the_others_stay(tmp_path, b
         (record(id=None), "missing_value"),
         (record(caption=None), "missing_value"),
         (record(masks=["abc"]), "masks_not_parallel"),
+        (record(masks=["abc", "de"]), "damaged_mask"),
+        (record(width=2**31), "impossible_size"),
+        (record(width=2**31, masks=[FULL, FULL]), "impossible_size"),
+        (record(height=2**40), "impossible_size"),
+        (record(height=2**62), "malformed_value"),
+        (record(height=-480), "small_image"),
+        (record(url="ftp://images.example/0.jpg"), "unknown_address"),
+        (record(url="C:\\images\\0.jpg"), "unknown_address"),
+        (record(split="test"), "unknown_split"),
+        (record(clip_similarity_vitl14=31.5), "impossible_similarity"),
+        (record(clip_similarity_vitl14=-math.inf), "impossible_similarity"),
+        (record(caption="a red apple " * 5000), "text_too_long"),
+        (record(url="https://images.example/" + "x" * 40_000), "text_too_long"),
     ],
 )
 def test_a_bad_record_loses_all_its_regions(tmp_path, bad, reason):
@@ -179,9 +204,10 @@ def test_the_quarantine_holds_the_whole_row_as_json(tmp_path):
 
 
 def test_masks_stay_with_their_regions(tmp_path):
-    with_masks = record(0, masks=["first", None])
-    _, kept, _ = run_select(tmp_path, [with_masks, record(1), record(2, masks=["third", "4th"])])
-    assert [row["mask_counts"] for row in kept] == ["first", None, None, None, "third", "4th"]
+    first, third, fourth = (mask_of(side_px) for side_px in (10, 20, 30))
+    with_masks = record(0, masks=[first, None])
+    _, kept, _ = run_select(tmp_path, [with_masks, record(1), record(2, masks=[third, fourth])])
+    assert [row["mask_counts"] for row in kept] == [first, None, None, None, third, fourth]
     assert [row["mask_size"] for row in kept][:2] == [[480, 640], None]
 
 
@@ -212,10 +238,22 @@ def test_a_size_beyond_all_measure_stops_nothing(tmp_path):
     assert metrics["records_in"] == 2
 
 
-def test_a_number_that_fits_no_column_is_named_with_its_file(tmp_path):
-    schema = SCHEMA.set(SCHEMA.get_field_index("id"), pa.field("id", pa.uint64()))
-    with pytest.raises(InputError, match=r"a\.parquet is not in GRIT's layout.*not in range"):
-        run_select(tmp_path, [record(2**63)], schema)
+@pytest.mark.parametrize("phrase", ["tv", "ox", "x", "犬", "7", "Ö"])
+def test_short_names_are_names(tmp_path, phrase):
+    region = [0.0, float(len(phrase)), *APPLE[2:]]
+    rows = [record(caption=f"{phrase} on a table", ref_exps=[region])]
+    _, kept, _ = run_select(tmp_path / "default", rows)
+    assert [row["phrase"] for row in kept] == [phrase]
+    _, kept, dropped = run_select(tmp_path / "longer", [*rows, record(1)], min_phrase_chars=3)
+    assert [row["reason"] for row in dropped] == ["short_phrase"]
+
+
+@pytest.mark.parametrize("phrase", ["--", ". .", "…", "\u200b", "\x00", "🐱"])
+def test_what_has_no_letter_names_nothing(tmp_path, phrase):
+    region = [0.0, float(len(phrase)), *APPLE[2:]]
+    rows = [record(caption=f"{phrase} on a table", ref_exps=[region]), record(1)]
+    _, _, dropped = run_select(tmp_path, rows)
+    assert [row["reason"] for row in dropped] == ["phrase_names_nothing"]
 
 
 def test_other_number_and_text_types_are_read_alike(tmp_path):

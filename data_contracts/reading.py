@@ -1,0 +1,256 @@
+"""Read Parquet that somebody else may have written: bounded memory, and every fault by name.
+
+A file of one megabyte can hold gigabytes: one long text that a dictionary repeats in every row, a
+row with a billion numbers, a page of zeros. So text is read as dictionaries and decoded in slices
+of bounded size, and what a footer says is weighed before anything is read.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pyarrow.types as kinds
+
+BATCH_ROWS = 8192
+BUFFER_BYTES = 1 << 20  # read a column chunk in pieces instead of as a whole
+MAX_BATCH_BYTES = 1 << 26  # of decoded text, and of numbers, in memory at a time
+MAX_CHUNK_BYTES, MAX_RATIO = 1 << 28, 200  # a column chunk may be large or squeezed, not both
+MAX_NESTED_TEXT_BYTES = 1 << 20  # as above, for texts in lists, which are decoded at once
+MAX_VALUES_PER_ROW, FREE_VALUES = 1000, 20_000_000  # of a column chunk, on average
+FREE_ROWS = 1_000_000  # more of them need at least a byte each
+MAGIC = b"PAR1"
+READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError)
+ADVICE = "bring it again from where it came from, or make it anew"
+
+
+class TableError(Exception):
+    """A Parquet file cannot be used: names the file, and the column where it is one."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} {reason}")
+        self.path, self.reason = path, reason
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a file.
+
+    Raises:
+        TableError: it is no Parquet file, or its footer is damaged.
+    """
+    with open_parquet(path) as file:
+        return file.schema_arrow
+
+
+def num_rows(path: Path) -> int:
+    """The number of rows, as the footer says.
+
+    Raises:
+        TableError: it is no Parquet file, or its footer is damaged or absurd.
+    """
+    with open_parquet(path) as file:
+        return int(file.metadata.num_rows)
+
+
+@contextmanager
+def open_parquet(path: Path, texts: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    """An open file; the columns `texts` are read as dictionaries.
+
+    Raises:
+        TableError: what is wrong with the file, also while it is read.
+    """
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(len(MAGIC))
+            num_bytes = raw.seek(0, 2)
+            raw.seek(max(0, num_bytes - len(MAGIC)))
+            end = raw.read(len(MAGIC))
+    except OSError as error:
+        raise TableError(path, f"cannot be read: {error.strerror}") from None
+    if start != MAGIC or end != MAGIC or num_bytes < 12:
+        raise TableError(path, _no_parquet(start, num_bytes))
+    try:
+        # Given a text, Arrow takes it for UTF-8 and sometimes for a URI: not every path is one.
+        with (
+            pa.OSFile(os.fsencode(path)) as raw_file,
+            pq.ParquetFile(
+                raw_file, read_dictionary=list(texts), buffer_size=BUFFER_BYTES, pre_buffer=False
+            ) as file,
+        ):
+            _weigh_rows(path, file.metadata, num_bytes)
+            yield file
+    except READ_ERRORS as error:
+        raise TableError(path, f"is damaged ({_first_line(error)}); {ADVICE}") from None
+
+
+def raw_batches(
+    path: Path, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Stream columns (default: all) as the file has them; texts are dictionaries, unchecked.
+
+    Raises:
+        TableError: the file is damaged, lacks a column, or would not fit in memory.
+    """
+    schema = read_schema(path)
+    names = list(schema.names if columns is None else columns)
+    for name in names:
+        if schema.names.count(name) != 1:
+            how_often = "is missing" if name not in schema.names else "comes more than once"
+            raise TableError(path, f"cannot be used: column '{name}' {how_often}")
+    texts = [name for name in names if is_plain_text(schema.field(name).type)]
+    with open_parquet(path, texts) as file:
+        num_rows_at_once = min(batch_rows, _weigh_chunks(path, file, names))
+        for batch in file.iter_batches(num_rows_at_once, columns=names, use_threads=False):
+            yield _compact(batch.select(names))
+
+
+def decoded_batches(
+    path: Path, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Stream columns (default: all) with plain texts, each batch of bounded size.
+
+    Raises:
+        TableError: as `raw_batches`; or a text is not UTF-8, or is too large.
+    """
+    first_row = 0
+    for batch in raw_batches(path, columns, batch_rows):
+        _require_valid(path, batch, first_row)
+        for start, length in _slices(path, batch, first_row):
+            yield _decoded(batch.slice(start, length))
+        first_row += batch.num_rows
+
+
+def is_plain_text(found: pa.DataType) -> bool:
+    """Whether a type is text or bytes, not yet as a dictionary."""
+    return bool(
+        kinds.is_string(found)
+        or kinds.is_large_string(found)
+        or kinds.is_string_view(found)
+        or kinds.is_binary(found)
+        or kinds.is_large_binary(found)
+        or kinds.is_binary_view(found)
+    )
+
+
+def _no_parquet(start: bytes, num_bytes: int) -> str:
+    if not num_bytes:
+        return f"is empty (0 bytes), no Parquet file; {ADVICE}"
+    if start == MAGIC:
+        return f"is cut off after {num_bytes} bytes and no Parquet file any more; {ADVICE}"
+    return f"is no Parquet file: it begins with {start!r}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+def _weigh_rows(path: Path, metadata: pq.FileMetaData, num_bytes: int) -> None:
+    if metadata.num_rows < 0 or metadata.num_rows > max(FREE_ROWS, num_bytes):
+        raise TableError(
+            path, f"is not read: it says it has {metadata.num_rows} rows in {num_bytes} bytes"
+        )
+
+
+def _weigh_chunks(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
+    """How many rows fit in memory at a time."""
+    num_rows_at_once = BATCH_ROWS
+    wanted, metadata = set(names), file.metadata
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        for place in range(group.num_columns):
+            chunk = group.column(place)
+            name, _, nested = chunk.path_in_schema.partition(".")
+            if name in wanted:
+                is_text = chunk.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
+                fault = _absurdity(chunk, group.num_rows, is_nested_text=is_text and bool(nested))
+                if fault:
+                    where = f"column '{name}' of row group {index}"
+                    raise TableError(path, f"is not read: {where} {fault}")
+                row_bytes = _bytes_per_row(chunk, group.num_rows, is_text, bool(nested))
+                num_rows_at_once = min(num_rows_at_once, int(MAX_BATCH_BYTES / row_bytes))
+    return max(1, num_rows_at_once)
+
+
+def _absurdity(chunk: pq.ColumnChunkMetaData, num_rows_: int, *, is_nested_text: bool) -> str:
+    """What makes a column chunk a trap; empty if it is none."""
+    unpacked, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
+    if min(unpacked, packed, chunk.num_values, num_rows_) < 0:
+        return "has a negative size"
+    if chunk.num_values > MAX_VALUES_PER_ROW * num_rows_ + FREE_VALUES:
+        return f"holds {chunk.num_values} values in {num_rows_} rows"
+    free = MAX_NESTED_TEXT_BYTES if is_nested_text else MAX_CHUNK_BYTES
+    if unpacked > free and unpacked > MAX_RATIO * packed:
+        return f"would unpack {packed} bytes to {unpacked}"
+    return ""
+
+
+def _bytes_per_row(
+    chunk: pq.ColumnChunkMetaData, num_rows_: int, is_text: bool, is_nested: bool
+) -> float:
+    """An upper bound of what an average row takes, at least a byte."""
+    values = max(1.0, float(chunk.num_values) / max(1, num_rows_))
+    if is_text and is_nested:  # a dictionary may hold one text as large as itself
+        return values * min(float(chunk.total_uncompressed_size), MAX_NESTED_TEXT_BYTES) + 1
+    plain = float(chunk.total_uncompressed_size) / max(1, num_rows_) if is_text else 0.0
+    return 8 * values + plain
+
+
+def _require_valid(path: Path, batch: pa.RecordBatch, first_row: int) -> None:
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as error:
+                rows = f"rows {first_row} to {first_row + batch.num_rows - 1}"
+                reason = f"cannot be used: column '{name}', {rows}: {_first_line(error)}"
+                raise TableError(path, reason) from None
+        raise
+
+
+def _slices(path: Path, batch: pa.RecordBatch, first_row: int) -> Iterator[tuple[int, int]]:
+    """Start and length of the parts of a batch whose decoded text is small enough."""
+    sizes = np.zeros(batch.num_rows, dtype=np.int64)
+    for column in batch.columns:
+        if kinds.is_dictionary(column.type) and is_plain_text(column.type.value_type):
+            lengths = pc.binary_length(_as_bytes(column.dictionary)).take(column.indices)
+            sizes += np.asarray(pc.fill_null(lengths, 0), dtype=np.int64)
+    if sizes.max(initial=0) > MAX_BATCH_BYTES:
+        row, size = first_row + int(sizes.argmax()), sizes.max()
+        raise TableError(path, f"is not read: row {row} holds {size} bytes of text")
+    start, total = 0, np.concatenate([[0], np.cumsum(sizes)])
+    while start < batch.num_rows:
+        end = int(np.searchsorted(total, total[start] + MAX_BATCH_BYTES, side="right")) - 1
+        yield start, end - start
+        start = end
+
+
+def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with dictionaries of the texts it uses: as read, they are those of a row group."""
+    columns = []
+    for column in batch.columns:
+        if kinds.is_dictionary(column.type) and len(column.dictionary) > batch.num_rows:
+            used = pc.dictionary_encode(column.indices)
+            texts = column.dictionary.take(used.dictionary)
+            column = pa.DictionaryArray.from_arrays(used.indices, texts)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [
+        column.dictionary_decode() if kinds.is_dictionary(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _as_bytes(texts: pa.Array) -> pa.Array:
+    is_wide = kinds.is_large_string(texts.type) or kinds.is_large_binary(texts.type)
+    return texts.cast(pa.large_binary() if is_wide else pa.binary())
