@@ -8,7 +8,7 @@ groups' region rows.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,18 +24,10 @@ from components.deduplicate.turning import (
     brought_upright,
     convention_of,
 )
-from components.kernel.errors import GateError
 from components.kernel.progress import progress
 from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import Row, groups_of, read_rows, without, write_rows
-from components.kernel.tally import (
-    REASON_PREFIX,
-    ROWS_IN,
-    ROWS_OUT,
-    quarantine_row,
-    tally,
-    write_quarantine,
-)
+from components.kernel.tally import quarantine_row, tally, write_quarantine
 from data_contracts.candidates import SCHEMA
 
 # Turned with their photographs; and read as measured in stored or upright pixels, which their size
@@ -43,26 +35,7 @@ from data_contracts.candidates import SCHEMA
 TURNED_COUNTS = ("turned", "read_as_stored", "read_as_upright")
 
 
-def require_some(metrics: Mapping[str, int | float], settings: DeduplicateSettings) -> None:
-    """Refuse a result without any region, where there were some.
-
-    Raises:
-        GateError: with the reasons.
-    """
-    if metrics[ROWS_IN] and not metrics[ROWS_OUT]:
-        reasons = {
-            name.removeprefix(REASON_PREFIX): int(number)
-            for name, number in metrics.items()
-            if name.startswith(REASON_PREFIX)
-        }
-        raise GateError(
-            f"deduplicate kept none of {metrics[ROWS_IN]} regions",
-            reasons,
-            "The draft's quarantine says of each region what is wrong with it, and what to do.",
-        )
-
-
-@step(image="data", gate=require_some)
+@step(image="data")
 def deduplicate(
     records: In, images: In, candidates: Out, quarantine: Out, settings: DeduplicateSettings
 ) -> Metrics:

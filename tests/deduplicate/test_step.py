@@ -2,7 +2,7 @@ import pytest
 
 from components.deduplicate.settings import DeduplicateSettings
 from components.deduplicate.step import deduplicate
-from components.kernel.errors import GateError, InputError
+from components.kernel.errors import InputError
 from components.kernel.step import load_step
 from components.kernel.tables import read_rows, write_rows
 from data_contracts import images as images_form
@@ -198,11 +198,3 @@ def test_a_file_of_another_size_is_quarantined_with_both_sizes(run):
     _, dropped, _ = run((regions, [picture("file:///a.jpg", 1)]))
     assert dropped["1-00"]["reason"] == "image_size_mismatch"
     assert "declared 100 x 50, but the image is 200 x 100" in dropped["1-00"]["detail"]
-
-
-def test_a_result_without_any_region_is_not_published(run):
-    regions = [region(1, "file:///a.jpg", declared_size=[50, 100])]
-    _, _, metrics = run((regions, [picture("file:///a.jpg", 1)]))
-    with pytest.raises(GateError, match=r"kept none of 1 regions \(image_size_mismatch 1\)"):
-        deduplicate.judge(metrics, DeduplicateSettings())
-    deduplicate.judge({"regions_in": 0, "regions_out": 0}, DeduplicateSettings())

@@ -4,6 +4,8 @@ import json
 import math
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from components.import_coco.values import BadValueError, read_flag, read_id, record_number, shown
 from components.kernel.errors import GateError, InputError
@@ -328,3 +330,56 @@ def test_ids_and_flags_that_mean_nothing_are_refused():
     for value in ("2", 2, -1, "no idea", []):
         with pytest.raises(BadValueError, match="'iscrowd' is"):
             read_flag(value, "iscrowd")
+
+
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.integers(-(2**70), 2**70)
+    | st.text(st.characters(), max_size=6)
+    | st.sampled_from([LONG, "1e999", "0", "-0.0", "nan", "\ud83d", "../x", "9", 9, 18, "18"]),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+PLACES = st.sampled_from(
+    [("images", key) for key in ("id", "file_name", "width", "height", None)]
+    + [("categories", key) for key in ("id", "name", None)]
+    + [
+        ("annotations", key)
+        for key in (
+            "id",
+            "image_id",
+            "category_id",
+            "bbox",
+            "segmentation",
+            "iscrowd",
+            "caption",
+            None,
+        )
+    ]
+)
+
+
+@settings(
+    deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.tuples(PLACES, JUNK), min_size=1, max_size=4))
+def test_any_junk_in_one_image_leaves_the_others_as_they_are(run, changes):
+    """Images 5 and 9 are there; image 6 and its own category are spoilt."""
+    value = content(annotation(), annotation(2, 27, image_id=5), annotation(3, 31, image_id=6))
+    value["images"] += [image(5, "five.jpg"), image(6, "six.jpg")]
+    value["categories"].append({"id": 31, "name": "spoilt"})
+    for (kind, key), junk in changes:
+        if key is None or not isinstance(value[kind][-1], dict):
+            value[kind][-1] = junk
+        else:
+            value[kind][-1][key] = junk
+    _, rows = run(value)
+    good = {row["url"]: row for row in rows}
+    spoilt = value["images"][-1]
+    takes = str(spoilt.get("id")) if isinstance(spoilt, dict) else ""  # another's id, perhaps
+    for number, name in ((9, "cats%20%26%20dogs/a%20b.jpg"), (5, "five.jpg")):
+        assert f"file:///{name}" in good or str(number) in takes
