@@ -18,9 +18,46 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from components.ingest.failures import FetchError
 
 DNS_CACHE_S = 300
+# Written out, because what `ipaddress` calls global differs from one Python to the next:
+# https://www.iana.org/assignments/iana-ipv4-special-registry and …/iana-ipv6-special-registry,
+# multicast and reserved space.
+NOT_PUBLIC_V4 = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # shared by a provider's customers
+            "127.0.0.0/8",  # loopback
+            "168.63.129.16/32",  # answered by the cloud around a virtual machine (Azure)
+            "169.254.0.0/16",  # link-local, and the metadata of most clouds
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocol assignments (and the metadata of Oracle's cloud)
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # relays of 6to4
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, broadcast
+        ),
+    )
+)
+# All else of IPv6 is loopback, local, multicast, translation, or not in use (fec0::, 5f00::, …).
+UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
+NOT_PUBLIC_V6 = tuple(
+    map(
+        ipaddress.IPv6Network,
+        (
+            "2001::/23",  # protocols: Teredo, benchmarks, ORCHID, …
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4, which leads to any IPv4 address
+            "3fff::/20",  # documentation
+        ),
+    )
+)
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Public by number, but answered by the cloud around a virtual machine (Azure, Oracle).
-METADATA_NETWORKS = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -56,28 +93,13 @@ def is_public(address: str) -> bool:
         ip: IpAddress = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return all(_is_public_ip(inner) for inner in _unwrapped(ip))
-
-
-def _unwrapped(ip: IpAddress) -> Iterable[IpAddress]:
-    """The address, or the IPv4 addresses that an IPv6 address stands for."""
+    if isinstance(ip, ipaddress.IPv6Address) and ip.scope_id is not None:
+        return False  # an interface of this machine
+    if isinstance(ip, ipaddress.IPv6Address) and (ip.ipv4_mapped or ip in NAT64):
+        ip = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)  # what a socket would really reach
     if isinstance(ip, ipaddress.IPv4Address):
-        return [ip]
-    if ip.ipv4_mapped:
-        return [ip.ipv4_mapped]
-    if ip in NAT64:
-        return [ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)]
-    if ip.sixtofour:
-        return [ip, ip.sixtofour]
-    return [ip, *(ip.teredo or ())]
-
-
-def _is_public_ip(ip: IpAddress) -> bool:
-    return (
-        ip.is_global
-        and not (ip.is_multicast or ip.is_reserved or ip.is_link_local or ip.is_loopback)
-        and not any(ip in network for network in METADATA_NETWORKS)
-    )
+        return not any(ip in network for network in NOT_PUBLIC_V4)
+    return ip in UNICAST_V6 and not any(ip in network for network in NOT_PUBLIC_V6)
 
 
 class AddressGuard(AbstractResolver):

@@ -60,7 +60,7 @@ def _parts(text: str, base: URL | None) -> tuple[str, str | None, str]:
     host, slash, path = path.lstrip("/").partition("/")
     if not host or BAD_IN_HOST.search(host):
         raise FetchError("bad_url", "the URL's host holds blanks or characters that no host has")
-    return scheme, host, _quoted(slash + path + query)
+    return scheme, host.lower(), _quoted(slash + path + query)
 
 
 def _quoted(text: str) -> str:

@@ -4,17 +4,25 @@ import asyncio
 import email.utils
 import re
 import socket
+import ssl
 import time
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, TransferEncodingError
 from yarl import URL
 
 from components.ingest.addresses import AddressGuard, guarded_connector
 from components.ingest.body import Body, Received, is_whole, unpacking
 from components.ingest.failures import LOCAL_ERRNOS, FetchError, WorldError, local_fault
+from components.ingest.lenient import (
+    MAX_DIGITS,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    Answer,
+    ask_leniently,
+)
 from components.ingest.settings import IngestSettings
 from components.ingest.urls import parse_web_url
 
@@ -22,7 +30,6 @@ REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 USABLE = frozenset({200, 201, 202, 203, 206, 226})  # they may have the image as their body
 RETRIED = frozenset({407, 408, 421, 425, 429})  # and every 5xx
 READ_BYTES = 2**18
-MAX_HEADER_BYTES, MAX_HEADERS = 2**18, 1000  # what browsers take; a site's policy may be long
 MAX_COOKIES, MAX_COOKIE_BYTES = 50, 4096
 NOAI_WORDS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 WHOLE_RANGE = re.compile(r"bytes 0-(\d+)/(\d+)")
@@ -73,10 +80,11 @@ class WebSource:
 
     def __init__(self, guard: AddressGuard, settings: IngestSettings) -> None:
         self._guard, self._settings = guard, settings
+        self._headers = {"User-Agent": settings.user_agent, "Accept": "image/*,*/*;q=0.5"}
         self._session = aiohttp.ClientSession(
             connector=guarded_connector(guard, verify_tls=settings.verify_tls),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": settings.user_agent, "Accept": "image/*,*/*;q=0.5"},
+            headers=self._headers,
             skip_auto_headers=("Accept-Encoding",),
             timeout=aiohttp.ClientTimeout(
                 total=None,  # `fetch` bounds the attempt as a whole, redirects included
@@ -124,40 +132,60 @@ class WebSource:
         if self._guard.is_allowed(host):
             chain.allowed_hosts.add(host)
         chain.is_unverified |= target.scheme == "https" and not self._settings.verify_tls
-        async with self._session.get(
-            target, allow_redirects=False, headers=chain.headers(host)
-        ) as response:
-            chain.take_cookies(host, response.headers.getall("Set-Cookie", []))
-            if response.status in REDIRECTS and "Location" in response.headers:
-                response.close()  # whatever body follows is not worth reading
-                return _Redirect(response.headers["Location"])
-            try:
-                _require_usable(response)
-                robots = response.headers.getall("X-Robots-Tag", [])
-                chain.forbids_ai = forbids_ai(robots, self._settings.user_agent)
-                if self._settings.respect_noai and chain.forbids_ai:
-                    raise FetchError("noai", "X-Robots-Tag")
-                return await self._read(response)
-            except BaseException:
-                response.close()  # do not drain a body that was given up
-                raise
+        headers = chain.headers(host)
+        try:
+            async with self._session.get(
+                target, allow_redirects=False, headers=headers
+            ) as response:
+                try:
+                    return await self._take(_answer(response), host, chain)
+                finally:
+                    if not response.content.at_eof():
+                        response.close()  # do not drain a body that was given up
+        except (aiohttp.ClientResponseError, HttpProcessingError):
+            pass  # refused by aiohttp's parser, but perhaps not by a browser
+        async with ask_leniently(
+            target,
+            {**self._headers, **headers},
+            self._guard,
+            verify_tls=self._settings.verify_tls,
+        ) as answer:
+            return await self._take(answer, host, chain)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        encoding = ",".join(response.headers.getall("Content-Encoding", []))
+    async def _take(self, answer: Answer, host: str, chain: _Chain) -> bytes | _Redirect:
+        chain.take_cookies(host, answer.headers.getall("Set-Cookie", []))
+        if answer.status in REDIRECTS and "Location" in answer.headers:
+            return _Redirect(answer.headers["Location"])  # whatever body follows is not read
+        _require_usable(answer)
+        robots = answer.headers.getall("X-Robots-Tag", [])
+        chain.forbids_ai = forbids_ai(robots, self._settings.user_agent)
+        if self._settings.respect_noai and chain.forbids_ai:
+            raise FetchError("noai", "X-Robots-Tag")
+        return await self._read(answer)
+
+    async def _read(self, answer: Answer) -> bytes:
+        encoding = ",".join(answer.headers.getall("Content-Encoding", []))
         with Body(self._settings.max_bytes) as body:
-            body.announce(response.content_length)
+            length = answer.headers.get("Content-Length", "")
+            body.announce(int(length) if length.isdecimal() and len(length) < MAX_DIGITS else None)
             sink = unpacking(encoding, body)
             try:
-                async for piece in response.content.iter_any():
+                async for piece in answer.pieces:
                     sink.write(piece)
-            except aiohttp.ClientPayloadError:
+            except aiohttp.ClientPayloadError as error:
+                if isinstance(error.__cause__, TransferEncodingError):
+                    raise error.__cause__ from error
                 # More was promised than came: browsers show what is there, if it is all there.
                 if not (body.num_bytes and is_whole(body.value())):
                     raise
             return body.value()
 
 
-def _require_usable(response: aiohttp.ClientResponse) -> None:
+def _answer(response: aiohttp.ClientResponse) -> Answer:
+    return Answer(response.status, response.headers, response.content.iter_any())
+
+
+def _require_usable(response: Answer) -> None:
     status = response.status
     if status not in USABLE or (status == 206 and not _is_whole_range(response)):
         raise FetchError(
@@ -167,7 +195,7 @@ def _require_usable(response: aiohttp.ClientResponse) -> None:
         )
 
 
-def _is_whole_range(response: aiohttp.ClientResponse) -> bool:
+def _is_whole_range(response: Answer) -> bool:
     """Whether a part of the image, which nobody asked for, is all of it."""
     found = WHOLE_RANGE.match(response.headers.get("Content-Range", ""))
     return found is not None and int(found[1]) + 1 == int(found[2])
@@ -208,7 +236,7 @@ def _as_known_error(error: Exception) -> FetchError | WorldError:
         return local_fault(error, "cannot go on fetching")
     if isinstance(error, TimeoutError):
         return FetchError("timeout", is_transient=True)
-    if isinstance(error, aiohttp.ClientSSLError):
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return FetchError("tls_error", type(error).__name__)
     if isinstance(error, aiohttp.ClientConnectorError | socket.gaierror):
         return FetchError("connection_failed", is_transient=True)
@@ -216,7 +244,7 @@ def _as_known_error(error: Exception) -> FetchError | WorldError:
         return FetchError("bad_response", "the answer is not valid HTTP")
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return FetchError("bad_url", "the HTTP library refuses the URL")
-    if isinstance(error, aiohttp.ClientError | ConnectionError):
+    if isinstance(error, aiohttp.ClientError | OSError):
         return FetchError("connection_broken", is_transient=True)
     raise error
 

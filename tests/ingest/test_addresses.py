@@ -40,6 +40,68 @@ PRIVATE = [
     "ff02::1",
     "2001:db8::1",
     "not an address",
+    # The rest of IANA's registries of special addresses, first and last of each.
+    "0.255.255.255",
+    "10.255.255.255",
+    "100.127.255.255",
+    "127.255.255.255",
+    "169.254.0.0",
+    "172.31.255.255",
+    "192.0.0.0",
+    "192.0.0.8",
+    "192.0.0.9",
+    "192.0.0.170",
+    "192.0.2.1",
+    "192.88.99.1",
+    "192.168.255.255",
+    "198.19.255.255",
+    "198.51.100.255",
+    "203.0.113.7",
+    "239.255.255.255",
+    "254.0.0.1",
+    "::ffff:0:127.0.0.1",
+    "::ffff:169.254.169.254",
+    "::ffff:100.64.0.1",
+    "::8.8.8.8",
+    "::ffff:0:0:8.8.8.8",
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b::6440:1",
+    "64:ff9b:1::1",
+    "64:ff9b:1::808:808",
+    "64:ff9b:1:ffff::1",
+    "100::1",
+    "100:0:0:1::1",
+    "2001::1",
+    "2001:0:808:808::1",
+    "2001:2::1",
+    "2001:3::1",
+    "2001:4:112::1",
+    "2001:10::1",
+    "2001:20::1",
+    "2001:30::1",
+    "2001:1ff:ffff::1",
+    "2002:808:808::1",
+    "2002:a9fe:a9fe::1",
+    "3fff::1",
+    "3fff:fff:ffff::1",
+    "4000::1",
+    "5f00::1",
+    "8000::1",
+    "c000::1",
+    "e000::1",
+    "f800::1",
+    "fdff:ffff::1",
+    "febf::1",
+    "fec0::1",
+    "feff:ffff::1",
+    "ff0e::1",
+    "2606:2800:220:1::1%eth0",
+    "0177.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f000001",
+    "\uff11\uff12\uff17.0.0.1",
+    "",
 ]
 
 
@@ -68,7 +130,26 @@ def test_an_address_that_is_not_of_the_open_internet_is_refused(address):
 
 
 @pytest.mark.parametrize(
-    "address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34", "64:ff9b::5db8:d822"]
+    "address",
+    [
+        "93.184.216.34",
+        "2606:2800:220:1::1",
+        "::ffff:93.184.216.34",
+        "64:ff9b::5db8:d822",
+        "1.0.0.0",
+        "9.255.255.255",
+        "100.63.255.255",
+        "100.128.0.0",
+        "172.32.0.0",
+        "192.0.1.0",
+        "198.20.0.0",
+        "223.255.255.255",
+        "2001:200::1",
+        "2001:db7::1",
+        "2003::1",
+        "2620:fe::fe",
+        "3ffe::1",
+    ],
 )
 def test_a_public_address_is_accepted(address):
     assert is_public(address)
@@ -78,6 +159,23 @@ def test_a_public_address_is_accepted(address):
 def test_wrapping_an_address_in_ipv6_never_makes_it_public(ip):
     mapped = ipaddress.IPv6Address((0xFFFF << 32) | int(ip))
     assert is_public(str(mapped)) == is_public(str(ip))
+
+
+@given(st.ip_addresses())
+def test_what_python_calls_private_is_never_public(ip):
+    if ip.is_private or ip.is_multicast or ip.is_reserved or ip.is_link_local:
+        mapped = getattr(ip, "ipv4_mapped", None)  # Pythons differ about these
+        assert not is_public(str(ip)) or mapped or "64:ff9b::" in str(ip)
+
+
+@given(st.ip_addresses(v=4))
+def test_a_translated_address_is_as_public_as_what_it_stands_for(ip):
+    translated = ipaddress.IPv6Address(int(ipaddress.IPv6Address("64:ff9b::")) | int(ip))
+    assert is_public(str(translated)) == is_public(str(ip))
+    for prefix in ("2002::", "64:ff9b:1::", "::"):
+        base = int(ipaddress.IPv6Address(prefix))
+        shift = 80 if prefix == "2002::" else 0
+        assert not is_public(str(ipaddress.IPv6Address(base | int(ip) << shift)))
 
 
 @pytest.mark.parametrize(
