@@ -13,22 +13,22 @@ export PYTHONUTF8 = 1
 PORT = 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-vllm airflow test test-vllm test-peers lint ablation golden versions lock clean
+.PHONY: help setup environment demo demo-vllm airflow test test-vllm test-peers lint ablation golden versions lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: .venv/.installed $(PHOTOGRAPHS)/.complete $(LANGUAGE_MODEL)/config.json  ## the virtual environment, the photographs, a small language model
+setup: environment $(PHOTOGRAPHS)/.complete $(LANGUAGE_MODEL)/config.json  ## the virtual environment, the photographs, a small language model
 
-.venv/.installed: locks/laptop.txt pyproject.toml scripts/install.py
-	$(PYTHON) scripts/install.py --venv .venv --lock locks/laptop.txt
-	@touch $@
+# Looks each time, and knows more than times of files: moved and copied clones, killed installs.
+environment:
+	@$(PYTHON) scripts/install.py --venv .venv --lock locks/laptop.txt
 
-$(PHOTOGRAPHS)/.complete: | .venv/.installed
+$(PHOTOGRAPHS)/.complete: | environment
 	$(BIN)/python -m components.sample_grit.photographs --into $(PHOTOGRAPHS)
 	@touch $@
 
-$(LANGUAGE_MODEL)/config.json: | .venv/.installed
+$(LANGUAGE_MODEL)/config.json: | environment
 	$(BIN)/python -m components.adapt_text.sample_model --into $(LANGUAGE_MODEL)
 
 # Small groups, so that even the sample runs through every mapped task twice.
@@ -63,12 +63,9 @@ test-vllm: setup  ## the tests on real vLLM servers
 	PYTHON=$(PYTHON) sh demo/vllm/install.sh
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
-test-peers: .venv-peers/.installed  ## our towers against open_clip's, full-size
+test-peers: setup  ## our towers against open_clip's, full-size
+	@$(PYTHON) scripts/install.py --venv .venv-peers --lock locks/peers.txt --no-project
 	$(BIN)/python -m pytest -m peers tests/peers
-
-.venv-peers/.installed: locks/peers.txt | setup
-	$(PYTHON) scripts/install.py --venv .venv-peers --lock locks/peers.txt --no-project
-	@touch $@
 
 lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

