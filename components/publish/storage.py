@@ -86,8 +86,8 @@ class S3Objects:
             return self._store.describe(self._address(md5)).num_bytes == num_bytes
         except InputError as error:
             cause = error.__cause__
-            is_answer = isinstance(cause, ClientError)
-            return False if is_answer and cause.response["Error"]["Code"] in GONE else None
+            code = cause.response["Error"]["Code"] if isinstance(cause, ClientError) else ""
+            return False if code in GONE else None
 
     def put(self, md5: str, path: Path) -> None:
         """Upload a file."""
