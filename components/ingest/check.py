@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from PIL import Image, _imaging
 
-from pixclip.images import ImageError, read_image
-from pixclip.jpeg_parts import is_plain_jpeg, jpeg_parts
+from pixclip.images import ImageError, OpenedImage, read_image
+from pixclip.jpeg_parts import is_plain_jpeg
 
 JPEG_QUALITY = 95
-EXIF_ORIENTATION, TURNED = 0x0112, range(2, 9)
 HASHED_SIZE_PX = (32, 32)  # what the hash sees; shrinking to it in two steps costs a third
 BLOCKS_PER_THREAD = 4
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
@@ -54,7 +53,7 @@ def check_image(data: bytes, max_pixels: int, min_side_px: int) -> tuple[Checked
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         opened = read_image(data, max_pixels)
-        keeps_bytes = is_upright_jpeg(data)
+        keeps_bytes = is_upright_jpeg(data, opened)
     except ImageError as error:
         return CheckedImage(error.reason, error.detail, sha256), b""
     except MemoryError:
@@ -86,21 +85,18 @@ def perceptual_hash(image: Image.Image) -> str:
     return str(imagehash.phash(small))
 
 
-def is_upright_jpeg(data: bytes) -> bool:
-    """Whether the bytes can be kept as they are: JPEG, RGB or grey, not turned, cheap to read."""
-    if not data.startswith(b"\xff\xd8\xff"):
-        return False
-    if not is_plain_jpeg(data):
-        return False
-    with Image.open(io.BytesIO(jpeg_parts(data)), formats=("JPEG",)) as image:
-        return image.mode in ("RGB", "L") and _orientation(image) not in TURNED
+def is_upright_jpeg(data: bytes, opened: OpenedImage) -> bool:
+    """Whether the bytes can be kept as they are: JPEG, RGB or grey, not turned, cheap to read.
 
-
-def _orientation(image: Image.Image) -> object:
-    try:
-        return image.getexif().get(EXIF_ORIENTATION)
-    except Exception:  # damaged metadata: others may read it differently, so make it go away
-        return TURNED[0]
+    Where the metadata is damaged, others may turn the picture: it is written anew without.
+    """
+    return (
+        data.startswith(b"\xff\xd8\xff")
+        and opened.stored_mode in ("RGB", "L")
+        and opened.orientation == 1
+        and opened.has_sound_metadata
+        and is_plain_jpeg(data)
+    )
 
 
 def _as_jpeg(image: Image.Image) -> bytes:

@@ -2,6 +2,7 @@
 
 MAX_PARTS = 100_000  # segments, chunks, blocks; a picture of 50 megapixels has some thousands
 MAX_SCANS = 100  # of a JPEG; encoders write up to 12 or so, and a decoder goes over all pixels each
+MAX_ARITHMETIC_SCANS = 20  # arithmetic coding: a decoder goes on without any data, and slowly
 MAX_METADATA_BYTES = 1_000_000  # of the one piece of metadata that may hold the orientation
 
 

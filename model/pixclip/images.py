@@ -40,6 +40,8 @@ class OpenedImage:
     stored_width: int  # in pixels, before the EXIF orientation was applied
     stored_height: int
     orientation: int  # the EXIF orientation that was applied, 1 to 8; 1 is upright as stored
+    stored_mode: str = "RGB"  # as Pillow names it
+    has_sound_metadata: bool = True  # what is damaged may be read otherwise by others
 
 
 def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 1) -> Image.Image:
@@ -77,13 +79,14 @@ def read_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
     require_pixels(*image.size, max_pixels)
     _require_colours(image)
     width, height = image.size
-    tiff_orientation = _orientation(image) if image.format == "TIFF" else 1
+    stored_mode = image.mode
+    tiff_orientation, _ = _orientation(image) if image.format == "TIFF" else (1, True)
     rawmode, top = wide_rawmode(image), told_top_value(image)
     try:
         if shrink > 1:
             image.draft(None, (max(1, width // shrink), max(1, height // shrink)))
         image.load()  # turns a TIFF itself; a PNG's orientation may follow its pixels
-        orientation = _orientation(image)
+        orientation, is_sound = _orientation(image)
         upright = opaque(_turned(_eight_bits(image, parts, rawmode, top), orientation))
     except (MemoryError, ImageError):
         raise
@@ -91,7 +94,8 @@ def read_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
         raise ImageError("truncated_image", _describe(error)) from error
     if tiff_orientation in SIDEWAYS:  # Pillow gives a TIFF's size as it will be
         width, height = height, width
-    return OpenedImage(upright, width, height, max(orientation, tiff_orientation))
+    orientation = max(orientation, tiff_orientation)
+    return OpenedImage(upright, width, height, orientation, stored_mode, is_sound)
 
 
 def _eight_bits(image: Image.Image, data: bytes, rawmode: str, top: int | None) -> Image.Image:
@@ -109,13 +113,15 @@ def _eight_bits(image: Image.Image, data: bytes, rawmode: str, top: int | None) 
         ) from None
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 where there is none, or none that means anything."""
+def _orientation(image: Image.Image) -> tuple[int, bool]:
+    """The EXIF orientation, 1 where none means anything, and whether the metadata is readable."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation: object = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # unreadable metadata of a readable image
-        return 1
-    return orientation if isinstance(orientation, int) and orientation in UPRIGHT else 1
+        return 1, False
+    if isinstance(orientation, int) and orientation in UPRIGHT:
+        return orientation, True
+    return 1, True
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from components.ingest.check import check_image, is_upright_jpeg, perceptual_hash
 from components.ingest.settings import IngestSettings
 from components.kernel.shards import read_image_bytes
-from pixclip.images import DEFAULT_MAX_PIXELS
+from pixclip.images import DEFAULT_MAX_PIXELS, read_image
 
 ORIENTATION = 0x0112
 # How the stored pixels must be turned so that a viewer sees them upright (EXIF 2.3, 4.6.4 A).
@@ -71,7 +71,7 @@ def test_what_is_no_plain_jpeg_becomes_one(photo, encoded, mode, form, keeps_byt
     assert (checked.reason, checked.width_px, checked.height_px) == ("", 64, 48)
     assert (jpeg == b"") is keeps_bytes
     if jpeg:
-        assert is_upright_jpeg(jpeg)
+        assert is_upright_jpeg(jpeg, read_image(jpeg))
         assert np.abs(decoded(jpeg) - pixels).mean() < 12
 
 
@@ -82,7 +82,7 @@ def test_damaged_metadata_is_not_passed_on(photo, encoded):
     damaged = encoded(photo(3), exif=exif).replace(b"\x01\x0e\x00\x02", b"\x01\x00\x00\x02")
     checked, jpeg = check_image(damaged, max_pixels=10_000, min_side_px=16)
     assert checked.reason == ""
-    assert is_upright_jpeg(jpeg)
+    assert is_upright_jpeg(jpeg, read_image(jpeg))
 
 
 @pytest.mark.parametrize(

@@ -120,22 +120,24 @@ def segment(kind: int, data: bytes = b"") -> bytes:
     return b"\xff" + bytes([kind]) + struct.pack(">H", len(data) + 2) + data
 
 
-def many_scans(number: int, width_px: int, height_px: int, between: bytes = b"") -> bytes:
+def many_scans(
+    number: int, width_px: int, height_px: int, between: bytes = b"", *, refine: bool = False
+) -> bytes:
     """A progressive JPEG whose last scan, of nothing but "the rest is zero", comes again."""
 
     def huffman(kind: int, value: int) -> bytes:
         return segment(0xC4, bytes([kind]) + bytes([1] + [0] * 15) + bytes([value]))
 
-    def scan(first: int, last: int, bits: str) -> bytes:
+    def scan(first: int, last: int, bits: str, bit: int = 0) -> bytes:
         bits += "1" * (-len(bits) % 8)
         coded = int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\0")
-        return segment(0xDA, bytes([1, 1, 0, first, last, 0])) + coded
+        return segment(0xDA, bytes([1, 1, 0, first, last, bit])) + coded
 
     num_blocks = -(-width_px // 8) * -(-height_px // 8)
     runs = ("0" + "1" * 14) * -(-num_blocks // 32767)
     frame = segment(0xC2, struct.pack(">BHHB", 8, height_px, width_px, 1) + b"\1\x11\0")
     tables = segment(0xDB, b"\0" + b"\1" * 64) + huffman(0, 0) + huffman(0x10, 0xE0)
-    rest = (between + scan(1, 63, runs)) * (number - 1)
+    rest = (between + scan(1, 63, runs, 0xDC if refine else 0)) * (number - 1)
     return b"\xff\xd8" + tables + frame + scan(0, 0, "0" * num_blocks) + rest + b"\xff\xd9"
 
 
@@ -227,6 +229,11 @@ BOMBS: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     ),
     "fill between scans": (lambda: many_scans(900, 640, 480, b"\xff" * 20_000), {"too_costly"}),
     "as many scans as are allowed": (lambda: many_scans(MAX_SCANS, 7000, 7000), {""}),
+    "refining scans": (lambda: many_scans(MAX_SCANS, 7000, 7000, refine=True), {""}),
+    "scans of arithmetic coding": (
+        lambda: many_scans(MAX_SCANS, 7000, 7000).replace(b"\xff\xc2", b"\xff\xca"),
+        {"too_costly"},
+    ),
     # JPEG: segments
     "empty application segments": (
         lambda: jpeg_with(segment(0xE1, b"http://ns.adob") * TINY_SEGMENTS),
