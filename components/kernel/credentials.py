@@ -46,6 +46,7 @@ NO_SECRET = re.compile(  # places in a list, and the special tokens of language 
 SECRET_PERHAPS = {"key", "auth", "pass", "code", "session", "sid", "ticket", "otp"}
 TRIVIAL = re.compile(
     r"none|null|basic|digest|oauth2?|iam|anonymous|required|optional|auto|true|false|yes|no|on|off"
+    r"|(?-i:[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"  # the name of a variable that holds it
     r"|\d{1,4}|\*+|x{3,}|\.{3}|…|\$\{?\w+\}?|\$\(\w+\)|\{\{.*|\{\w*\}|<\w*>|%\w|%\(\w+\)s",
     re.IGNORECASE,
 )
