@@ -46,6 +46,8 @@ def name_user() -> None:
         getpass.getuser()
     except (KeyError, OSError, ImportError):
         os.environ["LOGNAME"] = os.environ["USER"] = f"uid-{os.getuid()}"
+    if not os.environ.get("HOME"):  # empty would stand for the root of the file system
+        os.environ.pop("HOME", None)
     home = os.path.expanduser("~")
     if os.path.isabs(home) and os.access(home, os.W_OK | os.X_OK):
         return
