@@ -22,7 +22,7 @@ from components.ingest.failures import FetchError
 from components.ingest.files import read_file_url
 from components.ingest.hosts import HostGate, pause_before_retry_s
 from components.ingest.journal import Entry, Journal
-from components.ingest.outage import Outlook
+from components.ingest.outage import Outlook, is_answer
 from components.ingest.reuse import (
     MEMORY,
     NEVER_KEPT,
@@ -68,6 +68,10 @@ class Sources:
             return await self._in_thread(self._s3.fetch, url)
         raise FetchError("bad_scheme", f"scheme {scheme[:20]!r}")
 
+    async def is_reachable(self, url: str) -> bool:
+        """Whether the host of a web URL takes connections; nothing is asked for."""
+        return await self._web.is_reachable(url)
+
     async def _in_thread(self, read: Callable[..., bytes], *arguments: object) -> Received:
         loop = asyncio.get_running_loop()
         return Received(await loop.run_in_executor(self._blocking, read, *arguments))
@@ -95,7 +99,7 @@ class Downloader:
     ) -> None:
         self._sources, self._decoders = sources, decoders
         self._journal, self._settings = journal, settings
-        self._outlook = Outlook()
+        self._outlook, self._looking = Outlook(), asyncio.Lock()
         self._gate = HostGate(settings.concurrency, settings.concurrency_per_host)
         self._window = asyncio.Semaphore(WINDOW_PER_DOWNLOAD * settings.concurrency)
 
@@ -106,6 +110,10 @@ class Downloader:
             PipelineError: the world does not let us; what was received is kept.
         """
         outcomes: Counter[str] = Counter()
+        for url in urls:
+            entry = self._journal.find(FETCHED, url)
+            if entry and _scheme_or_none(url) in WEB_SCHEMES and is_answer(entry.fields["reason"]):
+                self._outlook.know(url)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for url in urls:
@@ -142,7 +150,7 @@ class Downloader:
                 try:
                     received = await self._sources.fetch(url)
                     if is_web:
-                        self._outlook.saw_answer()
+                        self._outlook.saw_answer(url)
                     return self._keep_received(url, received)
                 except FetchError as error:
                     failure = error
@@ -158,8 +166,24 @@ class Downloader:
         }
         entry = self._journal.append(FETCHED, url, fields)
         if is_web:
-            self._outlook.saw_failure(url, failure, began_s)
+            self._outlook.saw_failure(url, failure.reason, began_s)
+            await self._require_network()
         return entry
+
+    async def _require_network(self) -> None:
+        """Look whether the hosts are silent or we hear nothing.
+
+        Raises:
+            WorldError: those that answered once are out of reach too.
+        """
+        async with self._looking:
+            if not self._outlook.is_suspicious:
+                return
+            for url in self._outlook.witnesses.values():
+                if await self._sources.is_reachable(url):
+                    self._outlook.saw_answer(url)
+                    return
+            raise self._outlook.error()
 
     def _keep_received(self, url: str, received: Received) -> Entry:
         """Keep what arrived; a file that is as it was is not kept twice."""
@@ -205,8 +229,18 @@ def failure_of(journal: Journal, url: str) -> tuple[str, str]:
 
 
 def num_unanswered(journal: Journal, urls: Iterable[str]) -> int:
-    """How many URLs were given up without an answer."""
-    return sum(is_unanswered(_result_of(journal, url)) for url in urls)
+    """How many URLs were given up without an answer.
+
+    Names that do not exist are one, unless no host of the group answered: then there may be no
+    name server.
+    """
+    entries = [_result_of(journal, url) for url in urls]
+    web = [entry for entry in entries if _scheme_or_none(entry.fields["url"]) in WEB_SCHEMES]
+    is_heard = any(is_answer(journal.get(FETCHED, e.fields["url"]).fields["reason"]) for e in web)
+    return sum(
+        is_unanswered(entry) or (not is_heard and entry.fields["reason"] == "dns_failure")
+        for entry in entries
+    )
 
 
 def _result_of(journal: Journal, url: str) -> Entry:

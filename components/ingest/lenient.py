@@ -46,7 +46,7 @@ async def ask_leniently(
     Raises:
         FetchError: `bad_response`: this is no HTTP to a browser either; `private_address`.
     """
-    reader, writer = await _connect(target, guard, verify_tls=verify_tls)
+    reader, writer = await _open(target, guard, verify_tls=verify_tls)
     try:
         writer.write(_request(target, headers))
         await writer.drain()
@@ -56,13 +56,32 @@ async def ask_leniently(
         writer.transport.abort()
 
 
-async def _connect(
+async def require_connection(target: URL, guard: AddressGuard) -> None:
+    """Connect to the host of a URL and hang up.
+
+    Raises:
+        FetchError, OSError: it takes no connection, or has no address that may be used.
+    """
+    (await _connect(target, guard)).close()
+
+
+async def _open(
     target: URL, guard: AddressGuard, *, verify_tls: bool
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    host, port = target.raw_host or "", target.port or 0
     context = ssl.create_default_context() if target.scheme == "https" else None
     if context and not verify_tls:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return await asyncio.open_connection(
+        sock=await _connect(target, guard),
+        ssl=context,
+        server_hostname=target.raw_host if context else None,
+        limit=MAX_HEADER_BYTES,
+    )
+
+
+async def _connect(target: URL, guard: AddressGuard) -> socket.socket:
+    """A connection to the first of a host's addresses that takes one."""
+    host, port = target.raw_host or "", target.port or 0
     failure = OSError(f"{host} has no address")
     for address in await _addresses(host, guard):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -70,15 +89,13 @@ async def _connect(
         connection.setblocking(False)
         try:
             await asyncio.get_running_loop().sock_connect(connection, (address, port))
-            return await asyncio.open_connection(
-                sock=connection,
-                ssl=context,
-                server_hostname=host if context else None,
-                limit=MAX_HEADER_BYTES,
-            )
-        except OSError as error:
+        except BaseException as error:
             connection.close()
+            if not isinstance(error, OSError):
+                raise
             failure = error
+        else:
+            return connection
     raise failure
 
 

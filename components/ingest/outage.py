@@ -3,51 +3,67 @@
 import time
 from collections.abc import Callable
 
-from components.ingest.failures import FetchError, WorldError
+from components.ingest.failures import WorldError
 from components.ingest.hosts import host_of
 
-SILENT_HOSTS = 25  # of an old list, one host in ten or so is dead
+SILENT_HOSTS = 25  # in a row; of an old list, one host in five or so is dead
+NUM_WITNESSES = 3
+# A host said something, if only that it does not want to.
 ANSWERS = frozenset(
-    {"not_an_image", "too_large", "noai", "bad_response", "bad_encoding", "too_many_redirects"}
+    {"", "not_an_image", "too_large", "noai", "bad_response", "bad_encoding", "too_many_redirects"}
 )
-NO_ANSWER = frozenset({"timeout", "connection_failed", "connection_broken", "tls_error"})
+SILENCE = frozenset(
+    {"timeout", "connection_failed", "connection_broken", "tls_error", "dns_failure"}
+)
+
+
+def is_answer(reason: str) -> bool:
+    """Whether a URL that ended so was answered by its host; "" is an image."""
+    return reason in ANSWERS or reason.startswith("http_")
 
 
 class Outlook:
     """Watches whether anybody answers.
 
     A host counts as silent that gave no answer while, since its first attempt, nobody else gave one
-    either: slow dead hosts that remain at the end of a list are no outage.
+    either: slow dead hosts that remain at the end of a list are no outage. Too many of them are
+    suspicious; whether it is an outage, hosts tell that did answer once, the witnesses.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self.now_s = now_s
+        self.witnesses: dict[str, str] = {}  # host -> URL
         self._answered_at_s = now_s()
-        self._silent: dict[str, str] = {}
+        self._silent: dict[str, str] = {}  # host -> reason
 
-    def saw_answer(self) -> None:
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether so many hosts in a row were silent that something else may be the cause."""
+        return len(self._silent) >= SILENT_HOSTS
+
+    def saw_answer(self, url: str) -> None:
         """Somebody answered, whatever it was."""
+        self.know(url)
         self._answered_at_s = self.now_s()
         self._silent.clear()
 
-    def saw_failure(self, url: str, failure: FetchError, began_s: float) -> None:
-        """A URL was given up whose first attempt began then.
+    def know(self, url: str) -> None:
+        """A host that answered at some time."""
+        if len(self.witnesses) < NUM_WITNESSES:
+            self.witnesses[host_of(url)] = url
 
-        Raises:
-            WorldError: too many hosts in a row gave no answer.
-        """
-        if failure.reason in ANSWERS or failure.reason.startswith("http_"):
-            self.saw_answer()
-        is_silent = failure.reason in NO_ANSWER or (
-            failure.reason == "dns_failure" and failure.is_transient
+    def saw_failure(self, url: str, reason: str, began_s: float) -> None:
+        """A URL was given up whose first attempt began then."""
+        if is_answer(reason):
+            self.saw_answer(url)
+        elif reason in SILENCE and began_s >= self._answered_at_s:
+            self._silent[host_of(url)] = reason
+
+    def error(self) -> WorldError:
+        """What to say when the witnesses are silent too."""
+        reasons = ", ".join(sorted(set(self._silent.values())))
+        return WorldError(
+            f"ingest: {len(self._silent)} hosts in a row gave no answer ({reasons}), nor does any "
+            "that had answered before: the network or its name servers are out of reach. What was "
+            "received is kept; start it again when they are back"
         )
-        if not is_silent or began_s < self._answered_at_s:
-            return
-        self._silent[host_of(url)] = failure.reason
-        if len(self._silent) >= SILENT_HOSTS:
-            reasons = ", ".join(sorted(set(self._silent.values())))
-            raise WorldError(
-                f"ingest: {len(self._silent)} hosts in a row gave no answer ({reasons}): the "
-                "network or its name servers are out of reach. What was received is kept; start "
-                "it again when they are back"
-            )

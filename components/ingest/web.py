@@ -22,6 +22,7 @@ from components.ingest.lenient import (
     MAX_HEADERS,
     Answer,
     ask_leniently,
+    require_connection,
 )
 from components.ingest.settings import IngestSettings
 from components.ingest.urls import parse_web_url
@@ -116,6 +117,15 @@ class WebSource:
                 return await self._follow(url)
         except Exception as error:
             raise _as_known_error(error) from error
+
+    async def is_reachable(self, url: str) -> bool:
+        """Whether the host of a URL takes connections; nothing is asked for."""
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                await require_connection(parse_web_url(url), self._guard)
+        except (FetchError, OSError):
+            return False
+        return True
 
     async def _follow(self, url: str) -> Received:
         target, chain = parse_web_url(url), _Chain()

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from components.ingest import check, download
-from components.ingest.failures import FetchError, WorldError
+from components.ingest.failures import WorldError
 from components.ingest.outage import SILENT_HOSTS, Outlook
 
 
@@ -21,18 +21,19 @@ class Clock:
         return self.now_s
 
 
-def give_up(outlook, number, reason="timeout", began_s=None, is_transient=True):
+def give_up(outlook, number, reason="timeout", began_s=None):
     began_s = outlook.now_s() if began_s is None else began_s
-    failure = FetchError(reason, is_transient=is_transient)
-    outlook.saw_failure(f"http://host{number}.test/a.jpg", failure, began_s)
+    outlook.saw_failure(f"http://host{number}.test/a.jpg", reason, began_s)
 
 
-def test_many_silent_hosts_in_a_row_are_an_outage():
+@pytest.mark.parametrize("reason", ["connection_failed", "dns_failure", "timeout", "tls_error"])
+def test_many_silent_hosts_in_a_row_are_suspicious(reason):
     outlook = Outlook(Clock())
-    for number in range(SILENT_HOSTS - 1):
-        give_up(outlook, number, "connection_failed")
-    with pytest.raises(WorldError, match=r"25 hosts in a row gave no answer .*connection_failed"):
-        give_up(outlook, SILENT_HOSTS, "connection_failed")
+    for number in range(SILENT_HOSTS):
+        assert not outlook.is_suspicious
+        give_up(outlook, number, reason)
+    assert outlook.is_suspicious
+    assert f"25 hosts in a row gave no answer ({reason})" in str(outlook.error())
 
 
 @pytest.mark.parametrize("reason", ["http_404", "http_503", "not_an_image", "bad_response"])
@@ -40,26 +41,73 @@ def test_any_answer_in_between_shows_that_the_network_is_there(reason):
     outlook = Outlook(Clock())
     for number in range(3 * SILENT_HOSTS):
         give_up(outlook, number, reason if number % 20 == 0 else "timeout")
+        assert not outlook.is_suspicious
 
 
-def test_one_silent_host_is_no_outage_however_many_urls_it_has():
+def test_one_silent_host_is_not_suspicious_however_many_urls_it_has():
     outlook = Outlook(Clock())
     for _ in range(3 * SILENT_HOSTS):
         give_up(outlook, 0)
+    assert not outlook.is_suspicious
 
 
-def test_slow_dead_hosts_that_remain_at_the_end_are_no_outage():
+def test_slow_dead_hosts_that_remain_at_the_end_are_not_suspicious():
     outlook = Outlook(Clock())
     began_s = outlook.now_s()
-    outlook.saw_answer()
+    outlook.saw_answer("http://alive.test/")
     for number in range(3 * SILENT_HOSTS):
         give_up(outlook, number, began_s=began_s)
+    assert not outlook.is_suspicious
 
 
-def test_names_that_do_not_exist_are_no_outage():
-    outlook = Outlook(Clock())
-    for number in range(3 * SILENT_HOSTS):
-        give_up(outlook, number, "dns_failure", is_transient=False)
+class Names:
+    """Knows `alive.test` until it is told otherwise, and no other name."""
+
+    def __init__(self):
+        self.is_there, self.asked = True, []
+
+    async def addresses(self, host):
+        self.asked.append(host)
+        if self.is_there and host == "alive.test":
+            return ["127.0.0.1"]
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.fixture
+def mixed(site, jpeg):
+    """One picture whose host lives, then many of hosts that do not."""
+    dead = [f"http://dead{number}.test/a.jpg" for number in range(3 * SILENT_HOSTS)]
+    site.serve("/a.jpg", jpeg(1))
+    return [site.url("/a.jpg", "alive.test"), *dead]
+
+
+ALIVE = {"allowed_hosts": ["alive.test"], "retries": 0, "concurrency": 1}
+
+
+def test_dead_hosts_are_no_outage_while_one_that_answered_is_reachable(mixed, ingest_urls, site):
+    names = Names()
+    first = ingest_urls(mixed, resolver=names, **ALIVE)
+    assert (first.metrics["urls_ok"], first.metrics["urls_unanswered"]) == (1, 0)
+    # A rerun asks for nothing but the dead ones.
+    again = ingest_urls(mixed, resolver=names, **ALIVE)
+    assert again.rows == first.rows
+    assert site.asked["/a.jpg"] == 1
+
+
+def test_an_outage_in_the_middle_stops_the_step(mixed, ingest_urls):
+    names = Names()
+    ingest_urls(mixed[:1], resolver=names, **ALIVE)
+    names.is_there = False
+    with pytest.raises(WorldError, match=r"nor does any that had answered before"):
+        ingest_urls(mixed, resolver=names, **ALIVE)
+    names.is_there = True
+    assert ingest_urls(mixed, resolver=names, **ALIVE).metrics["urls_ok"] == 1
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_few_names_of_which_none_is_known_may_be_the_name_servers_fault(ingest_urls, number):
+    urls = [f"http://dead{host}.test/a.jpg" for host in range(number)]
+    assert ingest_urls(urls, resolver=Names()).metrics["urls_unanswered"] == number
 
 
 class NoNameServer:
