@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from components.deduplicate.duplicates import SHA256_BYTES, ImageIndex
-from components.deduplicate.turning import pixels_of
+from components.deduplicate.turning import Resized, pixels_of
 from components.kernel.errors import InputError
 from components.kernel.tables import Row, groups_of, read_batches, read_rows
 
@@ -64,7 +64,7 @@ def read_group(images: Path) -> GroupImages:
     return GroupImages(images, [row for row in rows if row["status"] == "ok"], lost)
 
 
-def count_votes(records: Path, images: Path) -> Counter[str]:
+def count_votes(records: Path, images: Path, resized: Resized) -> Counter[str]:
     """The photographs of all groups that EXIF turns, by what their declared size is of."""
     votes: Counter[str] = Counter()
     for group in groups_of(records):
@@ -76,7 +76,7 @@ def count_votes(records: Path, images: Path) -> Counter[str]:
             for row in read_rows(records / group, ["url", "declared_size"])
             if row["url"] in turned
         }
-        votes.update(pixels_of(size, turned[url], url) for url, size in declared.items())
+        votes.update(pixels_of(size, turned[url], url, resized) for url, size in declared.items())
     return votes
 
 

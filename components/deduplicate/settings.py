@@ -25,3 +25,8 @@ class DeduplicateSettings(StepSettings):
         description="pixels that boxes of a photograph with an EXIF orientation are measured in "
         "where its declared size fits both ways; by_size asks the source's other photographs",
     )
+    resized_images: Literal["web", "all", "none"] = Field(
+        "web",
+        description="whose images may be of another size than the source declares if their shape "
+        "is the same: those of http(s) addresses, all, or none",
+    )

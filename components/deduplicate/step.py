@@ -19,8 +19,8 @@ from components.deduplicate.duplicates import ImageIndex, Positions, kept_images
 from components.deduplicate.manifests import GroupImages, count_votes, read_group, read_index
 from components.deduplicate.settings import DeduplicateSettings
 from components.deduplicate.turning import (
-    Convention,
     PlacementError,
+    Reading,
     brought_upright,
     convention_of,
 )
@@ -43,9 +43,7 @@ def deduplicate(
     index = read_index(records, images)
     kept = kept_images(index, settings.max_phash_distance)
     counts, turned = Counter[str](), Counter[str]()
-    told = settings.turned_boxes
-    convention = convention_of(count_votes(records, images)) if told == "by_size" else told
-    judge = Judge(index, kept, settings, convention, turned)
+    judge = Judge(index, kept, settings, _reading(records, images, settings), turned)
     dropped = _write_groups(records, images, candidates, judge, counts)
     write_quarantine(quarantine, dropped)
     num_kept = counts.pop("", 0)
@@ -59,6 +57,13 @@ def deduplicate(
     )
 
 
+def _reading(records: Path, images: Path, settings: DeduplicateSettings) -> Reading:
+    if settings.turned_boxes != "by_size":
+        return Reading(settings.turned_boxes, settings.resized_images)
+    votes = count_votes(records, images, settings.resized_images)
+    return Reading(convention_of(votes), settings.resized_images)
+
+
 @dataclass(frozen=True)
 class Judge:
     """Decides on regions."""
@@ -66,7 +71,7 @@ class Judge:
     index: ImageIndex
     kept: Positions
     settings: DeduplicateSettings
-    convention: Convention  # of photographs whose size does not tell which way their boxes lie
+    reading: Reading
     turned: Counter[str]
 
     def duplicate_of(self, position: int) -> tuple[str, str]:
@@ -86,7 +91,7 @@ class Judge:
         if reason:
             return reason, detail
         try:
-            row = brought_upright(row, image, self.convention, self.turned)
+            row = brought_upright(row, image, self.reading, self.turned)
         except PlacementError as error:
             return error.reason, error.detail
         width_px, height_px = image["width_px"], image["height_px"]

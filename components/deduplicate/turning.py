@@ -6,11 +6,12 @@ mirrored only: then the other photographs of the source tell, and if they do not
 
 The size of an image of one's own (`file://`, `s3://`) must be the declared one. A host of the web
 may serve another size of the same picture, so there the aspect ratio must be: within what rounding
-both sides to whole pixels can make of it.
+both sides to whole pixels can make of it. `deduplicate.resized_images` says it for other sources.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from components.kernel.tables import Row
@@ -21,6 +22,15 @@ ANOTHER_PICTURE, UNDECIDED = "image_size_mismatch", "orientation_undecided"
 MASK_DAMAGED = "mask_damaged"
 AGREEMENT = 0.9  # of the photographs that tell, before the others are read like them
 Convention = Literal["", "stored", "upright"]
+Resized = Literal["web", "all", "none"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is read where sizes do not tell everything."""
+
+    convention: Convention = ""  # of photographs whose size fits the stored and the upright pixels
+    resized: Resized = "web"  # whose images may be of another size and the same shape
 
 
 class PlacementError(ValueError):
@@ -31,14 +41,17 @@ class PlacementError(ValueError):
         self.reason, self.detail = reason, detail
 
 
-def pixels_of(declared: Sequence[int] | None, image: Row, url: str) -> str:
+def pixels_of(
+    declared: Sequence[int] | None, image: Row, url: str, resized: Resized = "web"
+) -> str:
     """Which pixels of an image a declared [height, width] is of: a word of this module."""
     upright, stored = (image["width_px"], image["height_px"]), stored_size(image)
     if declared is None:  # the source says nothing that could be compared
         return EITHER if image["orientation"] > 1 else UPRIGHT
     size = (declared[1], declared[0])
     is_upright, is_stored = (size == upright), (size == stored)
-    if not (is_upright or is_stored) and url.startswith("http"):
+    may_be_resized = resized == "all" or (resized == "web" and url.startswith("http"))
+    if not (is_upright or is_stored) and may_be_resized:
         is_upright, is_stored = (has_shape(size, other) for other in (upright, stored))
     if is_upright and is_stored:
         return EITHER if image["orientation"] > 1 else UPRIGHT
@@ -70,26 +83,26 @@ def convention_of(votes: Mapping[str, int]) -> Convention:
     return ""
 
 
-def brought_upright(row: Row, image: Row, convention: Convention, counts: Counter[str]) -> Row:
+def brought_upright(row: Row, image: Row, reading: Reading, counts: Counter[str]) -> Row:
     """The row with its box and its mask in the upright image; counts what was turned.
 
     Raises:
         PlacementError: the row is of another picture, nobody knows which way it lies, or its mask
             cannot be turned.
     """
-    pixels = pixels_of(row["declared_size"], image, row["url"])
+    pixels = pixels_of(row["declared_size"], image, row["url"], reading.resized)
     if pixels == NEITHER:
         raise PlacementError(ANOTHER_PICTURE, _both_sizes(row, image))
     if pixels == EITHER:
-        if not convention:
+        if not reading.convention:
             raise PlacementError(
                 UNDECIDED,
                 f"EXIF orientation {image['orientation']}, and the declared size "
                 f"{_size_text(row)} fits the stored and the upright picture; say by "
                 "deduplicate.turned_boxes which one the source's boxes are measured in",
             )
-        pixels = convention
-        counts[f"read_as_{convention}"] += 1
+        pixels = reading.convention
+        counts[f"read_as_{pixels}"] += 1
     if pixels == UPRIGHT or image["orientation"] == 1:
         return row
     counts["turned"] += 1
@@ -117,7 +130,8 @@ def _both_sizes(row: Row, image: Row) -> str:
     stored = f" (stored as {width} x {height})" if image["orientation"] > 1 else ""
     return (
         f"declared {_size_text(row)}, but the image is {image['width_px']} x "
-        f"{image['height_px']}{stored}: another picture, or a resized one whose boxes were not"
+        f"{image['height_px']}{stored}: another picture, or resized after it was annotated "
+        "(deduplicate.resized_images=all lets resized ones in that kept their shape)"
     )
 
 

@@ -7,15 +7,17 @@ without trusting anybody: only who has read a file knows its digest.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote
+from unicodedata import normalize
+from urllib.parse import quote, unquote
 
 from components.import_coco.values import LONE_HALVES, BadValueError, shown
 from components.kernel.digests import file_sha256
 from components.kernel.errors import InputError
 from components.kernel.s3 import is_s3, split_uri
 
+LEADS_OUT = re.compile(r"^/|(?:^|/)\.\.(?:/|$)|\0")
 DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -41,16 +43,29 @@ def local_address(folder: Path, name: str) -> str:
     Raises:
         BadValueError: `bad_file_name`.
     """
-    # A backslash is a separator of Windows, unless a file here has it in its name.
-    path = PurePosixPath(name) if "\\" in name and _is_file(folder, name) else None
-    path = path or PurePosixPath(safe_path(name))
-    on_disk = _on_disk(str(path))
-    address = f"file:///{quote(on_disk)}"
-    try:
-        file = folder / os.fsdecode(on_disk)
-        return f"{address}#sha256={file_sha256(file)}" if file.is_file() else address
-    except (OSError, ValueError):  # ingest says what is wrong with it
-        return address
+    for spelling in _spellings(name):
+        file = folder / os.fsdecode(_on_disk(spelling))
+        try:
+            if file.is_file():
+                return f"{_address(spelling)}#sha256={file_sha256(file)}"
+        except (OSError, ValueError):  # ingest says what is wrong with it
+            break
+    return _address(safe_path(name))
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name as it stands, with Windows' separators, decoded, and in both forms of its accents."""
+    if "\\" in name and not name.startswith("/") and ".." not in PurePosixPath(name).parts:
+        yield name
+    plain = safe_path(name)
+    yield plain
+    for other in (unquote(plain), normalize("NFC", plain), normalize("NFD", plain)):
+        if other != plain and not LEADS_OUT.search(other):
+            yield other
+
+
+def _address(path: str) -> str:
+    return f"file:///{quote(_on_disk(path))}"
 
 
 def safe_path(file_name: str) -> str:
@@ -71,16 +86,6 @@ def _store_key(name: str) -> str:
     if LONE_HALVES.search(name):
         raise BadValueError("bad_file_name", f"the file name {shown(name)} is no valid text")
     return safe_path(name)
-
-
-def _is_file(folder: Path, name: str) -> bool:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
-        return False
-    try:
-        return (folder / name).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _on_disk(path: str) -> bytes:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from components.deduplicate.turning import (
     PlacementError,
+    Reading,
     brought_upright,
     convention_of,
     has_shape,
@@ -41,9 +42,9 @@ def region(width, height, url="file:///a.jpg", mask=None):
     }
 
 
-def reason_of(row, image, convention=""):
+def reason_of(row, image, **reading):
     with pytest.raises(PlacementError) as caught:
-        brought_upright(row, image, convention, Counter())
+        brought_upright(row, image, Reading(**reading), Counter())
     return caught.value
 
 
@@ -52,7 +53,9 @@ def test_a_box_and_a_mask_of_stored_pixels_turn_with_their_photograph(orientatio
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask[18:27, 12:24] = True
     counts = Counter()
-    row = brought_upright(region(WIDTH, HEIGHT, mask=mask), photograph(orientation), "", counts)
+    row = brought_upright(
+        region(WIDTH, HEIGHT, mask=mask), photograph(orientation), Reading(), counts
+    )
     upright = turn_mask(mask, orientation)
     found = decode_mask(Rle(*row["mask_size"], row["mask_counts"]))
     assert np.array_equal(found, upright)
@@ -66,13 +69,13 @@ def test_a_box_and_a_mask_of_stored_pixels_turn_with_their_photograph(orientatio
 def test_a_box_of_upright_pixels_stays(orientation):
     image = photograph(orientation)
     row = region(image["width_px"], image["height_px"])
-    assert brought_upright(row, image, "upright", Counter()) == row
+    assert brought_upright(row, image, Reading("upright"), Counter()) == row
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4])
 def test_where_the_size_cannot_tell_the_source_does(orientation):
     row, counts = region(WIDTH, HEIGHT), Counter()
-    turned = brought_upright(row, photograph(orientation), "stored", counts)
+    turned = brought_upright(row, photograph(orientation), Reading("stored"), counts)
     assert turned["box_norm"] != row["box_norm"]
     assert counts == {"turned": 1, "read_as_stored": 1}
 
@@ -95,8 +98,17 @@ def test_an_image_of_ones_own_has_the_declared_size_or_is_refused_with_both(url,
 @pytest.mark.parametrize("size", [(2 * WIDTH, 2 * HEIGHT), (WIDTH * 7 // 3, HEIGHT * 7 // 3)])
 def test_the_web_may_serve_another_size_of_the_same_picture(size):
     row = region(*size, url="https://example.org/a.jpg")
-    assert brought_upright(row, photograph(1), "", Counter()) == row
-    assert brought_upright(row, photograph(6), "", Counter()) != row
+    assert brought_upright(row, photograph(1), Reading(), Counter()) == row
+    assert brought_upright(row, photograph(6), Reading(), Counter()) != row
+
+
+def test_the_settings_say_whose_images_may_be_resized():
+    own, web = (region(96, 72, url=url) for url in ("s3://mine/a.jpg", "https://example.org/a.jpg"))
+    assert "deduplicate.resized_images=all" in reason_of(own, photograph(1)).detail
+    assert brought_upright(own, photograph(1), Reading(resized="all"), Counter()) == own
+    assert reason_of(web, photograph(1), resized="none").reason == "image_size_mismatch"
+    other_shape = region(96, 96, url="s3://mine/a.jpg")
+    assert reason_of(other_shape, photograph(1), resized="all").reason == "image_size_mismatch"
 
 
 def test_the_web_may_not_serve_a_picture_of_another_shape():

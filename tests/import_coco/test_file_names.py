@@ -52,6 +52,20 @@ def test_names_of_windows_and_with_odd_signs_are_found(reasons, photos):
     assert reasons(*names) == [""] * len(names)
 
 
+def test_a_name_is_found_in_the_spelling_that_the_disk_has(reasons, photos):
+    for seed, name in enumerate(["caf\u0065\u0301.jpg", "th\u00e9.jpg", "a b.jpg", "c%20d.jpg"]):
+        save(photos / name, seed)
+    assert reasons("caf\u00e9.jpg", "th\u0065\u0301.jpg", "a%20b.jpg", "c%20d.jpg") == [""] * 4
+
+
+@pytest.mark.parametrize(
+    "name", ["%2e%2e/a.jpg", "%2Fetc/passwd", "x/%2e%2e/%2e%2e/a.jpg", "a%00.jpg"]
+)
+def test_a_decoded_name_leads_nowhere_else(tmp_path, photos, name):
+    save(tmp_path / "a.jpg")
+    assert "#sha256" not in address_maker(str(photos))(name)
+
+
 def test_a_name_whose_bytes_are_no_utf8_is_found(reasons, photos):
     name = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
     save(photos / "x.jpg")
