@@ -22,7 +22,7 @@ from components.kernel.errors import InputError
 log = logging.getLogger(__name__)
 
 SHOWN = 5
-MISSING = "missing"  # the step itself says what is wrong
+MISSING, UNREADABLE = "missing", "unreadable"  # the step itself says what is wrong
 
 
 def source_digest(address: str, endpoint_url: str = "", suffix: str = "") -> str:
@@ -51,8 +51,10 @@ def source_digest(address: str, endpoint_url: str = "", suffix: str = "") -> str
     names = [name for name in listing.files if ends_with(name.name, suffix)]
     if is_too_large(path / name for name in names):
         return digest_by_stats(path, names)
-    digests = sha256_of_files(path / name for name in names)
-    return digest_of_files(dict(zip(map(str, names), digests, strict=True)))
+    readable = [name for name in names if os.access(path / name, os.R_OK)]
+    digests = sha256_of_files(path / name for name in readable)
+    found = dict.fromkeys(map(str, names), UNREADABLE)
+    return digest_of_files(found | dict(zip(map(str, readable), digests, strict=True)))
 
 
 def ends_with(name: str, suffix: str) -> bool:

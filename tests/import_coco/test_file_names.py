@@ -11,6 +11,7 @@ from components.import_coco.values import BadValueError
 from components.ingest.settings import IngestSettings
 from components.ingest.step import ingest_images
 from components.kernel.run import run_step
+from components.kernel.sources import source_digest
 from components.kernel.tables import read_rows
 from components.select.step import select
 from tests.import_coco.coco_files import HEIGHT, WIDTH, annotation, content
@@ -94,6 +95,16 @@ def test_a_loop_and_a_missing_picture_are_told(reasons, photos):
     (photos / "loop.jpg").symlink_to("loop.jpg")
     (photos / "gone.jpg").symlink_to("nowhere.jpg")
     assert reasons("loop.jpg", "gone.jpg", "missing.jpg") == ["file_missing"] * 3
+
+
+def test_a_picture_that_may_not_be_read_costs_no_other(tmp_path, photos, monkeypatch):
+    for number in range(3):
+        save(photos / f"{number}.jpg", number)
+    before = source_digest(str(photos))
+    allowed = os.access
+    closed = {photos / "1.jpg"}
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in closed and allowed(path, mode))
+    assert source_digest(str(photos)) != before
 
 
 @pytest.mark.parametrize("name", ["\ud83d.jpg", "caf\udce9.jpg"])
