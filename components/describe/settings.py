@@ -158,6 +158,13 @@ class DescribeSettings(StepSettings):
             self.min_long_words, self.max_long_words, self.min_short_words, self.max_short_words
         )
 
+    @field_validator("cache_folder")
+    @classmethod
+    def _is_here(cls, folder: str) -> str:
+        if "://" in folder:
+            raise ValueError("a folder on this machine or one that is mounted here")
+        return folder
+
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
         for kind in ("long", "short"):

@@ -7,7 +7,7 @@ Requests, prompts, schemas, validation, repair and cache are those of the step.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from components.describe.embedded import EmbeddedDescriber
 from components.describe.endpoints.answers import SCHEMAS, InvalidAnswerError, parse_answer
 from components.describe.endpoints.asker import Shop, StageAsker, Trail
 from components.describe.endpoints.cache import AnswerCache, RawAnswer
-from components.describe.endpoints.client import ChatClient
+from components.describe.endpoints.client import ChatClient, Taker
 from components.describe.endpoints.flow import region_facts
 from components.describe.endpoints.gates import DroppedError
 from components.describe.endpoints.pictures import Pictures
@@ -37,11 +37,9 @@ class RecordingClient:
     def __init__(self, client: ChatClient, stages: Stages) -> None:
         self._client, self._stages = client, stages
 
-    async def ask(
-        self, name: StageName, body: bytes, keep: Callable[[RawAnswer], None]
-    ) -> RawAnswer:
+    async def ask(self, name: StageName, body: bytes, taker: Taker) -> RawAnswer:
         """Ask and note."""
-        answer = await self._client.ask(name, body, keep)
+        answer = await self._client.ask(name, body, taker)
         stage = self._stages[name]
         stage.requests += 1
         stage.prompt_tokens += answer.prompt_tokens

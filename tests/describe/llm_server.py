@@ -240,9 +240,8 @@ def _handler(server: LlmServer) -> type[BaseHTTPRequestHandler]:
             self, status: int, headers: dict[str, str], body: bytes, sent: bytes | None = None
         ) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
-            for name, value in headers.items():
+            for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body if sent is None else sent)

@@ -126,6 +126,24 @@ def test_a_small_reply_does_not_become_a_large_one(world, server):
     assert server.stages()["object"] == 8
 
 
+@pytest.mark.parametrize("charset", ["ISO-8859-1", "windows-1252", "utf-8"])
+def test_a_reply_in_an_old_charset_is_read_as_it_says(world, server, charset):
+    answer = {"caption": "A red kettle from the café, with a small dark handle."}
+
+    def fault(asked: Asked) -> Reply | None:
+        if asked.stage != "object":
+            return None
+        body = json.dumps({"choices": [{"message": {"content": json.dumps(answer)}}]})
+        text = body.replace("\\\\u00e9", "é")
+        return Reply(
+            body=text.encode(charset), headers={"Content-Type": f"text/plain; charset={charset}"}
+        )
+
+    server.fault = fault
+    captions = world.run(settings_for(server.url)).captions
+    assert [row["object_caption"] for row in captions] == [answer["caption"]] * 4
+
+
 def test_headers_of_many_kilobytes_and_cookies_are_no_matter(world, server):
     headers = {"Content-Security-Policy": "x" * 20_000, "Set-Cookie": "session=1"}
     server.fault = lambda asked: Reply(json.dumps(honest_answer(asked)), headers=headers)

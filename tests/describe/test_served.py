@@ -116,6 +116,9 @@ OUTAGES = {
     "chat answer of a page": Reply(PAGE.decode()),
     "chat answer of a notice": Reply("We are under maintenance, please try again later."),
     "chat answer about money": Reply("You have run out of credits. Add some to go on."),
+    "chat answer of an error": Reply('{"error": {"message": "Provider returned 502"}}'),
+    "chat answer of an error in a fence": Reply("```html\n<html><body>502</body></html>\n```"),
+    "chat answer of a status": Reply('{"code": 503, "message": "no healthy upstream"}'),
     "deep JSON": Reply(body=b"[" * 100_000),
     "huge number": Reply(body=b'{"choices": ' + b"9" * 100_000 + b"}"),
     "compressed and cut off": Reply(
@@ -148,6 +151,7 @@ def test_an_outage_costs_no_region_whatever_status_it_has(world, server, reply):
         (OUTAGES["unknown compression"], "encoding 'br'"),
         (error(429, "Rate limit reached for requests per day"), "requests per day"),
         (Reply("Nous revenons bientôt, merci."), "the same text whatever it is asked: Nous"),
+        (Reply('{"info": "down"}'), 'the same text whatever it is asked: .*"down"'),
     ],
 )
 def test_when_endpoints_are_given_up_the_last_cause_is_told(world, server, reply, said):
@@ -156,6 +160,28 @@ def test_when_endpoints_are_given_up_the_last_cause_is_told(world, server, reply
     settings = settings_for(server.url, request_timeout_s=0.5, give_up_after_s=1.2)
     with pytest.raises(EndpointError, match=rf"no answer from .*\(the last: http.*{said}"):
         world.run(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:9/v1", "Cannot connect to host 127.0.0.1:9"),
+        ("http://no-such-host.invalid/v1", "no-such-host.invalid"),
+        ("https://127.0.0.1:{port}/v1", "SSL"),
+    ],
+)
+def test_why_a_server_cannot_be_reached_is_told(world, server, url, said):
+    settings = settings_for(
+        url.format(port=server.port), request_timeout_s=0.5, give_up_after_s=0.8
+    )
+    with pytest.raises(EndpointError, match=rf"no answer from .*\(the last: http.*{said}"):
+        world.run(settings)
+
+
+@pytest.mark.parametrize("url", ["http://a..b/v1", f"http://{'a' * 300}/v1", "http://*/v1"])
+def test_an_address_that_is_none_ends_in_an_error_that_names_it(world, url):
+    with pytest.raises(EndpointError, match="http://"):
+        world.run(settings_for(url, request_timeout_s=0.5, give_up_after_s=0.8))
 
 
 def test_a_server_that_fails_for_all_regions_of_a_stage_costs_none_though_it_answers_pings(

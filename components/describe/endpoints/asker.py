@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +19,7 @@ from components.describe.endpoints.answers import (
     without_thinking,
 )
 from components.describe.endpoints.cache import AnswerCache, RawAnswer
+from components.describe.endpoints.client import Taker
 from components.describe.endpoints.gates import (
     REFUSAL,
     DroppedError,
@@ -40,10 +41,8 @@ MAX_QUOTED_CHARS = 4000  # of an answer that is shown to the model again
 class Client(Protocol):
     """Sends a request body and gives the answer."""
 
-    async def ask(
-        self, name: StageName, body: bytes, keep: Callable[[RawAnswer], None]
-    ) -> RawAnswer:
-        """The answer to a request of that stage; `keep` gets it before anything can go wrong."""
+    async def ask(self, name: StageName, body: bytes, taker: Taker) -> RawAnswer:
+        """The answer to a request of that stage."""
         ...
 
 
@@ -136,7 +135,8 @@ class StageAsker:
             is_cached = raw is not None
             if raw is None:
                 body = await self._body(shop.renderers, request)
-                raw = await shop.client.ask(self.name, body, partial(shop.cache.put, request.hash))
+                taker = Taker(self._fits, partial(shop.cache.put, request.hash))
+                raw = await shop.client.ask(self.name, body, taker)
         shop.locks.pop(request.hash, None)
         usage = self._usage(raw)
         self.account.count(usage, is_cached, is_repair=request.repair is not None)
@@ -149,6 +149,13 @@ class StageAsker:
             request_hash=request.hash,
         )
         return raw
+
+    def _fits(self, raw: RawAnswer) -> bool:
+        try:
+            parse_answer(raw.content, False, self._schema)
+        except InvalidAnswerError:
+            return False
+        return True
 
     def _judge(self, raw: RawAnswer) -> AnswerSchema | Problem:
         try:

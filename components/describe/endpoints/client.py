@@ -24,7 +24,6 @@ from components.kernel.errors import PipelineError
 
 # Of a stage, bodies of a request about nothing in particular: the cheap one, the whole one.
 Samples = Mapping[StageName, Callable[[], Sequence[bytes]]]
-Keep = Callable[[RawAnswer], None]
 LONGEST_FAREWELL_S = 20.0  # for answers that are on their way when the step stops: they are paid
 KEPT = "Every answer received so far is kept"
 ADVICE = (
@@ -38,13 +37,26 @@ class EndpointError(PipelineError):
     """The endpoints of a stage do not answer, or refuse all requests; answers so far are kept."""
 
 
+@dataclass(frozen=True)
+class Taker:
+    """Who asks."""
+
+    fits: Callable[[RawAnswer], bool]  # whether an answer is of the form that was asked for
+    keep: Callable[[RawAnswer], None]  # gets the answer before anything can go wrong
+
+    def may_be_canned(self, answer: RawAnswer) -> bool:
+        """Whether it can be a text that a server gives to everybody, and not a model's own."""
+        is_cut = answer.finish_reason in ("length", "content_filter")
+        return not (is_cut or REFUSAL.search(answer.content[:300]) or self.fits(answer))
+
+
 @dataclass
 class _Case:
     """A request on its way, and what was found about it."""
 
     name: StageName
     body: bytes
-    keep: Keep
+    taker: Taker
     asked_at: float
     num_failures: int = 0
     served_others: frozenset[Endpoint] = frozenset()  # although they had failed with this one
@@ -62,7 +74,7 @@ class ChatClient:
         self._last_setback = dict.fromkeys(self._stages, "")
         self._served_at: dict[tuple[Endpoint, StageName], float] = {}
         self._sample_locks: dict[tuple[Endpoint, StageName], asyncio.Lock] = {}
-        self._late: dict[asyncio.Task[Verdict], Keep] = {}
+        self._late: dict[asyncio.Task[Verdict], Taker] = {}
 
     async def __aenter__(self) -> Self:
         await self._transport.open()
@@ -79,22 +91,22 @@ class ChatClient:
         endpoints = {id(e): e for stage in self._stages.values() for e in stage}
         return sum(endpoint.max_in_flight for endpoint in endpoints.values())
 
-    async def ask(self, name: StageName, body: bytes, keep: Keep) -> RawAnswer:
-        """Send a request until it is answered; `keep` gets the answer at once.
+    async def ask(self, name: StageName, body: bytes, taker: Taker) -> RawAnswer:
+        """Send a request until it is answered.
 
         Raises:
             DroppedError: this request is refused or fails again and again, and others do not.
             EndpointError: the stage has no endpoint that answers, or one that serves nobody.
         """
-        case = _Case(name, body, keep, time.monotonic())
+        case = _Case(name, body, taker, time.monotonic())
         while True:
             endpoint = await self._place(case)
             sent_at = time.monotonic()
-            verdict = await self._try(case.name, endpoint, body, keep)
+            verdict = await self._try(case.name, endpoint, body, taker)
             if verdict.answer:
                 if await self._is_believed(case, endpoint, verdict.answer, sent_at):
                     self._answered_at[name] = time.monotonic()
-                    keep(verdict.answer)
+                    taker.keep(verdict.answer)
                     return verdict.answer
             elif verdict.kind is Kind.REFUSED:
                 await self._blame_or_go_on(case, endpoint, verdict, sent_at)
@@ -105,7 +117,7 @@ class ChatClient:
         self, case: _Case, endpoint: Endpoint, answer: RawAnswer, sent_at: float
     ) -> bool:
         """Whether it is an answer, and not what its server says whatever it is asked."""
-        if not _may_be_canned(answer):
+        if not case.taker.may_be_canned(answer):
             return True
         sample = await self._sample(case.name, endpoint, sent_at)
         if sample is None:
@@ -140,16 +152,17 @@ class ChatClient:
         has_failed_enough = case.num_failures >= self._settings.max_attempts - 1
         if has_failed_enough and endpoint in case.served_others:
             raise DroppedError(Problem("no_answer", f"again and again: {verdict.detail}"))
-        quiet_s = time.monotonic() - max(self._answered_at[case.name], case.asked_at)
-        if has_failed_enough or quiet_s > self._settings.give_up_after_s / 2:
+        if has_failed_enough or self._left_s(case) < self._settings.give_up_after_s / 2:
             sample = await self._sample(case.name, endpoint, sent_at)
             if sample is None or sample.kind is Kind.ANSWERED:
                 case.served_others |= {endpoint}
+                self._answered_at[case.name] = time.monotonic()
         await self._pause(case)
 
     async def _pause(self, case: _Case) -> None:
         case.num_failures += 1
-        await asyncio.sleep(self._rotation.backoff_s(case.num_failures))
+        backoff_s = self._rotation.backoff_s(case.num_failures)
+        await asyncio.sleep(min(backoff_s, max(self._left_s(case), 0.0)))
 
     async def _sample(self, name: StageName, endpoint: Endpoint, since: float) -> Verdict | None:
         """What an endpoint makes of a request about nothing; None if it served others meanwhile."""
@@ -168,8 +181,6 @@ class ChatClient:
                 verdict = await self._try(name, endpoint, body)
                 if verdict.kind is not Kind.REFUSED:
                     break
-            if verdict.kind is Kind.ANSWERED:
-                self._answered_at[name] = time.monotonic()
             return verdict
 
     def _sample_bodies(self, name: StageName) -> Sequence[bytes]:
@@ -181,14 +192,18 @@ class ChatClient:
     async def _place(self, case: _Case) -> Endpoint:
         endpoints = self._stages[case.name]
         while True:
-            quiet_since = max(self._answered_at[case.name], case.asked_at)
-            left_s = quiet_since + self._settings.give_up_after_s - time.monotonic()
+            left_s = self._left_s(case)
             if left_s <= 0:
                 raise EndpointError(self._farewell(case.name, endpoints))
             try:
                 return await self._rotation.acquire(endpoints, left_s)
             except TimeoutError:
                 continue  # others may have been answered meanwhile
+
+    def _left_s(self, case: _Case) -> float:
+        """Seconds until the stage is given up, unless somebody is answered before."""
+        quiet_since = max(self._answered_at[case.name], case.asked_at)
+        return quiet_since + self._settings.give_up_after_s - time.monotonic()
 
     def _farewell(self, name: StageName, endpoints: Sequence[Endpoint]) -> str:
         urls = ", ".join(endpoint.url for endpoint in endpoints)
@@ -200,7 +215,7 @@ class ChatClient:
         )
 
     async def _try(
-        self, name: StageName, endpoint: Endpoint, body: bytes, keep: Keep | None = None
+        self, name: StageName, endpoint: Endpoint, body: bytes, taker: Taker | None = None
     ) -> Verdict:
         """Send a request once and give its place back.
 
@@ -212,14 +227,14 @@ class ChatClient:
         try:
             verdict = await asyncio.shield(sending)
         except BaseException:
-            if keep:
-                self._late[sending] = keep
+            if taker:
+                self._late[sending] = taker
             self._rotation.unused(endpoint)
             raise
         match verdict.kind:
             case Kind.ANSWERED:
                 self._rotation.succeeded(endpoint)
-                if verdict.answer and not _may_be_canned(verdict.answer):
+                if verdict.answer and taker and taker.fits(verdict.answer):
                     self._served_at[endpoint, name] = time.monotonic()
                 return verdict
             case Kind.OVERLOADED:
@@ -246,8 +261,8 @@ class ChatClient:
         done, left = await asyncio.wait(self._late, timeout=wait_s)
         for task in done:
             answer = None if task.exception() else task.result().answer
-            if answer and not _may_be_canned(answer):
-                self._late[task](answer)
+            if answer and not self._late[task].may_be_canned(answer):
+                self._late[task].keep(answer)
         for task in left:
             task.cancel()
 
@@ -255,18 +270,9 @@ class ChatClient:
         self._last_setback[name] = f"{endpoint.url}: {detail}"
 
 
-def _may_be_canned(answer: RawAnswer) -> bool:
-    """Whether it can be a text that a server gives to everybody, and not a model's own."""
-    return (
-        "{" not in answer.content
-        and answer.finish_reason not in ("length", "content_filter")
-        and not REFUSAL.search(answer.content[:300])
-    )
-
-
 def _advice(name: StageName, said: str) -> str:
     """The setting that helps against what a server does not like, as far as it is known."""
     found = [setting for words, setting in ADVICE if re.search(words, said)]
     if not found:
-        return "mend the server or the settings of the stage"
+        return "mend the server or the stage's settings"
     return f"see {' and '.join(f'describe.{name}.{setting}' for setting in found)}"

@@ -1,5 +1,6 @@
 """What a server sends back: the answer in a reply, wherever servers put it, and `Retry-After`."""
 
+import codecs
 import email.utils
 import json
 import math
@@ -15,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from components.describe.endpoints.cache import RawAnswer
 
 MAX_REPLY_BYTES = 4 << 20
+LEGACY_CHARSETS = frozenset({"iso8859-1", "iso8859-15", "cp1252"})  # believed where UTF-8 fails
 CUT_OFF = frozenset({"length", "max_tokens", "model_length", "max_output_tokens"})
 _STREAM = re.compile(r"\s*(?:(?:data|event|id|retry):|:)")
 _WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
@@ -32,6 +34,7 @@ class HttpReply:
     body: bytes
     retry_after: str | None = None
     encoding: str = ""  # of the body, as far as it was not undone
+    charset: str = ""
 
 
 def _text(value: object) -> str:
@@ -156,15 +159,24 @@ def answer_in(value: object, seconds: float) -> RawAnswer:
     )
 
 
-def loaded(body: bytes) -> Any:
+def loaded(body: bytes, charset: str = "") -> Any:
     """The JSON value of a body, also of one that was streamed; None if it holds none."""
     try:
-        text = body.decode(json.detect_encoding(body)).removeprefix("\ufeff")
+        text = _decoded(body, charset).removeprefix("\ufeff")
         if _STREAM.match(text):
             return _joined([json.loads(event) for event in _events(text)])
         return json.loads(text, strict=False)
-    except (ValueError, RecursionError, AttributeError, TypeError):
+    except (ValueError, RecursionError, AttributeError, TypeError, LookupError):
         return None
+
+
+def _decoded(body: bytes, charset: str) -> str:
+    try:
+        return body.decode(json.detect_encoding(body))
+    except UnicodeDecodeError:
+        if codecs.lookup(charset or "utf-8").name not in LEGACY_CHARSETS:
+            raise
+        return body.decode(charset)
 
 
 def _events(text: str) -> list[str]:

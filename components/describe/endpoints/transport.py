@@ -21,6 +21,7 @@ from components.describe.endpoints.secrets import Secrets
 from components.describe.endpoints.verdicts import MAX_SAID_CHARS, Kind, Verdict, judge_reply
 from components.describe.settings import DescribeSettings
 from components.describe.text import one_line
+from components.kernel.credentials import without_credentials
 
 MAX_HEADER_BYTES = 64 << 10  # proxies in front of servers add policies and cookies
 
@@ -98,6 +99,7 @@ class Transport:
                 decompressed(bytes(content), encoding),
                 response.headers.get("Retry-After"),
                 encoding,
+                response.charset or "",
             )
 
     def _without_secrets(self, verdict: Verdict) -> Verdict:
@@ -107,5 +109,5 @@ class Transport:
         status, separator, said = verdict.detail.partition(": ")  # the status tells no secret
         if not status.startswith("status "):
             status, separator, said = "", "", verdict.detail
-        said = one_line(self._secrets.mask(said))[:MAX_SAID_CHARS]
+        said = one_line(without_credentials(self._secrets.mask(said)))[:MAX_SAID_CHARS]
         return replace(verdict, detail=f"{status}{separator}{said}")

@@ -93,6 +93,11 @@ _MARKUP = re.compile(
 )
 
 
+# Of an error in JSON; no answer of ours has one of them.
+TELLING_NAMES = frozenset({"error", "errors", "detail", "code", "status"})
+ERROR_NAMES = TELLING_NAMES | {"message", "msg", "object", "type", "param", "request_id", "title"}
+
+
 class Kind(Enum):
     """What a try of a request came to."""
 
@@ -125,7 +130,7 @@ class _Complaint:
 
 def judge_reply(reply: HttpReply, seconds: float) -> Verdict:
     """Whose fault it is if a reply is no answer."""
-    value = loaded(reply.body)
+    value = loaded(reply.body, reply.charset)
     if 200 <= reply.status < 300:
         verdict = _answered(value, seconds)
         if verdict:
@@ -140,9 +145,16 @@ def judge_reply(reply: HttpReply, seconds: float) -> Verdict:
 
 
 def is_notice(text: str) -> bool:
-    """Whether a text in the place of an answer is a page or a notice of an outage."""
+    """Whether a text in the place of an answer is a page, an error or a notice of an outage."""
     if _PAGE.match(text):
         return True
+    if text.lstrip()[:1] == "{" and len(text) <= MAX_READ_CHARS:
+        value = loaded(text.strip().encode())
+        return (
+            isinstance(value, dict)
+            and value.keys() <= ERROR_NAMES
+            and bool(value.keys() & TELLING_NAMES)
+        )
     is_short = "{" not in text and len(text) <= MAX_NOTICE_CHARS
     return is_short and bool(_NOTICE.search(text) or _UNSERVED.search(text))
 
