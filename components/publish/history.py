@@ -79,6 +79,7 @@ class History:
                 if not (self.folder / name).exists():
                     (setup / name).rename(self.folder / name)
         if not (self.folder / ".git").exists():
+            (setup / ".git" / "index").unlink(missing_ok=True)  # what DVC has staged there
             (setup / ".git").rename(self.folder / ".git")
         remove(setup)
 
@@ -162,6 +163,8 @@ class History:
     def commit(self, files: Mapping[str, str], message: str) -> bool:
         """Commit texts as files beside those of the last commit; False if that has them all.
 
+        The user's index does not know of them until `follow`.
+
         Raises:
             PublishError: Git or a hook refused; nothing is committed or staged.
         """
@@ -180,7 +183,6 @@ class History:
                 self.git("commit", "--quiet", "-m", message, more={**own, **self._identity()})
         finally:
             index.unlink(missing_ok=True)
-        self._follow(list(files))
         return is_new
 
     def _stage(self, path: str, blob: str, more: Mapping[str, str]) -> None:
@@ -189,7 +191,7 @@ class History:
     def _blob(self, text: str) -> str:
         return self._run((*GIT, "hash-object", "-w", "--stdin"), self.folder, {}, text).strip()
 
-    def _follow(self, paths: list[str]) -> None:
+    def follow(self, paths: list[str]) -> None:
         """Bring the user's index to what was committed, but for what the user has staged."""
         head = self.head()
         try:

@@ -75,8 +75,8 @@ class DataRepository:
     """The Git and DVC repository at a folder, which is made if it is missing."""
 
     def __init__(self, folder: Path, remote: Remote) -> None:
-        self.folder, self.remote = folder, remote
-        self._tmp = folder / ".dvc" / "tmp"
+        self.folder, self.remote = folder.absolute(), remote
+        self._tmp = self.folder / ".dvc" / "tmp"
 
     def publish(
         self, data: Path, name: str, message: str, digests: Mapping[str, Digests] | None = None
@@ -97,11 +97,11 @@ class DataRepository:
             history = History(self.folder, since)
             history.open(_configured(NEW_CONFIG, self.remote))
             self._refuse_other_remotes()
-            is_new = False
-            if self._stands(history, name, digests):
+            is_standing = self._stands(history, name, digests)
+            is_new = not is_standing and self._add(history, data, name, message, digests)
+            if is_standing:
                 log.info("%s holds this version of %s already", self.folder, name)
-            else:
-                is_new = self._add(history, data, name, message, digests)
+            self._finish(history, name)
             return self._version(history, name, is_new)
 
     def _add(
@@ -110,8 +110,7 @@ class DataRepository:
         history.require_idle()
         self._require_free(history, name)
         self._configure()
-        placing = self._tmp / f"pixclip-placing-{name}"
-        self._place(data, name, digests, placing)
+        self._place(data, name, digests)
         _remove_damaged(self._cache(), digests)
         pointer_path = self.folder / f"{name}.dvc"
         if self._pointer(name) is None:
@@ -119,15 +118,23 @@ class DataRepository:
         self._dvc("add", name)
         pointer, cache = self._require_listed(name, digests)
         self._push(cache, name, pointer, digests)
-        is_new = history.commit(self._own_files(history, name), message)
-        placing.unlink(missing_ok=True)
-        return is_new
+        return history.commit(self._own_files(history, name), message)
+
+    def _placing(self, name: str) -> Path:
+        """The mark that `name` is ours, although it is not under DVC or in the user's index yet."""
+        return self._tmp / f"pixclip-placing-{name}"
+
+    def _finish(self, history: History, name: str) -> None:
+        """What comes after the commit, also after that of a publication that was killed there."""
+        if self._placing(name).exists():
+            history.follow(list(self._own_files(history, name)))
+            self._placing(name).unlink()
 
     def _stands(self, history: History, name: str, digests: Mapping[str, Digests]) -> bool:
         """Whether the last commit names these bytes, and cache and remote have them."""
         head, cache = history.head(), self._cache()
         text, config = history.read(f"{name}.dvc", head), history.read(CONFIG_NAME, head)
-        if text is None or config is None or not self._is_configured(config):
+        if text is None or config is None or not _is_configured(config, self.remote):
             return False
         try:
             pointer = parse_pointer(text.encode(), name)
@@ -149,7 +156,7 @@ class DataRepository:
         assert pointer is not None, f"{name}.dvc was checked"
         commit = history.newest(f"{name}.dvc")
         config = history.read(CONFIG_NAME, commit)
-        if config is None or not self._is_configured(config):  # the remote has moved since
+        if config is None or not _is_configured(config, self.remote):  # the remote has moved since
             commit = history.newest(CONFIG_NAME)
         return Version(
             git_commit=commit,
@@ -181,22 +188,11 @@ class DataRepository:
         """Write the remote into DVC's config file; what else the user has set there stays."""
         path = self.folder / CONFIG_NAME
         text = path.read_text(encoding="utf-8")
-        if not self._is_configured(text):
+        if not _is_configured(text, self.remote):
             old = parse_config(text.encode()).get(SECTION, {}).get("url")
             if old not in (None, self.remote.url):
                 log.warning("the remote of %s was %s, now %s", self.folder, old, self.remote.url)
             write_whole(path, _configured(text, self.remote))
-
-    def _is_configured(self, config: str) -> bool:
-        try:
-            found = parse_remote(config.encode(), REMOTE)
-            is_default = bool(parse_config(config.encode()).get("core", {}).get("remote"))
-        except InputError:
-            return False
-        return is_default and (found.url, found.endpoint_url) == (
-            self.remote.url,
-            self.remote.endpoint_url,
-        )
 
     def _refuse_other_remotes(self) -> None:
         """Refuse a local configuration that sends the remote's requests elsewhere.
@@ -226,7 +222,7 @@ class DataRepository:
         if history.is_tracked(name):
             raise PublishError(f"{self.folder} has files of its own under `{name}`; {advice}")
         target = self.folder / name
-        if not os.path.lexists(target) or (self._tmp / f"pixclip-placing-{name}").exists():
+        if not os.path.lexists(target) or self._placing(name).exists():
             return
         pointer = self._pointer(name)
         if pointer is None and history.read(f"{name}.dvc", history.head()) is None:
@@ -234,15 +230,15 @@ class DataRepository:
         if pointer is not None:
             _require_unedited(target, self._cache(), pointer)
 
-    def _place(self, data: Path, name: str, digests: Mapping[str, Digests], placing: Path) -> None:
-        """Make `name` a copy of the data; `placing` marks it as ours until it is under DVC."""
+    def _place(self, data: Path, name: str, digests: Mapping[str, Digests]) -> None:
+        """Make `name` a copy of the data."""
         fresh, old = self._tmp / f"pixclip-new-{name}", self._tmp / f"pixclip-old-{name}"
         target = self.folder / name
         remove(fresh)
         fresh.mkdir(parents=True)
         if copy_all(files_below(data), fresh) != digests:
             raise InputError(f"{data} changed while it was published; run again")
-        placing.touch()
+        self._placing(name).touch()
         remove(old)
         if os.path.lexists(target):
             target.rename(old)
@@ -299,6 +295,16 @@ class DataRepository:
         return run_here((*DVC, *arguments), self.folder, {}).strip()
 
 
+def _is_configured(text: str, remote: Remote) -> bool:
+    """Whether a DVC configuration names our remote, and a default one."""
+    try:
+        found = parse_remote(text.encode(), REMOTE)
+        has_default = bool(parse_config(text.encode()).get("core", {}).get("remote"))
+    except InputError:
+        return False
+    return has_default and (found.url, found.endpoint_url) == (remote.url, remote.endpoint_url)
+
+
 def _configured(text: str, remote: Remote) -> str:
     """A DVC configuration whose remote is ours; everything else in it stays, comments too.
 
@@ -307,6 +313,8 @@ def _configured(text: str, remote: Remote) -> str:
     """
     from configobj import ConfigObj, ConfigObjError  # with which DVC reads and writes it
 
+    if _is_configured(text, remote):
+        return text
     section = {"url": remote.url}
     if remote.endpoint_url:
         section["endpointurl"] = remote.endpoint_url

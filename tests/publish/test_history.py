@@ -55,7 +55,9 @@ def opened(folder: Path) -> History:
 def commit(folder: Path, files: dict[str, str] = FILES, message: str = "Publish") -> bool:
     history = opened(folder)
     history.require_idle()
-    return history.commit(files, message)
+    is_new = history.commit(files, message)
+    history.follow(list(files))
+    return is_new
 
 
 def author(folder: Path) -> str:

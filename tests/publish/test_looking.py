@@ -13,6 +13,7 @@ import pytest
 
 from components.kernel.digests import file_digests
 from components.kernel.errors import InputError, PipelineError
+from components.publish.history import History
 from components.publish.repository import DataRepository
 from components.publish.step import PublishSettings, publish
 from components.publish.storage import PublishError, Remote
@@ -226,6 +227,31 @@ def test_a_publication_that_was_killed_after_it_placed_the_files_goes_on(root, m
             repository.publish(root / "longgrit", "longgrit", "Publish")
     assert (root / "repository" / "longgrit" / "card.md").exists()
     assert again(root)["is_new"]
+
+
+def test_a_repository_that_was_made_holds_nothing_uncommitted(root):
+    shutil.rmtree(root / "repository")
+    again(root)
+    assert status(root) == ""
+
+
+def status(root: Path) -> str:
+    command = ["git", "status", "--porcelain"]
+    return subprocess.run(
+        command, cwd=root / "repository", check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_a_publication_that_was_killed_after_its_commit_is_finished(root, monkeypatch):
+    (root / "longgrit" / "card.md").write_text("more")
+    repository = DataRepository(root / "repository", Remote("../../storage"))
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "follow", None)  # dies where the user's index would come
+        with pytest.raises(TypeError):
+            repository.publish(root / "longgrit", "longgrit", "Publish")
+    assert "longgrit.dvc" in status(root)
+    assert not again(root)["is_new"], "it was committed"
+    assert status(root) == ""
 
 
 def test_a_dvcignore_that_would_leave_files_out_is_told(root):
