@@ -1,6 +1,7 @@
 """Adapt through torchrun, measure before and after, and bring the curves to MLflow."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,15 @@ from components.kernel.files import write_whole
 from components.kernel.torchrun import run_ranks
 from components.tracking.runs import tracked_run
 from pixclip.config import TextConfig, from_dict
+from pixclip.json_files import JsonError, read_json_object
 from pixclip.text.adapt.job import AdaptJob, write_job
+from pixclip.text.adapt.loop import read_lines
 from pixclip.text.adapt.retrieval import short_to_long_recall
 from pixclip.text.encoder import TextEncoder
-from pixclip.text.language_model import open_language_model
+from pixclip.text.language_model import damage_told, open_language_model
+from pixclip.text.tower_digest import tower_digest
+
+log = logging.getLogger(__name__)
 
 CaptionPairs = tuple[list[str], list[str]]  # short and long captions, row by row
 SAME_IN_JOB = (
@@ -43,9 +49,10 @@ def adapt(work: Path, settings: AdaptTextSettings) -> list[dict[str, Any]]:
     """
     job = make_job(work, settings)
     sent = work / SENT_NAME
-    if not sent.exists():
+    is_done = is_finished(job)
+    if not (is_done and sent.exists()):
         with _curves_to_mlflow(job, settings):
-            if not job.tower.exists():
+            if not is_done:
                 write_job(work / JOB_NAME, job)
                 run_ranks("pixclip.text.adapt.run", work / JOB_NAME, num_ranks=settings.num_ranks)
         sent.touch()
@@ -75,7 +82,10 @@ def measure_base(settings: AdaptTextSettings, pairs: CaptionPairs) -> dict[str, 
             dtype=torch.float32 if device == "cpu" else torch.bfloat16,
             num_layers=settings.num_layers,
         ).to(device)
-        tokenizer = AutoTokenizer.from_pretrained(settings.base_model, revision=settings.revision)
+        with damage_told(f"the tokenizer of {settings.base_model}"):
+            tokenizer = AutoTokenizer.from_pretrained(
+                settings.base_model, revision=settings.revision, trust_remote_code=False
+            )
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"adapt_text.base_model={settings.base_model} cannot be opened: {error}"
@@ -101,17 +111,40 @@ def choose_device(name: str) -> str:
 
 def once(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
     """What `measure` gives, kept for a run that is resumed."""
-    if not path.exists():
+    kept = read_numbers(path)
+    if kept is None:
         write_whole(path, json.dumps(measure()))
-    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_numbers(path)
+    assert kept is not None
     return kept
+
+
+def read_numbers(path: Path) -> dict[str, float] | None:
+    """Numbers by name that were kept; none if they were not, or are damaged."""
+    if not path.exists():
+        return None
+    try:
+        kept = read_json_object(path)
+    except JsonError as error:
+        log.warning("%s; it is measured again", error)
+        return None
+    return {name: float(value) for name, value in kept.items()}
+
+
+def is_finished(job: AdaptJob) -> bool:
+    """Whether the tower is there as it was written; tells of one that is damaged."""
+    if not job.tower.is_dir():
+        return False
+    mark = job.tower_mark.read_bytes() if job.tower_mark.is_file() else b""
+    if tower_digest(job.tower).encode() == mark:
+        return True
+    log.warning("%s is damaged and is written again", job.tower)
+    return False
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
     """The lines of `steps.jsonl`; none if no stage had a step."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return read_lines(path)
 
 
 @contextmanager

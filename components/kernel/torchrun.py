@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from components.kernel.errors import PipelineError
+from components.kernel.errors import InputError, PipelineError
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,12 @@ def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
 
     Raises:
         SystemExit: this process got SIGTERM; the ranks have ended.
-        RanksFailed: a rank failed; its traceback is above in the log.
+        InputError: a rank refused its data, model or settings, with its reason.
+        RanksFailed: a rank failed otherwise; its traceback is above in the log.
     """
+    from pixclip.training.failure import forget_failure, read_failure
+
+    forget_failure(job)
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--shutdown-timeout", str(SHUTDOWN_S)),
@@ -55,9 +59,13 @@ def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
     if stopped:
         raise SystemExit(STOPPED)
     if code:
+        failure = read_failure(job)
+        if failure and failure.is_refusal:
+            raise InputError(failure.message)
+        why = failure.message if failure else "the first traceback above tells why"
         raise RanksFailed(
-            f"{module} ended with code {code}; the first traceback above tells why. What was saved "
-            "is kept: the same command goes on from there"
+            f"{module} ended with code {code}: {why}. What was saved is kept: the same command "
+            "goes on from there"
         )
 
 

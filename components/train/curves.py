@@ -1,7 +1,6 @@
 """The curves of a training: followed into MLflow while it runs, and written as CSV at its end."""
 
 import csv
-import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 from components.kernel.files import write_whole
 from components.tracking.runs import Run
 from components.tracking.store import TrackingError
+from pixclip.json_files import read_json_lines
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +21,8 @@ Line = dict[str, float]
 
 def read_steps(path: Path, after: int = 0) -> list[Line]:
     """The whole lines of `steps.jsonl` after a step; none if there is no file yet."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    steps: list[Line] = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [step for step in steps if step["step"] > after]
+    fields = {"step": int, "loss": float}
+    return [step for step in read_json_lines(path, fields) if step["step"] > after]
 
 
 def write_csv(path: Path, steps: list[Line]) -> None:
@@ -42,7 +38,8 @@ class Followed:
 
     def __init__(self, steps: Path, mark: Path, run: Run) -> None:
         self._steps, self._mark, self._run = steps, mark, run
-        self._last = int(mark.read_text(encoding="utf-8")) if mark.exists() else 0
+        told = mark.read_bytes() if mark.exists() else b""
+        self._last = int(told) if told.isdigit() else 0
 
     def log_new(self) -> None:
         """Send what has come.

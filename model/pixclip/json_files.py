@@ -1,9 +1,12 @@
 """JSON that somebody else may have written: bounded in size and depth, and refused by name."""
 
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_DEPTH = 64  # ours has 6; a parser's own stack ends at a thousand
@@ -61,6 +64,30 @@ def read_json_object(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> dict[str
     if not isinstance(value, dict):
         raise JsonError(f"{path} must hold an object with fields, it holds {shown(value)}")
     return value
+
+
+def read_json_lines(path: Path, fields: Mapping[str, type]) -> list[dict[str, Any]]:
+    """The objects of a file of lines that have these fields; none if there is no file.
+
+    A last line that a kill cut is left out; other lines that cannot be read are, and are told.
+    """
+    try:
+        *lines, _cut = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict) and all(
+            isinstance(value.get(name), (kind, int)) for name, kind in fields.items()
+        ):
+            found.append(value)
+    if len(found) < len(lines):
+        log.warning("%s: %d damaged lines are left out", path, len(lines) - len(found))
+    return found
 
 
 def shown(value: object) -> str:

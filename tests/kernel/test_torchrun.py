@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from components.kernel.errors import InputError
 from components.kernel.torchrun import RanksFailed, run_ranks
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,7 @@ if not (folder / "quick").exists():
 """
 STEP = """
 import sys, pathlib
+from components.kernel.errors import InputError
 from components.kernel.torchrun import run_ranks
 run_ranks("ranked", pathlib.Path(sys.argv[1]), num_ranks=2)
 """
@@ -36,7 +38,9 @@ run_ranks("ranked", pathlib.Path(sys.argv[1]), num_ranks=2)
 def job(tmp_path, monkeypatch) -> Path:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "ranked.py").write_text(RANK)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'modules'}{os.pathsep}{ROOT}")
+    monkeypatch.setenv(
+        "PYTHONPATH", f"{tmp_path / 'modules'}{os.pathsep}{ROOT}{os.pathsep}{ROOT / 'model'}"
+    )
     (tmp_path / "job.json").write_text("{}")
     return tmp_path / "job.json"
 
@@ -63,4 +67,29 @@ def test_the_ranks_of_a_killed_step_save_and_end_and_the_next_attempt_waits_for_
 def test_a_rank_that_fails_is_an_error(job):
     (job.parent / "modules" / "ranked.py").write_text("raise SystemExit(1)")
     with pytest.raises(RanksFailed, match="ranked ended with code 1"):
+        run_ranks("ranked", job, num_ranks=1)
+
+
+REFUSING = """
+import sys
+from pathlib import Path
+from pixclip.data.errors import DataError
+from pixclip.training.failure import failure_told
+with failure_told(Path(sys.argv[2])):
+    raise {error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        ('DataError("shard 3, sample k: no json")', InputError, "^shard 3, sample k: no json$"),
+        ('FloatingPointError("no number")', RanksFailed, "code 1: no number. What was saved"),
+        ('RuntimeError("CUDA out of memory")', RanksFailed, "RuntimeError: CUDA out of memory. W"),
+    ],
+)
+def test_the_reason_of_a_rank_is_the_reason_of_the_step(job, error, kind, message):
+    (job.parent / "modules" / "ranked.py").write_text(REFUSING.format(error=error))
+    (job.parent / "failure.json").write_text('{"message": "of long ago", "is_refusal": true}')
+    with pytest.raises(kind, match=message):
         run_ranks("ranked", job, num_ranks=1)

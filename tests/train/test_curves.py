@@ -14,7 +14,7 @@ def test_a_disk_that_is_full_for_a_moment_does_not_lose_what_was_logged(tmp_path
     steps.write_text('{"step": 1, "loss": 2}\n')
     Followed(steps, mark, run).log_new()
 
-    def full_disk(path: Path, text: str) -> None:
+    def full_disk(path: Path, text: str, **_options: str) -> None:
         path.open("w").close()
         raise OSError(errno.ENOSPC, "No space left on device")
 

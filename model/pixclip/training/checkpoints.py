@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from pixclip.checksums import sha256_of
 from pixclip.distributed import num_ranks, rank
+from pixclip.json_files import JsonError, brief, read_json_object
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def _remove_others(folder: Path, newest: str) -> None:
     kept = [path for path in saved if path.name <= newest][:NUM_KEPT]
     for path in saved:
         if path not in kept:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
@@ -82,8 +83,16 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
             f"{saved} is of {num_saved} ranks and this run has {num_ranks()}; go on with "
             f"{num_saved}, or remove {folder} to train from the start"
         )
-    state = torch.load(saved / _rank_file(rank()), map_location=device, weights_only=True)
-    assert isinstance(state, dict)
+    file = saved / _rank_file(rank())
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # readers of pickles raise anything
+        raise ValueError(
+            f"{file} was saved whole but cannot be read ({brief(error)}); remove {saved} to go on "
+            "from the state before it"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{file} holds no state; remove {saved}")
     return state
 
 
@@ -102,20 +111,26 @@ def _saved(folder: Path) -> list[Path]:
     """The saved states, newest first, beginning with the one that `latest` names."""
     paths = sorted(folder.glob("step-*"), reverse=True)
     try:
-        latest = folder / (folder / LATEST).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+        named = (folder / LATEST).read_bytes().decode(errors="replace").strip()
+    except OSError:
         return paths
+    latest = folder / named
     return [*(path for path in paths if path == latest), *(p for p in paths if p != latest)]
 
 
 def _damage(path: Path) -> str:
     """What is wrong with a saved state, or "" if it is whole."""
     try:
-        digests = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        digests = read_json_object(path / CHECKSUMS)
+    except JsonError as error:
         return f"{CHECKSUMS} cannot be read: {error}"
+    if not digests:
+        return f"{CHECKSUMS} names no file"
+    expected = sorted(_rank_file(number) for number in range(len(digests)))
+    if sorted(digests) != expected:
+        return f"{CHECKSUMS} names {brief(', '.join(digests))} and not {expected[0]} and so on"
     for name, digest in digests.items():
-        file = path / Path(name).name
+        file = path / name
         if not file.is_file():
             return f"{name} is missing"
         if sha256_of(file) != digest:

@@ -18,12 +18,14 @@ from pixclip.checkpoint import save_checkpoint
 from pixclip.data.batch import Batch
 from pixclip.data.loader import LongGrit
 from pixclip.distributed import num_ranks, rank
+from pixclip.json_files import brief
 from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess
 from pixclip.text.embeddings import TextEmbeddings
 from pixclip.training.branches import ThreeBranches
 from pixclip.training.checkpoints import load_state, save_state
 from pixclip.training.engine import Engine, open_engine, ranks_leave_together
+from pixclip.training.failure import failure_told
 from pixclip.training.job import STATES, Job, read_job
 from pixclip.training.loop import Plan, fit
 from pixclip.training.optimizer import freeze_other_parts, parameter_groups
@@ -52,7 +54,7 @@ def train(job: Job) -> bool:
         use_gpus=job.device == "auto",
     )
     data = _open_data(job, model)
-    num_steps = job.stage.num_steps or sum(map(data.num_steps, range(job.stage.num_epochs)))
+    num_steps = job.stage.num_steps or job.stage.num_epochs * data.num_steps(epoch=0)
     if not data.num_steps(epoch=0):
         raise ValueError(
             f"the data set has no batch of {job.stage.data.batch_size} regions to train on; "
@@ -110,9 +112,15 @@ def _resume(job: Job, engine: Engine) -> int:
     state = load_state(Path(job.work) / STATES, engine.device)
     if state is None:
         return 0
-    engine.load_state(state["engine"])
-    set_random_state(state["random"])
-    return int(state["step"])
+    try:
+        engine.load_state(state["engine"])
+        set_random_state(state["random"])
+        return int(state["step"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"the states in {Path(job.work) / STATES} are of another version or model "
+            f"({brief(repr(error))}); remove the folder to train from the start"
+        ) from error
 
 
 def batches_from(
@@ -152,10 +160,10 @@ def main() -> None:
     """Read the job, train, and tell how it ended by the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--job", type=Path, required=True, help="JSON of pixclip.training.job")
-    job = read_job(parser.parse_args().job)
+    path = parser.parse_args().job
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    with ranks_leave_together():
-        is_done = train(job)
+    with failure_told(path), ranks_leave_together():
+        is_done = train(read_job(path))
     if not is_done:
         sys.exit(STOPPED)
 

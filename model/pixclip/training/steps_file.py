@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from pixclip.distributed import rank
+from pixclip.json_files import read_json_lines
 from pixclip.training.job import STEPS
 from pixclip.training.loop import StepReport
 
@@ -22,7 +23,8 @@ class StepsFile:
         self._path, self._bar = work / STEPS, bar
         self._file: IO[str] | None = None
         if rank() == 0:
-            kept = [line for line in self._lines() if _step_of(line) <= start_step]
+            lines = read_json_lines(self._path, {"step": int, "loss": float})
+            kept = [f"{json.dumps(line)}\n" for line in lines if line["step"] <= start_step]
             partial = self._path.with_suffix(".partial")
             partial.write_text("".join(kept), encoding="utf-8")
             partial.replace(self._path)
@@ -52,17 +54,6 @@ class StepsFile:
         self._bar.set_postfix(
             loss=f"{line['loss']:.3f}", samples_s=f"{line['samples_per_s']:.0f}", refresh=False
         )
-
-    def _lines(self) -> list[str]:
-        try:
-            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        except FileNotFoundError:
-            return []
-        return [line for line in lines if line.endswith("\n")]  # a kill may cut the last one
-
-
-def _step_of(line: str) -> int:
-    return int(json.loads(line)["step"])
 
 
 def step_line(report: StepReport) -> dict[str, float]:

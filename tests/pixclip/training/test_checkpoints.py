@@ -1,14 +1,18 @@
 """States of a running training: whole or not there, and the newest whole one is found."""
 
+import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from pixclip.training.checkpoints import load_state, save_state
 from pixclip.training.randomness import random_state, seed_all, set_random_state
+from pixclip.training.steps_file import StepsFile
 from tests.pixclip.training.small import random_batch, small_model, stage
 from tests.pixclip.training.two_ranks import open_small_engine
 
@@ -54,6 +58,15 @@ def cut_short(state: Path) -> None:
         lambda state: (state / "rank-00000.pt").unlink(),
         lambda state: (state / "checksums.json").unlink(),
         lambda state: (state / "checksums.json").write_text("{"),
+        lambda state: (state / "checksums.json").write_text("{}"),
+        lambda state: (state / "checksums.json").write_text("[" * 5000),
+        lambda state: (state / "checksums.json").write_bytes(b"\xff"),
+        lambda state: (state / "checksums.json").write_text('["rank-00000.pt"]'),
+        lambda state: (state / "checksums.json").write_text('{"rank-00000.pt": null}'),
+        lambda state: (state / "checksums.json").write_text('{"rank-00001.pt": "0"}'),
+        lambda state: (shutil.rmtree(state), state.write_bytes(b"a file")),
+        lambda state: (state.parent / "latest").write_bytes(b"\xff\0") and damage_bytes(state),
+        lambda state: (state.parent / "latest").write_text("../..") and damage_bytes(state),
     ],
 )
 def test_a_damaged_state_is_passed_over_with_a_warning(tmp_path, caplog, damage):
@@ -139,6 +152,49 @@ def test_an_engine_goes_on_bit_by_bit_from_its_state(tmp_path):
     learn(resumed, 1)
     for name, weight in model.named_parameters():
         assert torch.equal(weight, dict(other.named_parameters())[name]), name
+
+
+@pytest.mark.parametrize("content", [b"\xff\0", b"", b"../../etc", b"step-00000005"])
+def test_a_damaged_mark_of_the_newest_state_hides_none(tmp_path, content):
+    save_some(tmp_path, 5, 10)
+    (tmp_path / "latest").write_bytes(content)
+    assert load_state(tmp_path, CPU)["step"] == (5 if content.endswith(b"5") else 10)
+
+
+def test_any_flipped_bit_of_a_state_is_found(tmp_path, caplog):
+    save_some(tmp_path, 5, 10)
+    state, draw = tmp_path / "step-00000010", random.Random(0)
+    for name in ("rank-00000.pt", "checksums.json"):
+        whole = (state / name).read_bytes()
+        for _ in range(60):
+            damaged = bytearray(whole)
+            damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+            (state / name).write_bytes(damaged)
+            assert load_state(tmp_path, CPU)["step"] == 5
+        (state / name).write_bytes(whole)
+    assert load_state(tmp_path, CPU)["step"] == 10
+    assert "going back to the state before it" in caplog.text
+
+
+def test_a_state_without_a_rank_s_part_is_passed_over(tmp_path, caplog):
+    save_some(tmp_path, 5, 10)
+    state = tmp_path / "step-00000010"
+    digest = json.loads((state / "checksums.json").read_text())["rank-00000.pt"]
+    (state / "checksums.json").write_text(
+        json.dumps({"rank-00000.pt": digest, "rank-00001.pt": digest})
+    )
+    assert load_state(tmp_path, CPU)["step"] == 5
+    assert "rank-00001.pt is missing" in caplog.text
+
+
+def test_damaged_lines_of_steps_are_left_out_and_told(tmp_path, caplog):
+    path = tmp_path / "steps.jsonl"
+    good = [f'{{"step": {step}, "loss": 1.5}}\n'.encode() for step in (1, 2, 3)]
+    path.write_bytes(good[0] + b"\xff{\n[1]\n" + good[1] + b'{"step": null, "loss": 1}\n' + b'{"st')
+    with StepsFile(tmp_path, 2, tqdm(disable=True)):
+        pass
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+    assert "3 damaged lines are left out" in caplog.text
 
 
 def test_a_state_of_another_model_is_refused(tmp_path):

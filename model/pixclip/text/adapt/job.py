@@ -105,6 +105,11 @@ class AdaptJob:
         return Path(self.work) / "tower"
 
     @property
+    def tower_mark(self) -> Path:
+        """Where the digest of the finished tower is, by which damage is found out."""
+        return Path(self.work) / "tower.sha256"
+
+    @property
     def steps(self) -> Path:
         """Where every step's numbers are written, one JSON line each."""
         return Path(self.work) / "steps.jsonl"

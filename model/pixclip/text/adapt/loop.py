@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from pixclip.distributed import num_ranks, rank, sum_over_ranks
+from pixclip.json_files import brief, read_json_lines
 from pixclip.text.adapt.job import AdaptJob, Contrast, MaskedTokens
 from pixclip.text.adapt.stages import LossOf
 from pixclip.training.checkpoints import load_state, save_state
@@ -98,12 +99,23 @@ def _learn(run: StageRun, step: int, is_due: bool) -> tuple[dict[str, Any], bool
     return line, save > 0, stop > 0
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of `steps.jsonl`; the curves lack those that are damaged, and nothing else does."""
+    return read_json_lines(path, {"stage": str, "step": int, "loss": float})
+
+
 def _resume(engine: Engine, states: Path) -> int:
     state = load_state(states, engine.device)
     if state is None:
         return 0
-    engine.load_state(state["engine"])
-    return int(state["step"])
+    try:
+        engine.load_state(state["engine"])
+        return int(state["step"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"the states in {states} are of another version or model ({brief(repr(error))}); "
+            "remove the folder to train the stage from its start"
+        ) from error
 
 
 def progress_bar(what: str, total: int, unit: str, start: int = 0) -> "tqdm[Any]":
@@ -122,16 +134,11 @@ def keep_lines(path: Path, stage: str, last_step: int) -> None:
     """Cut off the lines of steps that a resumed stage makes anew."""
     if rank() > 0 or not path.exists():
         return
-    lines = [
-        line
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
-        if line.endswith("\n")
+    kept = [
+        f"{json.dumps(line)}\n"
+        for line in read_lines(path)
+        if line["stage"] != stage or line["step"] <= last_step
     ]
-    kept = []
-    for line in lines:
-        content = json.loads(line)
-        if content["stage"] != stage or content["step"] <= last_step:
-            kept.append(line)
     partial = path.with_suffix(".partial")
     partial.write_text("".join(kept), encoding="utf-8")
     partial.replace(path)

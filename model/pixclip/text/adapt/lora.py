@@ -1,5 +1,6 @@
 """Low-rank adapters through peft: put on, saved, merged."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from pixclip.checksums import sha256_of
 from pixclip.text.adapt.job import Lora
+
+log = logging.getLogger(__name__)
 
 
 def put_on(model: Any, config: Lora) -> Any:
@@ -34,7 +38,24 @@ def save(adapted: Any, path: Path) -> None:
     weights: dict[str, torch.Tensor] = get_peft_model_state_dict(adapted)
     partial = path.with_name(f".{path.name}.partial")
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, str(partial))
+    digest = sha256_of(partial)
     partial.replace(path)
+    _mark(path).write_text(digest, encoding="utf-8")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether saved adapters are there as they were saved; tells of those that are damaged."""
+    if not path.is_file():
+        return False
+    mark = _mark(path).read_bytes() if _mark(path).is_file() else b""
+    if sha256_of(path).encode() == mark:
+        return True
+    log.warning("%s is damaged: its stage goes on from its last state", path)
+    return False
+
+
+def _mark(path: Path) -> Path:
+    return path.with_suffix(".sha256")
 
 
 def load(adapted: Any, path: Path) -> None:

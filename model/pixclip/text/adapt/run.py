@@ -4,6 +4,7 @@ torchrun --nproc-per-node 2 -m pixclip.text.adapt.run --job job.json
 """
 
 import argparse
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,8 +30,10 @@ from pixclip.text.adapt.stages import (
 from pixclip.text.encoder import TextEncoder, save_text_tower
 from pixclip.text.language_model import open_language_model
 from pixclip.text.tokens import CaptionTokenizer
+from pixclip.text.tower_digest import tower_digest
 from pixclip.text.whitening import Whitening
 from pixclip.training.engine import Engine, join_ranks, open_engine, ranks_leave_together
+from pixclip.training.failure import failure_told
 
 
 def adapt(job: AdaptJob) -> None:
@@ -91,7 +94,7 @@ def _stage(
     finished = Path(job.work) / f"{name}.safetensors"
     torch.manual_seed(job.seed)
     adapted = lora.put_on(model, job.lora)
-    if finished.exists():
+    if lora.is_whole(finished):
         lora.load(adapted, finished)
         return lora.merge(adapted)
     adapted.train()
@@ -141,7 +144,10 @@ def write_tower(model: Any, tokenizer: Any, pairs: Pairs, job: AdaptJob) -> None
         config = replace(config, whitened=True)
     body = model.base_model.to(base.dtype or torch.float32)
     save_text_tower(draft, body, tokenizer, config, provenance, whitening)
+    digest = tower_digest(draft)
+    shutil.rmtree(job.tower, ignore_errors=True)  # damaged
     draft.rename(job.tower)
+    job.tower_mark.write_text(digest, encoding="utf-8")
 
 
 def fit_whitening(encoder: TextEncoder, pairs: Pairs, job: AdaptJob) -> Whitening:
@@ -157,9 +163,10 @@ def main() -> None:
     """Read the job and adapt."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--job", type=Path, required=True, help="JSON of pixclip.text.adapt.job")
-    job = read_job(parser.parse_args().job)
-    with ranks_leave_together():
-        adapt(job)
+    path = parser.parse_args().job
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    with failure_told(path), ranks_leave_together():
+        adapt(read_job(path))
 
 
 if __name__ == "__main__":
