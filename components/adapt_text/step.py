@@ -11,13 +11,13 @@ from components.adapt_text.pairs import draw_train_pairs, eval_pairs
 from components.adapt_text.settings import AdaptTextSettings
 from components.kernel.drafts import remove
 from components.kernel.files import link_or_copy
-from components.kernel.step import In, Metrics, Out, step
+from components.kernel.step import In, Metrics, Out, Work, step
 from components.kernel.tables import WORK_FOLDER
 
 REPORT_NAME = "adaptation.json"
 
 
-@step(image="train", gpus=1)
+@step(image="train", gpus=1, work=Work.KEPT)
 def adapt_text(longgrit: In, text_tower: Out, settings: AdaptTextSettings) -> Metrics:
     """Make an encoder of a causal language model: masked tokens, then a contrast of captions.
 
@@ -53,7 +53,10 @@ def _report(metrics: Metrics, settings: AdaptTextSettings) -> dict[str, object]:
         "short_to_long: share of distinct short captions of `val` that find a long caption of "
         "their region among the first 1, 5 or 10; before any training and after it"
     )
-    return {"metrics": metrics, "meaning": what, "settings": settings.model_dump(mode="json")}
+    decisive = adapt_text.fingerprinted_settings(settings)
+    if Path(settings.base_model).exists():  # equal work gives equal bytes, wherever the model lies
+        decisive["base_model"] = Path(settings.base_model).name
+    return {"metrics": metrics, "meaning": what, "settings": decisive}
 
 
 def _take_out(tower: Path, folder: Path) -> None:

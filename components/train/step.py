@@ -4,7 +4,6 @@ pixclip train --longgrit … --text-embeddings … --parent … --checkpoint …
     --set recipe=tiny --set stage=align --set num_ranks=2
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from components.kernel.digests import file_sha256
 from components.kernel.errors import InputError
 from components.kernel.receipts import input_digest
-from components.kernel.step import In, Metrics, Out, step
+from components.kernel.step import In, Metrics, Out, Work, step
 from components.kernel.tables import WORK_FOLDER
 from components.train.settings import TrainSettings
 from pixclip.checksums import WEIGHTS_NAME, weights_digest
 from pixclip.config import to_dict
+from pixclip.json_files import JsonError, read_json_object
 
 if TYPE_CHECKING:
     from pixclip.training.job import Job
@@ -27,7 +27,7 @@ JOB, RUN_ID, LOGGED = "job.json", "mlflow_run", "mlflow_step"
 SAME_IN_JOB = ("num_workers", "micro_batch_size", "save_every_steps", "save_every_s", "device")
 
 
-@step(image="train", gpus=1)
+@step(image="train", gpus=1, work=Work.KEPT)
 def train(
     longgrit: In,
     text_embeddings: In,
@@ -57,7 +57,11 @@ def train(
         f"train {settings.recipe} {settings.stage}",
         tracking_uri=settings.tracking_uri,
         experiment=settings.experiment,
-        tags={"recipe": settings.recipe, "stage": settings.stage},
+        tags={
+            "recipe": settings.recipe,
+            "stage": settings.stage,
+            "git_commit": os.environ.get("PIXCLIP_GIT_COMMIT", ""),
+        },
         params=notes | {"num_ranks": settings.num_ranks},
         run_id=_read(work / RUN_ID),
     ) as run:
@@ -94,12 +98,11 @@ def make_job(
 
 
 def _notes(settings: TrainSettings, origins: Mapping[str, str]) -> dict[str, Any]:
-    """What the checkpoint tells of where it comes from."""
+    """What the checkpoint tells of where it comes from, the same for equal work."""
     return {
         "recipe": settings.recipe,
         "stage": to_dict(settings.training_stage()),
         "trained_on": dict(origins),
-        "git_commit": os.environ.get("PIXCLIP_GIT_COMMIT", ""),
     }
 
 
@@ -141,11 +144,18 @@ def _require_known_adaptor(parent: Path, settings: TrainSettings) -> None:
     from pixclip.checkpoint import NOTES_NAME
 
     path = parent / NOTES_NAME
-    notes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        notes = read_json_object(path) if path.is_file() else {}
+    except JsonError as error:
+        raise InputError(f"train: {error}; fetch the parent again") from None
     if "import_report" not in notes or "adaptor" in settings.training_stage().trainable:
         return  # another stage made it, or this one does
     report = notes["import_report"] or {"new": [{"target": "adaptor"}]}  # none: all is random
-    if any(tensor["target"].startswith("adaptor") for tensor in report["new"]):
+    try:
+        is_random = any(tensor["target"].startswith("adaptor") for tensor in report["new"])
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"train: {path} has an import_report that is none") from None
+    if is_random:
         raise InputError(
             f"train: the adaptor of {parent} is random, and the stage '{settings.stage}' of "
             f"{settings.recipe} does not train it, so texts would mean nothing; begin with weights "

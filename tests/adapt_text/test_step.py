@@ -19,6 +19,7 @@ from components.kernel.step import load_step
 from components.tracking.store import TrackingError
 from pixclip.text.adapt.job import AdaptJob, read_job, write_job
 from pixclip.text.encoder import TextEncoder, read_text_tower
+from pixclip.text.tower_digest import tower_digest
 from tests.language_models import WIDTH, save_language_model
 from tests.packed import make_longgrit
 
@@ -48,6 +49,11 @@ def test_a_tower_is_made_measured_and_its_curves_are_in_mlflow(longgrit, tmp_pat
     assert names <= set(receipt.metrics)
     report = json.loads((tower / "adaptation.json").read_text())
     assert report["metrics"] == receipt.metrics
+    assert report["settings"]["base_model"] == "base"
+    told = "".join(path.read_text() for path in tower.glob("[!_]*.json"))
+    assert str(tmp_path) not in told  # nothing of this machine or run is in the artifact
+    assert "tracking_uri" not in told
+    assert "num_ranks" not in told
     config, provenance = read_text_tower(tower)
     assert (config.embed_dim, config.max_tokens) == (WIDTH, 48)
     assert provenance["base_model"] == "base"
@@ -98,6 +104,7 @@ def test_curves_that_mlflow_missed_are_sent_by_the_next_attempt(tmp_path, monkey
         line = {"stage": "contrast", "step": 1, "loss": 2.0}
         (tmp_path / "steps.jsonl").write_text(json.dumps(line) + "\n")
         (tmp_path / "tower").mkdir()
+        (tmp_path / "tower.sha256").write_text(tower_digest(tmp_path / "tower"))
 
     monkeypatch.setattr(training, "tracked_run", away_at_first)
     monkeypatch.setattr(training, "run_ranks", train)

@@ -145,9 +145,9 @@ def write_tower(model: Any, tokenizer: Any, pairs: Pairs, job: AdaptJob) -> None
     body = model.base_model.to(base.dtype or torch.float32)
     save_text_tower(draft, body, tokenizer, config, provenance, whitening)
     digest = tower_digest(draft)
+    job.tower_mark.write_text(digest, encoding="utf-8")
     shutil.rmtree(job.tower, ignore_errors=True)  # damaged
     draft.rename(job.tower)
-    job.tower_mark.write_text(digest, encoding="utf-8")
 
 
 def fit_whitening(encoder: TextEncoder, pairs: Pairs, job: AdaptJob) -> Whitening:
