@@ -8,6 +8,7 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,10 +16,12 @@ import pyarrow as pa
 from components.kernel.errors import InputError
 from components.kernel.files import write_whole
 from components.kernel.progress import progress
+from components.kernel.receipts import input_digest, sha256_text
 from components.kernel.tables import count_rows, read_batches
 from pixclip.data.errors import DataError
 from pixclip.data.shards import Shards
 from pixclip.data.store import Store
+from pixclip.json_files import brief
 from pixclip.text.embeddings import caption_hash
 
 MANIFEST = "manifest.parquet"
@@ -27,12 +30,25 @@ TEXTS_A_REGION = 3  # long, short, and at most one of its image
 DONE_NAME = "done"
 
 
+def sort_captions(work: Path, longgrit: Path, captions_per_part: int) -> "SortedCaptions":
+    """The captions of a data set, sorted once; sortings of other data or sizes are removed."""
+    decisive = f"{input_digest('longgrit', longgrit)} {captions_per_part}"
+    folder = work / f"captions-{sha256_text(decisive)[:16]}"
+    for other in work.glob("captions-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    captions = SortedCaptions(folder, longgrit, captions_per_part)
+    captions.sort()
+    return captions
+
+
 class SortedCaptions:
     """The distinct captions of a data set, part by part."""
 
     def __init__(self, folder: Path, longgrit: Path, captions_per_part: int) -> None:
         self._folder = folder
-        most = TEXTS_A_REGION * count_rows(longgrit / MANIFEST)
+        with _manifest_told(longgrit / MANIFEST):
+            most = TEXTS_A_REGION * count_rows(longgrit / MANIFEST)
         self.num_parts = max(1, -(-most // captions_per_part))
         self._longgrit = longgrit
 
@@ -87,18 +103,25 @@ def _chunks(longgrit: Path) -> Iterator[list[str]]:
     """
     manifest, names = longgrit / MANIFEST, set[str]()
     shards = Shards(Store(longgrit))
-    try:
+    with _manifest_told(manifest):
         for batch in read_batches(manifest, ["region_id", *COLUMNS, "shard"]):
             for column in COLUMNS:
                 yield _texts_of(batch, column, manifest)
             names |= set(_texts_of(batch, "shard", manifest))
+    try:
         for name in sorted(names):
             samples = shards.samples(name, with_images=False)
             yield [sample.caption for sample in samples if sample.caption.strip()]
     except DataError as error:
         raise InputError(f"{longgrit}: {error}; make the data set anew by `pixclip pack`") from None
+
+
+@contextmanager
+def _manifest_told(manifest: Path) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, KeyError, OSError) as error:
-        raise InputError(f"the manifest {manifest} cannot be read: {error}") from None
+        raise InputError(f"the manifest {manifest} cannot be read: {brief(error)}") from None
 
 
 def _texts_of(batch: pa.RecordBatch, column: str, manifest: Path) -> list[str]:

@@ -7,11 +7,11 @@ import time
 
 from components.embed_text.settings import EmbedTextSettings
 from components.kernel.progress import progress
-from components.kernel.step import In, Metrics, Out, step
+from components.kernel.step import In, Metrics, Out, Work, step
 from components.kernel.tables import WORK_FOLDER
 
 
-@step(image="train", gpus=1)
+@step(image="train", gpus=1, work=Work.PORTABLE)
 def embed_text(
     longgrit: In, text_tower: In, text_embeddings: Out, settings: EmbedTextSettings
 ) -> Metrics:
@@ -22,21 +22,23 @@ def embed_text(
     they refuse vectors of another text tower than the model's.
     """
     # Imported here: the command line must start without torch.
-    from components.embed_text.captions import SortedCaptions
-    from components.embed_text.parts import embed_part, join_index
+    from components.embed_text.captions import sort_captions
+    from components.embed_text.parts import embed_part, join_parts
     from components.embed_text.tower import open_tower
     from pixclip.text.tower_digest import tower_digest, write_tower_digest
 
     started = time.monotonic()
     work = text_embeddings / WORK_FOLDER
-    captions = SortedCaptions(work / "captions", longgrit, settings.captions_per_part)
-    captions.sort()
-    encoder = open_tower(text_tower, settings, work)
-    indexes = [work / "index" / f"{part:05d}.parquet" for part in range(captions.num_parts)]
+    captions = sort_captions(work, longgrit, settings.captions_per_part)
+    digest = tower_digest(text_tower)
+    encoder, precision = open_tower(text_tower, settings, work / f"precision-{digest[:16]}")
+    made = work / "vectors" / f"{digest[:32]}-{precision}"
     with progress("embed_text", captions.num_texts, unit="caption") as bar:
-        for part, index in enumerate(indexes):
-            embed_part(encoder, captions.part(part), part, text_embeddings, index, bar.update)
-    totals = join_index(indexes, text_embeddings)
-    write_tower_digest(text_embeddings, tower_digest(text_tower))
+        parts = [
+            embed_part(encoder, captions.part(number), made, bar.update)
+            for number in range(captions.num_parts)
+        ]
+    totals = join_parts(parts, text_embeddings)
+    write_tower_digest(text_embeddings, digest)
     seconds = time.monotonic() - started
     return {**totals, "captions_per_s": round(totals["num_captions"] / seconds, 2)}

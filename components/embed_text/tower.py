@@ -13,16 +13,17 @@ from pixclip.text.encoder import TextEncoder, usual_dtype
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-PRECISION_NAME = "precision"
 
 
-def open_tower(folder: Path, settings: EmbedTextSettings, work: Path) -> TextEncoder:
-    """The text tower.
+def open_tower(
+    folder: Path, settings: EmbedTextSettings, decision: Path
+) -> tuple[TextEncoder, str]:
+    """The text tower and its number format.
 
     Args:
         folder: of the tower.
         settings: `auto` of its precision is decided by the device of a run's first attempt.
-        work: remembers that decision, so that a run that goes on elsewhere mixes no formats.
+        decision: a file that remembers that, so that a run that goes on elsewhere mixes no formats.
 
     Raises:
         InputError: the folder is none, or its weights are damaged.
@@ -32,9 +33,9 @@ def open_tower(folder: Path, settings: EmbedTextSettings, work: Path) -> TextEnc
         device = "cuda" if torch.cuda.is_available() else "cpu"
     precision: str = settings.precision
     if precision == "auto":
-        precision = _decide_once(work / PRECISION_NAME, device)
+        precision = _decide_once(decision, device)
     try:
-        return TextEncoder.open(folder, device=device, dtype=DTYPES[precision])
+        return TextEncoder.open(folder, device=device, dtype=DTYPES[precision]), precision
     except (OSError, ValueError) as error:
         raise InputError(f"input text_tower cannot be opened: {error}") from error
 
@@ -42,13 +43,14 @@ def open_tower(folder: Path, settings: EmbedTextSettings, work: Path) -> TextEnc
 def _decide_once(path: Path, device: str) -> str:
     """The precision of the first attempt, or of this one's device if it is the first."""
     usual = next(name for name, dtype in DTYPES.items() if dtype == usual_dtype(device))
-    if not path.exists():
+    decided = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    if decided not in DTYPES:
         write_whole(path, usual)
-    decided = path.read_text(encoding="utf-8")
+        decided = usual
     if decided != usual:
         log.warning(
             "embed_text goes on in %s, as it began on another device; %s would use %s. Remove %s "
             "to begin anew",
-            *(decided, device, usual, path.parent),
+            *(decided, device, usual, path),
         )
     return decided

@@ -1,7 +1,9 @@
 """The step `embed_text`: every distinct caption once, resumable, in bounded memory."""
 
 import errno
+import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -10,15 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components.embed_text import parts
-from components.embed_text.captions import SortedCaptions
+from components.embed_text.captions import SortedCaptions, sort_captions
+from components.embed_text.parts import embed_part
 from components.embed_text.settings import EmbedTextSettings
 from components.embed_text.tower import open_tower
 from components.kernel.errors import InputError
 from components.kernel.run import run_step
 from components.kernel.step import load_step
 from pixclip.checkpoint import save_checkpoint
-from pixclip.text.embeddings import TextEmbeddings, caption_hash
+from pixclip.text.embeddings import TextEmbeddings, caption_hash, write_part
 from pixclip.text.encoder import TextEncoder
 from pixclip.text.tower_digest import require_same_tower
 from tests.language_models import save_language_model, save_text_tower_of
@@ -68,24 +70,159 @@ def test_the_embeddings_say_which_text_tower_made_them(inputs, tmp_path):
     require_same_tower(tmp_path / "embeddings", tmp_path / "model")
 
 
-def test_a_killed_run_embeds_no_part_twice(inputs, tmp_path, monkeypatch):
-    written = []
-    plain = parts.write_part
+class Killed:
+    """Counts the captions that go through the language model, and kills the run after some."""
 
-    def write(folder, number, vectors):
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        written.append(number)
-        plain(folder, number, vectors)
+    def __init__(self, monkeypatch, after: int = 10**9) -> None:
+        self.seen: list[int] = []
+        plain = TextEncoder.encode_tokens
 
+        def encode(encoder, captions, on_pass=None):
+            if sum(self.seen) >= after:
+                raise KeyboardInterrupt
+            self.seen.append(len(captions))
+            return plain(encoder, captions, on_pass)
+
+        monkeypatch.setattr(TextEncoder, "encode_tokens", encode)
+
+
+def start_and_kill(inputs, outputs, settings, monkeypatch, after=30) -> int:
+    with monkeypatch.context() as patched:
+        killed = Killed(patched, after)
+        with pytest.raises(KeyboardInterrupt):
+            run_step(STEP, inputs, outputs, settings)
+    return sum(killed.seen)
+
+
+def test_a_killed_run_embeds_no_caption_twice(inputs, tmp_path, monkeypatch):
     outputs, settings = {"text_embeddings": tmp_path / "embeddings"}, {"captions_per_part": 20}
-    monkeypatch.setattr(parts, "write_part", write)
-    with pytest.raises(KeyboardInterrupt):
-        run_step(STEP, inputs, outputs, settings)
-    monkeypatch.setattr(parts, "write_part", lambda *a: (written.append(a[1]), plain(*a)))
+    done = start_and_kill(inputs, outputs, settings, monkeypatch)
+    going_on = Killed(monkeypatch)
     run_step(STEP, inputs, outputs, settings)
-    assert written == sorted(set(written))
-    assert len(TextEmbeddings.open(tmp_path / "embeddings")) == len(_texts(inputs["longgrit"]))
+    texts = _texts(inputs["longgrit"])
+    assert done >= 30
+    assert (
+        done + sum(going_on.seen) == len(texts) == len(TextEmbeddings.open(tmp_path / "embeddings"))
+    )
+
+
+def test_vectors_serve_under_other_settings_and_give_the_bytes_of_an_undisturbed_run(
+    inputs, tmp_path, monkeypatch
+):
+    outputs = {"text_embeddings": tmp_path / "embeddings"}
+    done = start_and_kill(inputs, outputs, {"captions_per_part": 20}, monkeypatch)
+    going_on = Killed(monkeypatch)
+    run_step(STEP, inputs, outputs, {"captions_per_part": 35})
+    assert done + sum(going_on.seen) == len(_texts(inputs["longgrit"]))
+    whole = {"text_embeddings": tmp_path / "whole"}
+    run_step(STEP, inputs, whole, {"captions_per_part": 35})
+    names = {path.name for path in (tmp_path / "whole").iterdir()} - {"_receipt.json"}
+    assert len(names) > 3
+    for name in names:
+        one, other = (tmp_path / folder / name for folder in ("embeddings", "whole"))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+def test_vectors_of_another_tower_or_number_format_do_not_serve(inputs, tmp_path, monkeypatch):
+    outputs = {"text_embeddings": tmp_path / "embeddings"}
+    start_and_kill(inputs, outputs, {"captions_per_part": 20}, monkeypatch)
+    base = save_language_model(tmp_path / "base", dtype=torch.bfloat16)
+    other = save_text_tower_of(base, tmp_path / "other_tower", max_tokens=16)
+    for changed, settings in (
+        ({**inputs, "text_tower": other}, {"captions_per_part": 20}),
+        (inputs, {"captions_per_part": 20, "precision": "bf16"}),
+    ):
+        with monkeypatch.context() as patched:
+            anew = Killed(patched)
+            run_step(STEP, changed, outputs, settings)
+        assert sum(anew.seen) == len(_texts(inputs["longgrit"]))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "parquet", "json"])
+def test_damaged_vectors_of_a_killed_run_are_made_again(
+    inputs, tmp_path, monkeypatch, caplog, suffix
+):
+    outputs, settings = {"text_embeddings": tmp_path / "embeddings"}, {"captions_per_part": 20}
+    start_and_kill(inputs, outputs, settings, monkeypatch)
+    (first, *_) = sorted(tmp_path.glob(f".embeddings.draft-*/_work/vectors/*/*.{suffix}"))
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 1
+    first.write_bytes(content)
+    run_step(STEP, inputs, outputs, settings)
+    assert "is damaged and is made again" in caplog.text
+    texts = _texts(inputs["longgrit"])
+    found = TextEmbeddings.open(tmp_path / "embeddings").lookup([caption_hash(t) for t in texts])
+    assert torch.equal(found, TextEncoder.open(inputs["text_tower"]).encode(texts))
+
+
+def in_shard(**changes):
+    """Change the description of the first sample of a shard."""
+
+    def change(longgrit: Path) -> None:
+        shard = sorted(longgrit.rglob("*.tar"))[0]
+        with tarfile.open(shard) as tar:
+            members = [(member, tar.extractfile(member).read()) for member in tar]
+        shard.unlink()
+        with tarfile.open(shard, "w") as tar:
+            for member, content in members:
+                if member.name.endswith(".json") and changes:
+                    content = json.dumps(json.loads(content) | changes).encode()
+                    changes.clear()
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+    return change
+
+
+def in_manifest(column, value):
+    """Change a field of the first region."""
+
+    def change(longgrit: Path) -> None:
+        table = pq.read_table(longgrit / "manifest.parquet")
+        values = [value, *table[column].to_pylist()[1:]]
+        place = table.schema.get_field_index(column)
+        field = pa.field(column, pa.string())
+        pq.write_table(
+            table.set_column(place, field, pa.array(values, pa.string())),
+            longgrit / "manifest.parquet",
+        )
+
+    return change
+
+
+def cut(longgrit: Path) -> None:
+    shard = sorted(longgrit.rglob("*.tar"))[0]
+    shard.write_bytes(shard.read_bytes()[:3000])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (in_shard(caption=None), r"shard .*00000\.tar, sample .*caption must be a text, got None"),
+        (in_shard(caption="\ud800 half"), r"00000\.tar, sample .*without half characters"),
+        (in_shard(regions=7), r"00000\.tar, sample .*regions must be a list"),
+        (cut, r"00000\.tar is no tar or is damaged: it ends"),
+        (in_manifest("long_caption", None), "the region .* has no long_caption"),
+        (in_manifest("short_caption", "  "), "the region .* has no short_caption"),
+        (in_manifest("shard", "../../etc/passwd"), "leads out of the data set"),
+        (in_manifest("shard", None), "the region .* has no shard"),
+        (lambda folder: (folder / "manifest.parquet").write_bytes(b"PAR1"), "cannot be read"),
+    ],
+)
+def test_captions_that_cannot_be_embedded_are_told_with_their_place(
+    inputs, tmp_path, change, message
+):
+    shutil.copytree(inputs["longgrit"], tmp_path / "longgrit")
+    (tmp_path / "longgrit" / "_receipt.json").unlink()
+    change(tmp_path / "longgrit")
+    with pytest.raises(InputError, match=message):
+        sort_captions(tmp_path / "work", tmp_path / "longgrit", 1000)
+
+
+def test_a_caption_without_a_token_is_told(inputs, tmp_path):
+    encoder = TextEncoder.open(inputs["text_tower"])
+    with pytest.raises(InputError, match="cannot be embedded: text 0 is empty"):
+        embed_part(encoder, {caption_hash(""): ""}, tmp_path / "made", lambda _: None)
 
 
 def test_captions_are_the_same_whatever_the_number_of_parts(inputs, tmp_path):
@@ -118,13 +255,14 @@ def test_a_run_that_goes_on_on_another_device_keeps_its_precision(inputs, tmp_pa
     tower, settings, texts = inputs["text_tower"], EmbedTextSettings(), ["a red car"]
     for first, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         (tmp_path / "precision").write_text(first)
-        found = open_tower(tower, settings, tmp_path).encode(texts)
+        encoder, _ = open_tower(tower, settings, tmp_path / "precision")
+        found = encoder.encode(texts)
         assert torch.equal(found, TextEncoder.open(tower, dtype=dtype).encode(texts))
         assert ("goes on in bf16" in caplog.text) == (first == "bf16")
 
 
 def test_the_first_attempt_decides_the_precision_of_a_run(inputs, tmp_path):
-    open_tower(inputs["text_tower"], EmbedTextSettings(device="cpu"), tmp_path)
+    open_tower(inputs["text_tower"], EmbedTextSettings(device="cpu"), tmp_path / "precision")
     assert (tmp_path / "precision").read_text() == "fp32"
 
 
@@ -152,7 +290,7 @@ def test_the_contract_sees_a_damaged_index(change, rule, tmp_path):
     from data_contracts.engine import check_table
     from data_contracts.text_embeddings import SCHEMA
 
-    parts.write_part(tmp_path, 0, torch.ones(2, 4))
+    write_part(tmp_path, 0, torch.ones(2, 4))
     rows = [
         {
             "caption_hash": caption_hash(str(row)),

@@ -8,6 +8,7 @@ their hashes, 40 bytes each.
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,11 +21,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pixclip.json_files import brief
 from pixclip.text.tokens import normalise
 
 # n = captions looked up, E = width of the language model
 TENSOR_NAME, INDEX_NAME = "embeddings", "index.parquet"
 HASH_BYTES = 32
+MAX_PARTS = 1_000_000
+# With the folder in its place the step would be up to date.
+ANEW = "remove the folder and run `pixclip embed-text` again"
+HEXADECIMAL = re.compile("[0-9a-f]*")
 Bytes = npt.NDArray[np.bytes_]
 
 
@@ -51,9 +57,23 @@ def part_name(part: int) -> str:
 
 def write_part(folder: Path, part: int, embeddings_nE: Tensor) -> None:
     """Write one part by rename, so that a part that is there is whole."""
-    partial = folder / f".{part_name(part)}.partial"
+    write_vectors(folder / part_name(part), embeddings_nE)
+
+
+def write_vectors(path: Path, embeddings_nE: Tensor) -> None:
+    """Write vectors [n, E] as bfloat16, by rename."""
+    partial = path.with_name(f".{path.name}.partial")
     save_file({TENSOR_NAME: embeddings_nE.to(torch.bfloat16).contiguous()}, str(partial))
-    partial.replace(folder / part_name(part))
+    partial.replace(path)
+
+
+def read_vectors(path: Path) -> Tensor:
+    """The vectors [n, E] of a file, mapped into memory.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    return _map_part(path)
 
 
 class TextEmbeddings:
@@ -79,8 +99,15 @@ class TextEmbeddings:
                 f"{folder} holds no text embeddings: {INDEX_NAME} is missing; "
                 "`pixclip embed-text` makes them"
             )
-        hashes, places_n2 = _read_index(folder / INDEX_NAME)
+        try:
+            hashes, places_n2 = _read_index(folder / INDEX_NAME)
+        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"text embeddings {folder / INDEX_NAME} cannot be read ({brief(error)}); {ANEW}"
+            ) from None
         num_parts = int(places_n2[:, 0].max()) + 1 if len(places_n2) else 0
+        if num_parts > MAX_PARTS:
+            raise ValueError(f"{folder}: {INDEX_NAME} names {num_parts} parts; {ANEW}")
         parts = [_map_part(folder / part_name(part)) for part in range(num_parts)]
         _require_fit(folder, parts, places_n2)
         if not parts:
@@ -152,8 +179,10 @@ def _read_index(path: Path) -> tuple[Bytes, Tensor]:
 
 
 def _as_bytes(column: pa.Array) -> Bytes:
-    joined = bytes.fromhex("".join(column.to_pylist()))
-    return np.frombuffer(joined, dtype=f"S{HASH_BYTES}")
+    joined = "".join(column.to_pylist())
+    if len(joined) != 2 * HASH_BYTES * len(column) or not HEXADECIMAL.fullmatch(joined):
+        raise TypeError("a hash is no SHA-256")
+    return np.frombuffer(bytes.fromhex(joined), dtype=f"S{HASH_BYTES}")
 
 
 def _map_part(path: Path) -> Tensor:
@@ -162,7 +191,7 @@ def _map_part(path: Path) -> Tensor:
             tensor: Tensor = file.get_tensor(TENSOR_NAME)
     except (OSError, SafetensorError) as error:
         raise ValueError(
-            f"text embeddings {path} cannot be read ({error}); run `pixclip embed-text` again"
+            f"text embeddings {path} cannot be read ({brief(error)}); {ANEW}"
         ) from None
     return tensor
 
@@ -172,7 +201,7 @@ def _require_fit(folder: Path, parts: list[Tensor], places_n2: Tensor) -> None:
     if len(widths) > 1 or any(part.ndim != 2 or not part.is_floating_point() for part in parts):
         raise ValueError(
             f"{folder}: the parts are no tables of numbers of one width; the files are of "
-            "different runs: run `pixclip embed-text` again"
+            f"different runs: {ANEW}"
         )
     num_rows = torch.tensor([len(part) for part in parts])
     if len(places_n2) and bool(
@@ -180,5 +209,5 @@ def _require_fit(folder: Path, parts: list[Tensor], places_n2: Tensor) -> None:
     ):
         raise ValueError(
             f"{folder}: {INDEX_NAME} points past the end of a part or before its start; the files "
-            "are of different runs: run `pixclip embed-text` again"
+            f"are of different runs: {ANEW}"
         )
