@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from components.kernel.digests import sha256_text
 from components.kernel.errors import InputError
 from components.kernel.files import write_whole
 from components.kernel.progress import progress
-from components.kernel.receipts import input_digest, sha256_text
+from components.kernel.receipts import input_digest
 from components.kernel.tables import count_rows, read_batches
 from pixclip.data.errors import DataError
 from pixclip.data.shards import Shards

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from components.kernel.digests import file_sha256
 from components.kernel.drafts import remove
 from components.kernel.errors import InputError
 from components.kernel.files import link_or_copy, write_whole
-from components.kernel.receipts import file_sha256
 from components.kernel.tables import Row, write_rows
 from data_contracts.text_embeddings import SCHEMA
 from pixclip.json_files import JsonError, read_json_object

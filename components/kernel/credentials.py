@@ -46,10 +46,10 @@ NO_SECRET = re.compile(  # places in a list, and the special tokens of language 
 SECRET_PERHAPS = {"key", "auth", "pass", "code", "session", "sid", "ticket", "otp"}
 TRIVIAL = re.compile(
     r"none|null|basic|digest|oauth2?|iam|anonymous|required|optional|auto|true|false|yes|no|on|off"
-    r"|(?-i:[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"  # the name of a variable that holds it
     r"|\d{1,4}|\*+|x{3,}|\.{3}|…|\$\{?\w+\}?|\$\(\w+\)|\{\{.*|\{\w*\}|<\w*>|%\w|%\(\w+\)s",
     re.IGNORECASE,
 )
+VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")  # its name, under which a secret is given
 LANGUAGE = re.compile(r"[a-z]{2,3}([-_][a-z0-9]{2,8})*", re.IGNORECASE)
 
 
@@ -73,8 +73,7 @@ def places_of_credentials(value: object, name: str) -> Iterator[str]:
         ValueError: the settings hold more values, or deeper ones, than any settings.
     """
     for place, key, text in _texts(value, name):
-        is_secret = _is_secret_name(_plain(key)) and len(text) > 3 and not TRIVIAL.fullmatch(text)
-        if is_secret or holds_credentials(text):
+        if _is_secret_setting(_plain(key), text) or holds_credentials(text):
             yield without_credentials(place)
 
 
@@ -172,6 +171,11 @@ def _plain(name: str) -> str:
 def _is_secret_name(plain: str) -> bool:
     is_secret = plain in SECRET_NAMES or plain.endswith(SECRET_ENDINGS)
     return is_secret and not NO_SECRET.fullmatch(plain)
+
+
+def _is_secret_setting(plain: str, text: str) -> bool:
+    is_told = len(text) > 3 and not TRIVIAL.fullmatch(text) and not VARIABLE.fullmatch(text)
+    return is_told and _is_secret_name(plain)
 
 
 def _is_secret(plain: str, value: str) -> bool:
