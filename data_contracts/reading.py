@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
+from data_contracts.footers import Chunk, read_chunks
+
 BATCH_ROWS = 8192
 BUFFER_BYTES = 1 << 20  # read a column chunk in pieces instead of as a whole
 MAX_BATCH_BYTES = 1 << 26  # of decoded text, and of numbers, in memory at a time
@@ -23,8 +25,16 @@ MAX_CHUNK_BYTES, MAX_RATIO = 1 << 28, 200  # a column chunk may be large or sque
 MAX_NESTED_TEXT_BYTES = 1 << 20  # as above, for texts in lists, which are decoded at once
 MAX_VALUES_PER_ROW, FREE_VALUES = 1000, 20_000_000  # of a column chunk, on average
 FREE_ROWS = 1_000_000  # more of them need at least a byte each
+FREE_FILE_BYTES, MAX_FILE_RATIO = 1 << 30, 2000  # of all that a file unpacks to
 MAGIC = b"PAR1"
-READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError)
+READ_ERRORS = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+)
 ADVICE = "bring it again from where it came from, or make it anew"
 
 
@@ -103,9 +113,14 @@ def raw_batches(
             raise TableError(path, f"cannot be used: column '{name}' {how_often}")
     texts = [name for name in names if is_plain_text(schema.field(name).type)]
     with open_parquet(path, texts) as file:
-        num_rows_at_once = min(batch_rows, _weigh_chunks(path, file, names))
+        num_rows_at_once = min(batch_rows, _weigh_chunks(path, names))
+        num_read = 0
         for batch in file.iter_batches(num_rows_at_once, columns=names, use_threads=False):
+            num_read += batch.num_rows
             yield _compact(batch.select(names))
+        if num_read != file.metadata.num_rows:
+            told = f"it holds {num_read} rows and says {file.metadata.num_rows}"
+            raise TableError(path, f"is damaged ({told}); {ADVICE}")
 
 
 def decoded_batches(
@@ -116,12 +131,24 @@ def decoded_batches(
     Raises:
         TableError: as `raw_batches`; or a text is not UTF-8, or is too large.
     """
-    first_row = 0
+    first_row, left = 0, max(FREE_FILE_BYTES, MAX_FILE_RATIO * num_bytes_of(path))
     for batch in raw_batches(path, columns, batch_rows):
         _require_valid(path, batch, first_row)
         for start, length in _slices(path, batch, first_row):
-            yield _decoded(batch.slice(start, length))
+            part = _decoded(batch.slice(start, length))
+            left -= part.nbytes
+            if left < 0:
+                raise TableError(path, "is not read: it unpacks to thousands of times its size")
+            yield part
         first_row += batch.num_rows
+
+
+def num_bytes_of(path: Path) -> int:
+    """The size of a file; 0 if it cannot be looked at, which reading it then tells."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def is_plain_text(found: pa.DataType) -> bool:
@@ -156,47 +183,37 @@ def _weigh_rows(path: Path, metadata: pq.FileMetaData, num_bytes: int) -> None:
         )
 
 
-def _weigh_chunks(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
+def _weigh_chunks(path: Path, names: Sequence[str]) -> int:
     """How many rows fit in memory at a time."""
     num_rows_at_once = BATCH_ROWS
-    wanted, metadata = set(names), file.metadata
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        for place in range(group.num_columns):
-            chunk = group.column(place)
-            name, _, nested = chunk.path_in_schema.partition(".")
-            if name in wanted:
-                is_text = chunk.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
-                fault = _absurdity(chunk, group.num_rows, is_nested_text=is_text and bool(nested))
-                if fault:
-                    where = f"column '{name}' of row group {index}"
-                    raise TableError(path, f"is not read: {where} {fault}")
-                row_bytes = _bytes_per_row(chunk, group.num_rows, is_text, bool(nested))
-                num_rows_at_once = min(num_rows_at_once, int(MAX_BATCH_BYTES / row_bytes))
+    for chunk in read_chunks(path):
+        if chunk.column in names:
+            if fault := _absurdity(chunk):
+                where = f"column '{chunk.column}' of row group {chunk.row_group}"
+                raise TableError(path, f"is not read: {where} {fault}")
+            num_rows_at_once = min(num_rows_at_once, int(MAX_BATCH_BYTES / _bytes_per_row(chunk)))
     return max(1, num_rows_at_once)
 
 
-def _absurdity(chunk: pq.ColumnChunkMetaData, num_rows_: int, *, is_nested_text: bool) -> str:
+def _absurdity(chunk: Chunk) -> str:
     """What makes a column chunk a trap; empty if it is none."""
-    unpacked, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
-    if min(unpacked, packed, chunk.num_values, num_rows_) < 0:
+    if min(chunk.unpacked, chunk.packed, chunk.num_values, chunk.num_rows) < 0:
         return "has a negative size"
-    if chunk.num_values > MAX_VALUES_PER_ROW * num_rows_ + FREE_VALUES:
-        return f"holds {chunk.num_values} values in {num_rows_} rows"
+    if chunk.num_values > MAX_VALUES_PER_ROW * chunk.num_rows + FREE_VALUES:
+        return f"holds {chunk.num_values} values in {chunk.num_rows} rows"
+    is_nested_text = chunk.is_text and chunk.is_nested
     free = MAX_NESTED_TEXT_BYTES if is_nested_text else MAX_CHUNK_BYTES
-    if unpacked > free and unpacked > MAX_RATIO * packed:
-        return f"would unpack {packed} bytes to {unpacked}"
+    if chunk.unpacked > free and chunk.unpacked > MAX_RATIO * chunk.packed:
+        return f"would unpack {chunk.packed} bytes to {chunk.unpacked}"
     return ""
 
 
-def _bytes_per_row(
-    chunk: pq.ColumnChunkMetaData, num_rows_: int, is_text: bool, is_nested: bool
-) -> float:
+def _bytes_per_row(chunk: Chunk) -> float:
     """An upper bound of what an average row takes, at least a byte."""
-    values = max(1.0, float(chunk.num_values) / max(1, num_rows_))
-    if is_text and is_nested:  # a dictionary may hold one text as large as itself
-        return values * min(float(chunk.total_uncompressed_size), MAX_NESTED_TEXT_BYTES) + 1
-    plain = float(chunk.total_uncompressed_size) / max(1, num_rows_) if is_text else 0.0
+    values = max(1.0, chunk.num_values / max(1, chunk.num_rows))
+    if chunk.is_text and chunk.is_nested:  # a dictionary may hold one text as large as itself
+        return values * min(chunk.unpacked, MAX_NESTED_TEXT_BYTES) + 1
+    plain = chunk.unpacked / max(1, chunk.num_rows) if chunk.is_text else 0.0
     return 8 * values + plain
 
 
@@ -232,10 +249,21 @@ def _slices(path: Path, batch: pa.RecordBatch, first_row: int) -> Iterator[tuple
 
 
 def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with dictionaries of the texts it uses: as read, they are those of a row group."""
+    """The batch with dictionaries of the texts it uses: as read, they are those of a row group.
+
+    Raises:
+        IndexError: the file is damaged: a row points out of its dictionary.
+    """
     columns = []
     for column in batch.columns:
-        if kinds.is_dictionary(column.type) and len(column.dictionary) > batch.num_rows:
+        column.validate()
+        if not kinds.is_dictionary(column.type):
+            columns.append(column)
+            continue
+        lowest, highest = pc.min_max(column.indices).values()
+        if lowest.is_valid and not 0 <= lowest.as_py() <= highest.as_py() < len(column.dictionary):
+            raise IndexError(f"a text of number {highest} among {len(column.dictionary)}")
+        if len(column.dictionary) > batch.num_rows:
             used = pc.dictionary_encode(column.indices)
             texts = column.dictionary.take(used.dictionary)
             column = pa.DictionaryArray.from_arrays(used.indices, texts)

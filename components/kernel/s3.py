@@ -15,6 +15,7 @@ REPLACED = "it was replaced while it was read: run the step again"
 ADVICE = {
     "PreconditionFailed": REPLACED,
     "412": REPLACED,
+    "500": "the store fails, or what answers there does not speak S3: look at endpoint_url",
     "NoSuchKey": "it is gone since it was listed: run the step again",
     "404": "there is nothing of that name: look at the bucket and the key",
     "NoSuchBucket": "there is no such bucket there: look at the name and at endpoint_url",
@@ -177,8 +178,8 @@ class S3Store:
             code = str(error.response.get("Error", {}).get("Code", ""))
             advice = f"; {ADVICE[code]}" if code in ADVICE else ""
             raise InputError(f"cannot read {uri} at {self._endpoint}: {error}{advice}") from error
-        except ResponseParserError as error:
-            raise InputError(
+        except (ResponseParserError, RecursionError) as error:
+            raise InputError(  # boto3 follows a redirect in a circle until it can no more
                 f"cannot read {uri}: what answers at {self._endpoint} does not speak S3 ({error})"
             ) from error
         except (BotoCoreError, HTTPError, UnicodeError) as error:
