@@ -12,6 +12,7 @@ from typing import Any
 
 from components.export.samples import SPLITS, Sample, read_samples
 from components.kernel.progress import progress
+from pixclip.masks import Rle, decode_mask
 
 TEXT_FIELDS = ("phrase", "object_caption", "context_caption", "long_caption", "short_caption")
 CATEGORY = {"id": 1, "name": "region", "supercategory": "region"}
@@ -96,15 +97,15 @@ def image_entry(sample: Sample, file_name: str, numbers: Numbers) -> dict[str, A
 
 def annotation_entry(region: dict[str, Any], numbers: Numbers) -> dict[str, Any]:
     """COCO's annotation of a region, with its captions."""
-    from pycocotools import mask as coco
-
+    height_px, width_px = region["mask"]["size"]
+    mask = decode_mask(Rle(height_px, width_px, region["mask"]["counts"]))
     x1, y1, x2, y2 = region["box_xyxy"]
     return {
         "id": numbers.annotation,
         "image_id": numbers.image,
         "category_id": CATEGORY["id"],
         "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "area": int(coco.area(region["mask"])),
+        "area": int(mask.sum()),
         "segmentation": region["mask"],
         "iscrowd": 0,
         "region_id": region["region_id"],

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from components.kernel.errors import InputError
+from components.kernel.tables import storable
+from pixclip.data.tar import Member, TarError, read_members
 
 
 def write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
     """Write samples (`__key__`, and extension -> bytes or JSON value) by rename.
 
     The bytes are those of webdataset's own TarWriter, whose package imports torch where it can.
+    Lone surrogates, which readers refuse, become U+FFFD.
     """
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,20 +36,34 @@ def _as_bytes(value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace")  # of a lone surrogate: its JSON escape
+    return str(storable(text)).encode()
 
 
 @lru_cache(maxsize=64)
 def _index(path: Path, _mtime_ns: int) -> dict[str, tuple[int, int]]:
-    with tarfile.open(path, "r:") as tar:
-        return {member.name: (member.offset_data, member.size) for member in tar if member.isreg()}
+    return {member.name: (member.offset, member.size) for member in members_of(path)}
+
+
+def members_of(shard: Path) -> list[Member]:
+    """The files of a shard.
+
+    Raises:
+        InputError: it is missing, or no tar of plain files.
+    """
+    try:
+        with shard.open("rb") as file:
+            return list(read_members(file))
+    except FileNotFoundError:
+        raise InputError(f"shard {shard} is missing") from None
+    except (TarError, OSError) as error:
+        raise InputError(f"shard {shard} is no tar or is damaged: {error}") from error
 
 
 def read_member(shard: Path, name: str) -> bytes:
     """One member of a shard, without unpacking the others.
 
     Raises:
-        InputError: the shard or the member is missing.
+        InputError: the shard or the member is missing, or the shard is damaged.
     """
     try:
         offset, size = _index(shard, shard.stat().st_mtime_ns)[name]

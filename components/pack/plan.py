@@ -1,11 +1,11 @@
 """The plan of the data set: every image with its split, shard, and place in the source's tars."""
 
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.kernel.errors import InputError
+from components.kernel.shards import members_of
 from components.kernel.tables import groups_of, read_batches
 from components.pack.splits import SPLITS, ImageEntry, SplitRule, assign_splits, shuffle_rank
 
@@ -73,7 +73,7 @@ class ImageStore:
             sha256: (tar, offset, size)
             for group in groups_of(images)
             for tar in sorted((images / group).glob("*.tar"))
-            for sha256, offset, size in _members(tar)
+            for sha256, offset, size in _images(tar)
             if sha256 in wanted
         }
 
@@ -91,8 +91,7 @@ class ImageStore:
             return file.read(size)
 
 
-def _members(tar: Path) -> Iterator[tuple[str, int, int]]:
-    with tarfile.open(tar, "r:") as members:
-        for member in members:
-            if member.isreg() and member.name.endswith(".jpg"):
-                yield member.name.removesuffix(".jpg"), member.offset_data, member.size
+def _images(tar: Path) -> Iterator[tuple[str, int, int]]:
+    for member in members_of(tar):
+        if member.name.endswith(".jpg"):
+            yield member.name.removesuffix(".jpg"), member.offset, member.size

@@ -21,6 +21,7 @@ from components.pack.writer import MANIFEST_NAME
 
 REPORT_NAME = "report.html"
 SAMPLE_BUDGET_BYTES, REJECTED_BUDGET_BYTES = 3_200_000, 1_000_000
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 TEMPLATES = Path(__file__).parent / "templates"
 
 Shown = TypeVar("Shown", Sample, Rejected)
@@ -84,11 +85,19 @@ def template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_printable,
     )
     environment.filters["thousands"] = lambda number: f"{number:,}"
     environment.filters["in_stage_order"] = lambda items: sorted(items, key=_by_stage)
     environment.filters["cell"] = markdown_cell
     return environment.get_template(name)
+
+
+def _printable(value: Any) -> Any:
+    """A text without what no page of UTF-8 may hold: control characters and lone surrogates."""
+    if isinstance(value, str) and UNPRINTABLE.search(value):
+        return type(value)(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value))
+    return value
 
 
 def _by_stage(item: tuple[str, Any]) -> tuple[int, Any]:

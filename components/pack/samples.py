@@ -1,11 +1,13 @@
 """One sample of the data set: an image with the texts and masks of its regions."""
 
-import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from components.kernel.errors import InputError
 from components.kernel.tables import Row
 from components.pack.plan import ShardPlan
+from pixclip.json_files import parse_json
 
 CAPTION_FIELDS = ("object_caption", "context_caption", "long_caption", "short_caption")
 
@@ -33,10 +35,28 @@ def region_json(row: Row) -> dict[str, Any]:
         "phrase": row["phrase"],
         **{name: row[name] for name in CAPTION_FIELDS},
         "provenance": {
-            "mask": {"source": row["mask_source"], "score": row["mask_score"]},
-            **json.loads(row["provenance"]),
+            "mask": {"source": row["mask_source"], "score": _finite(row["mask_score"])},
+            **read_provenance(row),
         },
     }
+
+
+def read_provenance(row: Row) -> dict[str, dict[str, Any]]:
+    """Who said what of a region, by stage.
+
+    Raises:
+        InputError: names the region whose provenance is no JSON object of objects.
+    """
+    try:
+        stages = parse_json(row["provenance"])
+        return {stage: dict(said) for stage, said in dict(stages).items()}
+    except (ValueError, TypeError) as error:
+        name = row["region_id"]
+        raise InputError(f"captions: the provenance of region {name} is damaged: {error}") from None
+
+
+def _finite(score: float | None) -> float | None:
+    return score if score is not None and math.isfinite(score) else None
 
 
 def manifest_row(row: Row, shard: ShardPlan) -> Row:

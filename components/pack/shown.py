@@ -15,9 +15,11 @@ from components.kernel.tables import Row, groups_of, read_rows
 from components.pack.pictures import Outline, Picture, outline, shrink
 from components.pack.splits import SPLITS, shuffle_rank
 from components.pack.statistics import quarantine_rows
+from pixclip.json_files import JsonError, parse_json
 
 SAMPLE_SIDE_PX, REJECTED_SIDE_PX = 720, 320
 MAX_PER_REASON = 3
+MAX_PLACE = 1e9  # of a corner, in pixels; NaN is not below it either
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _find_images(images: Path, rows: Iterable[Row]) -> dict[str, Place]:
 
 
 def _show_rejected(row: Row, places: Mapping[str, Place]) -> Rejected:
-    content = json.loads(row["row"])
+    content = _content(row["row"])
     picture, place = None, places.get(row["url"])
     if place:
         jpeg = read_image_bytes(place.folder, place.shard, place.sha256)
@@ -134,10 +136,19 @@ def _show_rejected(row: Row, places: Mapping[str, Place]) -> Rejected:
         detail=row["detail"],
         phrase=row["phrase"],
         url=row["url"],
-        said=content.get("long_caption") or content.get("object_caption") or "",
+        said=str(content.get("long_caption") or content.get("object_caption") or ""),
         picture=picture,
         box=_box_in_picture(content, picture) if picture else None,
     )
+
+
+def _content(text: str) -> Row:
+    """A dropped row as it was; empty where nobody can read it any more: it is shown without."""
+    try:
+        content = parse_json(text)
+    except JsonError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _box_in_picture(content: Row, picture: Picture) -> tuple[float, float, float, float] | None:
@@ -160,4 +171,8 @@ def _box_in_picture(content: Row, picture: Picture) -> tuple[float, float, float
 def _four(values: Any) -> list[float]:
     """Four numbers, or none where a dropped region has something else."""
     is_box = isinstance(values, list) and len(values) == 4
-    return values if is_box and all(isinstance(value, int | float) for value in values) else []
+    return values if is_box and all(map(_is_place, values)) else []
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < MAX_PLACE

@@ -1,6 +1,5 @@
 """The numbers of the data set: counts, lengths, sizes, positions, losses, cost. Streamed."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from components.kernel.receipts import read_receipt
 from components.kernel.step import STEP_NAMES
 from components.kernel.tables import Row, groups_of, read_batches, read_rows
+from components.pack.samples import read_provenance
 from components.pack.splits import SPLITS
 
 # Shares of the image that a mask fills; each bin is twice as wide as the one before.
@@ -167,8 +167,8 @@ def _count_flawed_masks(captions: Path, statistics: Statistics) -> None:
 def _count_who(captions: Path) -> Counter[tuple[str, ...]]:
     """Regions by stage and by who spoke there: describer, model, prompt and its version."""
     who: Counter[tuple[str, ...]] = Counter()
-    for row in read_rows(captions, ["provenance"]):
-        for stage, said in json.loads(row["provenance"]).items():
+    for row in read_rows(captions, ["region_id", "provenance"]):
+        for stage, said in read_provenance(row).items():
             who[(stage, *(str(said.get(name) or "") for name in WHO_FIELDS))] += 1
     return Counter({speaker: who[speaker] for speaker in sorted(who, key=stage_order)})
 

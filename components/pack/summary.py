@@ -1,6 +1,5 @@
 """The closing table of a run: what went in, what came out, what was lost where, and the cost."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from components.kernel.tables import groups_of, read_rows
 from components.kernel.tally import ROWS_IN, ROWS_OUT
 from components.pack.statistics import count_reasons, mean_words
 from components.pack.writer import MANIFEST_NAME
+from pixclip.json_files import JsonError, read_json_object
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -86,7 +86,7 @@ def summarise(run: Path) -> Summary:
         raise InputError(f"{run} holds no finished step; run `make demo` or the DAG first")
     splits, long_words = _count_manifest(run / "longgrit" / MANIFEST_NAME)
     paths = tuple(run / name for name in SHOWN_PATHS if (run / name).exists())
-    return Summary(run, steps, splits, long_words, _read_cost(run / "ledger"), paths)
+    return Summary(run, steps, splits, long_words, read_cost(run / "ledger"), paths)
 
 
 def _step_lines(run: Path) -> Iterator[StepLine]:
@@ -117,19 +117,42 @@ def _count_manifest(manifest: Path) -> tuple[Counter[str], Counter[int]]:
     return splits, words
 
 
-def _read_cost(ledgers: Path) -> Cost | None:
-    accounts = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(ledgers.glob("*.json"))
-    ]
+def read_cost(ledgers: Path) -> Cost | None:
+    """What describing all groups took; None if none was described.
+
+    Raises:
+        InputError: a ledger is damaged.
+    """
+    accounts = [_read_account(path) for path in sorted(ledgers.glob("*.json"))]
     if not accounts:
         return None
-    totals = [account["total"] for account in accounts]
     return Cost(
-        num_accepted=sum(account["accepted"] for account in accounts),
-        num_requests=sum(total["requests"] for total in totals),
-        seconds=sum(total["seconds"] for total in totals),
-        cost_usd=sum(total["cost_usd"] for total in totals),
+        num_accepted=sum(account.num_accepted for account in accounts),
+        num_requests=sum(account.num_requests for account in accounts),
+        seconds=sum(account.seconds for account in accounts),
+        cost_usd=sum(account.cost_usd for account in accounts),
     )
+
+
+def _read_account(path: Path) -> Cost:
+    """What describing one group took.
+
+    Raises:
+        InputError: the ledger is damaged.
+    """
+    try:
+        account = read_json_object(path)
+        total = account["total"]
+        return Cost(
+            num_accepted=int(account["accepted"]),
+            num_requests=int(total["requests"]),
+            seconds=float(total["seconds"]),
+            cost_usd=float(total["cost_usd"]),
+        )
+    except JsonError as error:
+        raise InputError(f"the ledger {error}; run describe again") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the ledger {path} is damaged: {error!r}; run describe again") from None
 
 
 def render(summary: Summary) -> "RenderableType":
