@@ -296,5 +296,5 @@ def test_a_changed_object_of_an_s3_store_is_imported_anew(run, s3_endpoint):
         bring(run, "s3://up-to-date/set", s3_endpoint)
         assert CALLS["import"] == count
     bring(run, "s3://up-to-date/set/part.parquet", s3_endpoint)  # a single object
-    with pytest.raises(InputError, match="cannot read s3://up-to-date/none"):
-        bring(run, "s3://up-to-date/none", s3_endpoint)
+    with pytest.raises(InputError, match="cannot read s3://not-there/none"):
+        bring(run, "s3://not-there/none", s3_endpoint)
