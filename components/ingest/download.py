@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from components.ingest.addresses import AddressGuard, Resolver, SystemResolver
 from components.ingest.body import Received
-from components.ingest.check import CheckedImage, check_image, reuse_pixel_memory
+from components.ingest.check import CheckedImage, reuse_pixel_memory
 from components.ingest.failures import FetchError
 from components.ingest.files import read_file_url
 from components.ingest.hosts import HostGate, pause_before_retry_s
+from components.ingest.isolated import Suspects
 from components.ingest.journal import Entry, Journal
 from components.ingest.outage import Outlook, is_answer
 from components.ingest.reuse import (
@@ -100,6 +101,7 @@ class Downloader:
         self._sources, self._decoders = sources, decoders
         self._journal, self._settings = journal, settings
         self._outlook, self._looking = Outlook(), asyncio.Lock()
+        self._suspects = Suspects(journal.folder / "decoding")
         self._gate = HostGate(settings.concurrency, settings.concurrency_per_host)
         self._window = asyncio.Semaphore(WINDOW_PER_DOWNLOAD * settings.concurrency)
 
@@ -208,12 +210,14 @@ class Downloader:
     def _check(self, entry: Entry) -> None:
         """Runs in a decoder's thread; reads the bytes again, so that waiting costs no memory."""
         data = self._journal.payload(entry)
-        try:
-            checked, jpeg = check_image(data, self._settings.max_pixels, self._settings.min_side_px)
-        except MemoryError:
-            checked, jpeg = CheckedImage(MEMORY, "decoding needs more than there is"), b""
-        fields = asdict(checked) | {"basis": check_basis(entry, self._settings)}
-        self._journal.append(CHECKED, entry.fields["url"], fields, jpeg)
+        url, settings = entry.fields["url"], self._settings
+        with self._suspects.check_for(url) as check:
+            try:
+                checked, jpeg = check(data, settings.max_pixels, settings.min_side_px)
+            except MemoryError:
+                checked, jpeg = CheckedImage(MEMORY, "decoding needs more than there is"), b""
+            fields = asdict(checked) | {"basis": check_basis(entry, settings)}
+            self._journal.append(CHECKED, url, fields, jpeg)
 
 
 def first_of(group: BaseExceptionGroup[PipelineError]) -> PipelineError:

@@ -105,6 +105,11 @@ class Journal:
         except OSError as error:
             raise local_fault(error, f"cannot write {self._path}") from error
 
+    @property
+    def folder(self) -> Path:
+        """Where the journal lies, and other unfinished work with it."""
+        return self._path.parent
+
     def find(self, kind: str, url: str) -> Entry | None:
         """The newest record of that kind for a URL."""
         return self._entries.get((kind, url))
