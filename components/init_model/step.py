@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.init_model.settings import InitModelSettings
+from components.kernel.digests import RECEIPT_NAME
 from components.kernel.errors import InputError, SettingsError
 from components.kernel.step import In, Metrics, Out, step
 
@@ -20,7 +21,7 @@ def init_model(text_tower: In, parent: Out, settings: InitModelSettings) -> Metr
     The mask convolution of a new model is zero: it equals its parent exactly. `notes.json` of the
     checkpoint says of every key of imported weights what became of it.
     """
-    from pixclip.checkpoint import save_checkpoint
+    from pixclip.checkpoint import CheckpointError, save_checkpoint
 
     model = build(text_tower, settings)
     report = import_public(model, settings) if settings.weights else None
@@ -29,7 +30,11 @@ def init_model(text_tower: In, parent: Out, settings: InitModelSettings) -> Metr
         "seed": settings.seed,
         "import_report": report.to_dict() if report else None,
     }
-    save_checkpoint(parent, model, text_tower=text_tower, notes=notes)
+    is_ours = (text_tower / RECEIPT_NAME).is_file()  # else somebody's files, never linked
+    try:
+        save_checkpoint(parent, model, text_tower=text_tower, notes=notes, link=is_ours)
+    except CheckpointError as error:
+        raise InputError(f"init_model: {error}") from None
     return count(model, report)
 
 

@@ -52,15 +52,22 @@ def save_checkpoint(
     *,
     text_tower: Path | None = None,
     notes: Mapping[str, Any] | None = None,
+    link: bool = False,
 ) -> None:
-    """Write a checkpoint; the files of the text tower are linked where the file system can.
+    """Write a checkpoint.
+
+    With `link` the files of the text tower become hard links where the file system can: only for
+    a tower that nobody changes and whose files' modes are not somebody else's business. One that
+    lies in a checkpoint is compared with its checksums, so that damage is never sealed anew.
 
     A checkpoint that was in the folder is replaced; `text_tower` may be its own. A folder counts as
     a checkpoint only with its checksums: they go first and come last, so a killed run leaves the
     old one or none, never a mixed one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _replace_text_tower(folder, text_tower)
+    if text_tower is not None:
+        _require_as_saved(text_tower)
+    _replace_text_tower(folder, text_tower, link)
     _write_json(folder / CONFIG_NAME, to_dict(model.config))
     _write_json(folder / NOTES_NAME, dict(notes or {}))
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -69,14 +76,27 @@ def save_checkpoint(
     write_checksums(folder, names)
 
 
-def _replace_text_tower(folder: Path, text_tower: Path | None) -> None:
+def _require_as_saved(text_tower: Path) -> None:
+    """Compare a text tower inside a checkpoint with that checkpoint's checksums.
+
+    Raises:
+        CheckpointError: a file is damaged or was altered.
+    """
+    around = text_tower.parent
+    if text_tower.name == TEXT_TOWER_NAME and (around / CHECKSUMS_NAME).is_file():
+        sums, start = read_checksums(around), f"{TEXT_TOWER_NAME}/"
+        verify(around, {name: sums[name] for name in sums if name.startswith(start)})
+
+
+def _replace_text_tower(folder: Path, text_tower: Path | None, link: bool) -> None:
     """Take the checksums away and put another text tower, or none, in the place of the old one."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as scratch:
         draft = Path(scratch) / TEXT_TOWER_NAME
         if text_tower is not None:
             # What begins so is a pipeline's, not the tower's.
             ignore = shutil.ignore_patterns("_*", ".*")
-            shutil.copytree(text_tower, draft, ignore=ignore, copy_function=_link_or_copy)
+            copy = _link_or_copy if link else shutil.copyfile
+            shutil.copytree(text_tower, draft, ignore=ignore, copy_function=copy)
         (folder / CHECKSUMS_NAME).unlink(missing_ok=True)
         shutil.rmtree(folder / TEXT_TOWER_NAME, ignore_errors=True)
         if draft.exists():
@@ -227,7 +247,10 @@ def _open_text_tower(
             f"{folder}: {CHECKSUMS_NAME} does not list {', '.join(unlisted)}, which the text tower "
             "would read; remove what was added"
         )
-    encoder = TextEncoder.open(folder / TEXT_TOWER_NAME, device=device)
+    try:
+        encoder = TextEncoder.open(folder / TEXT_TOWER_NAME, device=device)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the text tower cannot be opened: {error}") from error
     if encoder.config != _read_config(folder).text:
         raise CheckpointError(
             f"{folder}: the text tower's own settings {encoder.config} are not those of "

@@ -154,6 +154,25 @@ def test_a_text_tower_that_is_not_there_leaves_the_old_checkpoint(folder, tmp_pa
     assert pixclip.load(folder).config.vision.kind == "clip"
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "text_tower.json"])
+def test_damage_of_a_text_tower_is_not_sealed_by_the_checkpoint_that_takes_it_over(
+    folder, tmp_path, name
+):
+    content = bytearray((folder / "text_tower" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "text_tower" / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"text_tower/{name} is damaged or was altered"):
+        save_checkpoint(tmp_path / "next", tiny_model(), text_tower=folder / "text_tower")
+    assert not (tmp_path / "next" / "checksums.json").exists()
+
+
+def test_a_text_tower_is_linked_only_if_asked(tmp_path, text_tower):
+    for link in (False, True):
+        save_checkpoint(tmp_path / str(link), tiny_model(), text_tower=text_tower, link=link)
+        mine = tmp_path / str(link) / "text_tower" / "config.json"
+        assert mine.samefile(text_tower / "config.json") == link
+
+
 def test_a_killed_save_leaves_no_checkpoint(folder, monkeypatch):
     def killed(*args: object) -> None:
         raise KeyboardInterrupt

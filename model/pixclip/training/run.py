@@ -68,7 +68,11 @@ def train(job: Job) -> bool:
         model.eval()
         parent_tower = Path(job.parent) / "text_tower"
         text_tower = parent_tower if parent_tower.is_dir() else None
-        save_checkpoint(Path(job.checkpoint), model, text_tower=text_tower, notes=job.notes)
+        # A pipeline's own artifact may be linked; a folder that somebody else brought is copied.
+        is_ours = (Path(job.parent) / "_receipt.json").is_file()
+        save_checkpoint(
+            Path(job.checkpoint), model, text_tower=text_tower, notes=job.notes, link=is_ours
+        )
     return True
 
 
