@@ -70,6 +70,27 @@ def test_the_embeddings_say_which_text_tower_made_them(inputs, tmp_path):
     require_same_tower(tmp_path / "embeddings", tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["00000.safetensors", "index.parquet", "text_tower.json"])
+def test_a_flipped_bit_of_published_vectors_is_told_by_the_next_step(inputs, tmp_path, name):
+    folder = tmp_path / "embeddings"
+    run_step(STEP, inputs, {"text_embeddings": folder}, {})
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    save_checkpoint(tmp_path / "parent", tiny_model(1), text_tower=inputs["text_tower"])
+    with pytest.raises(InputError, match=rf"{name} holds other bytes.*step embed_text"):
+        run_step(
+            load_step("train"),
+            {
+                "longgrit": inputs["longgrit"],
+                "text_embeddings": folder,
+                "parent": tmp_path / "parent",
+            },
+            {"checkpoint": tmp_path / "checkpoint", "curves": tmp_path / "curves.csv"},
+            {},
+        )
+
+
 class Killed:
     """Counts the captions that go through the language model, and kills the run after some."""
 

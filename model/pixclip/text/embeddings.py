@@ -101,7 +101,7 @@ class TextEmbeddings:
             )
         try:
             hashes, places_n2 = _read_index(folder / INDEX_NAME)
-        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        except (pa.ArrowException, OSError, KeyError, TypeError, UnicodeError) as error:
             raise ValueError(
                 f"text embeddings {folder / INDEX_NAME} cannot be read ({brief(error)}); {ANEW}"
             ) from None

@@ -75,6 +75,17 @@ class TextEncoder:
         Raises:
             ValueError: the folder is no text tower, or its weights are not complete.
         """
+        try:
+            return cls._open(folder, device, dtype)
+        except ValueError as error:
+            if str(folder) in str(error):
+                raise
+            raise ValueError(f"the text tower {folder} is damaged: {error}") from error
+
+    @classmethod
+    def _open(
+        cls, folder: str | os.PathLike[str], device: str, dtype: torch.dtype | None
+    ) -> "TextEncoder":
         from transformers import AutoTokenizer
 
         config, _ = read_text_tower(Path(folder))

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from pixclip.text.embeddings import MissingCaption, TextEmbeddings, caption_hash, write_part
+from tests.mutations import mutated
 
 TEXTS = [f"caption number {n}" for n in range(50)]
 
@@ -109,3 +111,40 @@ def test_an_index_out_of_order_is_refused(store):
     pq.write_table(table.take(list(reversed(range(50)))), store / "index.parquet")
     with pytest.raises(ValueError, match="order"):
         TextEmbeddings.open(store)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"caption_hash": "zz" * 32}, "a hash is no SHA-256"),
+        ({"caption_hash": "ab"}, "a hash is no SHA-256"),
+        ({"caption_hash": None}, "cannot be read"),
+        ({"part": 2**31 - 1}, "names 2147483648 parts"),
+        ({"part": 7}, r"00002\.safetensors cannot be read"),
+        ({"part": -1}, "before its start"),
+        ({"row": 10**6}, "past the end of a part"),
+    ],
+)
+def test_an_index_that_makes_no_sense_is_refused_with_what_to_do(store, row, message):
+    rows = pq.read_table(store / "index.parquet").to_pylist()
+    rows[-1] |= row
+    pq.write_table(pa.Table.from_pylist(rows), store / "index.parquet")
+    with pytest.raises(ValueError, match=message) as told:
+        TextEmbeddings.open(store)
+    assert "remove the folder and run `pixclip embed-text` again" in str(told.value)
+
+
+def test_damage_in_any_file_of_a_store_is_told_by_its_folder_or_found_as_a_missing_caption(store):
+    """Bits flipped, parts lost and repeated: 300 stores."""
+    draw, outcomes = random.Random(0), set()
+    whole = {path: path.read_bytes() for path in sorted(store.iterdir())}
+    for turn in range(300):
+        path = list(whole)[turn % len(whole)]
+        path.write_bytes(mutated(whole[path], draw))
+        try:
+            TextEmbeddings.open(store).lookup([caption_hash(text) for text in TEXTS])
+            outcomes.add("opened")
+        except (ValueError, MissingCaption) as error:
+            outcomes.add("refused" if str(store) in str(error) else f"{path.name}: {error}")
+        path.write_bytes(whole[path])
+    assert outcomes == {"opened", "refused"}

@@ -20,6 +20,7 @@ from tests.language_models import (
     save_text_tower_of,
     varied_texts,
 )
+from tests.mutations import mutated
 
 
 @pytest.fixture(scope="module")
@@ -306,3 +307,61 @@ def test_all_passes_over_a_length_have_one_shape(tower, monkeypatch):
         encoder.encode(texts[:number])
     assert len(shapes) > 2
     assert len({length for _, length in shapes}) == len(shapes), shapes
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", {"num_hidden_layers": 10**6}, "num_hidden_layers must be at most 1024"),
+        ("config.json", {"num_hidden_layers": 1000}, "describes 1000 layers, and the weights"),
+        ("config.json", {"hidden_size": 10**9}, "hidden_size must be at most 1048576"),
+        ("config.json", {"num_attention_heads": 10**7}, "num_attention_heads must be at most"),
+        ("config.json", {"vocab_size": 10**12}, "vocab_size must be at most 16777216"),
+        ("config.json", {"vocab_size": -(10**12)}, "vocab_size must be at most 16777216"),
+        ("config.json", {"intermediate_size": 10**12}, "intermediate_size must be at most"),
+        ("config.json", {"max_position_embeddings": 10**400}, "max_position_embeddings must be"),
+        ("config.json", {"text_config": {"num_layers": 10**6}}, "text_config.num_layers must be"),
+        ("config.json", {"hidden_size": 64}, "cannot be opened|another shape|lacks"),
+        ("config.json", {"model_type": "nothing"}, "cannot be opened"),
+        ("config.json", {"num_attention_heads": "4"}, "cannot be opened"),
+        ("text_tower.json", {"config": [1]}, "text_tower.json cannot be read"),
+        ("text_tower.json", {"config": {"embed_dim": 10**9}}, "text_tower.json: text.embed_dim"),
+        ("text_tower.json", {"config": {"embed_dim": "x"}}, "config.embed_dim must be of type int"),
+    ],
+)
+def test_a_text_tower_that_asks_for_more_than_any_is_refused_by_file_and_field(
+    tower, tmp_path, name, change, message
+):
+    shutil.copytree(tower, tmp_path / "tower")
+    path = tmp_path / "tower" / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message) as told:
+        TextEncoder.open(tmp_path / "tower")
+    assert str(tmp_path / "tower") in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "text_tower.json", "tokenizer.json", "tokenizer_config.json"]
+)
+def test_a_text_tower_with_deep_json_is_refused_by_its_folder(tower, tmp_path, name):
+    shutil.copytree(tower, tmp_path / "tower")
+    (tmp_path / "tower" / name).write_text('{"a":' * 3000 + "1" + "}" * 3000)
+    with pytest.raises((ValueError, OSError), match=str(tmp_path / "tower")):
+        TextEncoder.open(tmp_path / "tower")
+
+
+def test_damage_in_any_file_of_a_text_tower_is_told_by_its_folder(tower, tmp_path):
+    """Bits flipped, numbers changed, parts lost and repeated: 80 towers."""
+    folder, draw, outcomes = tmp_path / "tower", random.Random(0), set()
+    shutil.copytree(tower, folder)
+    whole = {path: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+    for turn in range(80):
+        path = list(whole)[turn % len(whole)]
+        path.write_bytes(mutated(whole[path], draw))
+        try:
+            TextEncoder.open(folder)
+            outcomes.add("opened")
+        except (ValueError, OSError) as error:
+            outcomes.add("refused" if str(folder) in str(error) else f"{path.name}: {error}")
+        path.write_bytes(whole[path])
+    assert outcomes == {"opened", "refused"}
