@@ -13,7 +13,8 @@ from components.kernel.errors import InputError
 from pixclip.checkpoint import load
 from pixclip.checksums import CheckpointError, weights_digest
 from pixclip.data.errors import DataError
-from pixclip.data.shards import MANIFEST_NAME
+from pixclip.data.shards import MANIFEST_NAME, open_manifest
+from pixclip.data.store import Store
 from pixclip.evaluation.errors import EvaluationError
 from pixclip.model import PixClip
 from pixclip.text.embeddings import MissingCaption, TextEmbeddings, caption_hash
@@ -52,7 +53,10 @@ def count_regions(longgrit: Path, split: str) -> int:
         InputError: there are none.
     """
     manifest = longgrit / MANIFEST_NAME
-    number: int = pq.read_table(manifest, columns=[], filters=[("split", "=", split)]).num_rows
+    with input_errors(), open_manifest(Store(longgrit)) as file:
+        number: int = pq.read_table(
+            file, columns=["split"], filters=[("split", "=", split)]
+        ).num_rows
     if not number:
         raise InputError(
             f"{manifest} has no region of split '{split}', so there is nothing to ask; "

@@ -1,11 +1,12 @@
 """Measure region retrieval: `pixclip evaluate --longgrit … --checkpoint … --evaluation …`."""
 
-import json
 from pathlib import Path
 
 from components.evaluate.settings import EvaluateSettings
+from components.kernel.errors import InputError
 from components.kernel.progress import progress
 from components.kernel.step import In, Metrics, Out, step
+from pixclip.json_files import JsonError, read_json_object
 
 
 @step(image="train", gpus=1)
@@ -61,4 +62,7 @@ def evaluate(
 def _version(longgrit: Path) -> dict[str, str]:
     """What `resolve_data` has written of the data set's origin; empty where it was not used."""
     path = longgrit / "version.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    try:
+        return read_json_object(path) if path.exists() else {}
+    except JsonError as error:
+        raise InputError(f"evaluate: {error}; bring the data set again") from None

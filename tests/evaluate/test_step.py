@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from html.parser import HTMLParser
 
 import pyarrow.parquet as pq
@@ -105,6 +106,27 @@ def test_the_evaluation_says_what_was_measured_and_how(done):
         "version": {"commit": "abc"},
     }
     assert (metrics["num_regions"], metrics["num_images"]) == (num_regions, len(SAMPLES))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("longgrit/version.json", b"[" * 5000, r"version\.json: it is nested more than 64 deep"),
+        ("longgrit/manifest.parquet", b"PAR1PAR1", r"manifest\.parquet cannot be read"),
+        ("longgrit/benchmark/00000.tar", b"", r"shard benchmark/00000\.tar .*it is empty"),
+        ("checkpoint/model.safetensors", b"", r"model\.safetensors is damaged or was altered"),
+        ("parent/config.json", b"{}", r"config\.json is damaged or was altered"),
+        ("text_embeddings/00000.safetensors", b"", r"00000\.safetensors cannot be read"),
+        ("text_embeddings/index.parquet", b"PAR1", r"index\.parquet cannot be read"),
+    ],
+)
+def test_a_damaged_file_of_any_input_is_told_by_its_name(done, tmp_path, name, content, message):
+    inputs = {key: tmp_path / key for key in done[0]}
+    for key, folder in done[0].items():
+        shutil.copytree(folder, inputs[key])
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        run(inputs, tmp_path / "evaluation")
 
 
 def test_there_are_numbers_for_every_subset_and_baseline(done):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+MOST = 10_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -22,5 +24,7 @@ class DataConfig:
         for name in ("batch_size", "regions_per_image", "shuffle_shards"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) > MOST:
+                raise ValueError(f"data.{name} must be at most {MOST}, more than any machine holds")
         if self.seed < 0:
             raise ValueError(f"data.seed must not be negative, got {self.seed}")

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pixclip.config import ARCHITECTURES, AdaptorConfig
-from pixclip.data.config import DataConfig
+from pixclip.data.config import MOST, DataConfig
 
 LN_100 = 4.605170185988092  # see docs/decisions/0006-logit-scale.md
+MOST_STEPS = 10**12
 Part = Literal["mask", "vision", "adaptor", "logit_scale"]
 
 
@@ -90,6 +91,11 @@ class Stage:
             raise ValueError(
                 f"stage {self.name}: num_epochs must be at least 1 and num_steps at least 0, "
                 f"got {self.num_epochs} and {self.num_steps}"
+            )
+        if self.num_epochs > MOST or self.num_steps > MOST_STEPS:
+            raise ValueError(
+                f"stage {self.name}: num_epochs must be at most {MOST} and num_steps at most "
+                f"{MOST_STEPS}"
             )
         if not self.trainable:
             raise ValueError(f"stage {self.name}: trainable must name a part of the model")

@@ -50,6 +50,11 @@ def test_a_change_inside_a_section_leaves_its_other_fields():
     assert find_stage("tiny", "align", nested) == find_stage("tiny", "align", dotted)
 
 
+DEEP: dict = {"a": 1}
+for _ in range(5000):
+    DEEP = {"a": DEEP}
+
+
 @pytest.mark.parametrize(
     ("recipe", "stage", "changes", "message"),
     [
@@ -72,6 +77,17 @@ def test_a_change_inside_a_section_leaves_its_other_fields():
         ("tiny", "refine", {"trainable": []}, "trainable must name a part"),
         ("tiny", "refine", {"trainable": ["text"]}, "trainable must be one of mask"),
         ("tiny", "refine", {"num_epochs": 0}, "num_epochs must be at least 1"),
+        ("tiny", "refine", {"num_epochs": 10**12}, "num_epochs must be at most 10000000"),
+        ("tiny", "refine", {"data.batch_size": 10**12}, "batch_size must be at most 10000000"),
+        ("tiny", "refine", {"data.shuffle_shards": 10**400}, "shuffle_shards must be at most"),
+        ("tiny", "refine", {"optimizer.rest_lr": 10**400}, "rest_lr must be a number below"),
+        ("tiny", "refine", {"optimizer": DEEP}, "no field 'a'"),
+        (
+            "tiny",
+            "refine",
+            {"losses.alpha": DEEP},
+            "losses.alpha must be of type float, got a dict",
+        ),
     ],
 )
 def test_a_wrong_change_is_refused_by_name(recipe, stage, changes, message):
