@@ -13,7 +13,7 @@ export PYTHONUTF8 = 1
 PORT = 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment demo demo-vllm airflow test test-vllm test-peers lint ablation golden versions lock clean
+.PHONY: help setup environment demo demo-vllm airflow test test-vllm test-peers test-kills lint ablation golden versions lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ test-vllm: setup  ## the tests on real vLLM servers
 test-peers: setup  ## our towers against open_clip's, full-size
 	@$(PYTHON) scripts/install.py --venv .venv-peers --lock locks/peers.txt --no-project
 	$(BIN)/python -m pytest -m peers tests/peers
+
+test-kills: setup  ## kill every step of both pipelines at random moments, run it again, compare; KILLS=110 SEED=1
+	nice $(BIN)/python -m tests.kills.campaign --kills $(or $(KILLS),110) --seed $(or $(SEED),1)
 
 lint: setup  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

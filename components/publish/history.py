@@ -60,6 +60,7 @@ class History:
         dvc = self.folder / ".dvc"
         if not ((self.folder / ".git").exists() and (dvc / "config").is_file()):
             self._make(dvc_config)
+        remove(self.folder / SETUP)  # also where only this was still to be done
         if not self._is_whole():
             self.git("init", "--quiet")  # of a half-made one Git makes the rest
         top = Path(self.git("rev-parse", "--show-toplevel"))
@@ -81,7 +82,6 @@ class History:
         if not (self.folder / ".git").exists():
             (setup / ".git" / "index").unlink(missing_ok=True)  # what DVC has staged there
             (setup / ".git").rename(self.folder / ".git")
-        remove(setup)
 
     def _is_whole(self) -> bool:
         """Whether Git opens it; False if it is the rest of an `init` that was killed."""

@@ -55,7 +55,10 @@ def meaning(name: str, path: Path) -> Any:
     if name.endswith(f"/{RECEIPT_NAME}"):
         receipt = json.loads(path.read_text(encoding="utf-8"))
         kept = {k: v for k, v in receipt["files"].items() if not _is_variable(k)}
-        return {**receipt, "files": kept, "metrics": sorted(receipt["metrics"])}
+        told = {key: value for key, value in receipt.items() if key != "checksum"}
+        return {**told, "files": kept, "metrics": sorted(receipt["metrics"])}
+    if name.startswith("answers/"):
+        return sorted(map(_answer, path.read_text(encoding="utf-8").splitlines()[1:]))
     if name not in VARIABLE:
         return path.read_bytes()
     left_out = VARIABLE[name]
@@ -63,6 +66,13 @@ def meaning(name: str, path: Path) -> Any:
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
     return {key: value for key, value in content.items() if key not in left_out}
+
+
+def _answer(line: str) -> tuple[str, str]:
+    """Request and answer, without the time that it took."""
+    _, request, content = line.split(" ", 2)
+    answer = {key: value for key, value in json.loads(content).items() if key != "seconds"}
+    return request, json.dumps(answer, sort_keys=True)
 
 
 def _where(one: Any, other: Any) -> str:

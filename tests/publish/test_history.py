@@ -252,6 +252,12 @@ def test_the_rest_of_an_init_that_was_killed_is_made_whole(tmp_path):
         assert git(folder, "log", "--format=%s", "main") == "Publish"
 
 
+def test_what_a_kill_left_of_the_setting_up_goes(project):
+    (project / ".pixclip-setup" / ".dvc" / "tmp").mkdir(parents=True)
+    commit(project)
+    assert not (project / ".pixclip-setup").exists()
+
+
 def test_a_bare_repository_and_one_with_its_files_elsewhere_are_refused(tmp_path, project):
     git(tmp_path, "init", "--quiet", "--bare", "bare.git")
     with pytest.raises(PublishError, match="is a bare repository; name one with a work tree"):
