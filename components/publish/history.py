@@ -75,6 +75,8 @@ class History:
         if not (self.folder / ".dvc" / "config").is_file():
             self._run((*DVC, "init"), setup)
             (setup / ".dvc" / "config").write_text(dvc_config, encoding="utf-8")
+            # DVC staged its own configuration: left in the index it would undo ours.
+            (setup / ".git" / "index").unlink(missing_ok=True)
             (self.folder / ".dvc").mkdir(exist_ok=True)
             for name in (".dvcignore", ".dvc/.gitignore", ".dvc/config"):
                 if not (self.folder / name).exists():

@@ -91,12 +91,13 @@ def _is_variable(artifact_path: str) -> bool:
 def _versions(folder: Path, clean: Path) -> Iterator[str]:
     """How a repository of versions differs: trees, messages, unfinished business."""
     for words in (
-        ("rev-parse", "HEAD^{tree}"), ("log", "--format=%s"), ("status", "--porcelain"),
-        ("branch", "--list"), ("fsck", "--strict"),
+        ("rev-parse", "HEAD^{tree}"), ("log", "--format=%s"), ("branch", "--list"), ("fsck", "--strict"),
     ):  # fmt: skip
         ours, theirs = _git(folder, *words), _git(clean, *words)
         if ours != theirs:
             yield f"git {words[0]}: {ours!r} instead of {theirs!r}"
+    if (status := _git(folder, "status", "--porcelain")) != "0 []":
+        yield f"git status: {status}"
     yield from (f"lock {path.name}" for path in (folder / "repository/.git").rglob("*.lock"))
 
 

@@ -58,8 +58,7 @@ class Warm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
+        self._process.kill()
         self._process.wait()
 
     def _read(self) -> None:

@@ -55,16 +55,16 @@ def test_a_step_that_was_killed_leaves_what_an_undisturbed_one_leaves(
 
 def test_the_driver_sees_what_is_left_behind_or_differs(world: World) -> None:
     class Careless(World):
-        """Lays a file and other bytes beside the outputs."""
+        """Leaves a file beside the outputs."""
 
         def prepare(self, task, folder):  # type: ignore[no-untyped-def]
             command = super().prepare(task, folder)
-            (folder / ".records.draft-x").write_text("stale")
+            (folder / "stray.journal").write_text("stale")
             return command
 
     careless = Careless(**vars(world))
     trial = try_once(careless, world.tasks["select"], "careless", [CHANGE])
-    assert trial.problems == ["left behind: .records.draft-x"]
+    assert trial.problems == ["left behind: stray.journal"]
 
 
 def asked(key: str, nth: int, connection: int, is_answered: bool = True) -> Asked:
