@@ -91,7 +91,8 @@ def _is_variable(artifact_path: str) -> bool:
 def _versions(folder: Path, clean: Path) -> Iterator[str]:
     """How a repository of versions differs: trees, messages, unfinished business."""
     for words in (
-        ("rev-parse", "HEAD^{tree}"), ("log", "--format=%s"), ("branch", "--list"), ("fsck", "--strict"),
+        ("rev-parse", "HEAD^{tree}"), ("log", "--format=%s"), ("branch", "--list"),
+        ("fsck", "--strict"),
     ):  # fmt: skip
         ours, theirs = _git(folder, *words), _git(clean, *words)
         if ours != theirs:
