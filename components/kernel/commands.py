@@ -64,6 +64,8 @@ def run_command(
 ) -> str:
     """What a command prints, run in a folder; `told_before` is written to its input.
 
+    Bytes that are not UTF-8 come as surrogates, and go back to a command as they were.
+
     Raises:
         CommandError: it is not installed, or failed; the message holds what it said.
     """
@@ -74,10 +76,8 @@ def run_command(
             command,
             cwd=folder,
             env=command_environment(more),
-            input=told_before,
+            input=told_before.encode("utf-8", "surrogateescape"),
             capture_output=True,
-            encoding="utf-8",
-            errors="replace",
             check=False,
         )
     except FileNotFoundError:
@@ -87,15 +87,17 @@ def run_command(
     if done.returncode:
         told = _said(done.stderr, done.stdout) or f"exit status {done.returncode}, without a reason"
         raise CommandError(f"`{shown}` in {folder} failed: {told}", told)
-    return done.stdout
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
-def _said(*texts: str) -> str:
+def _said(*outputs: bytes) -> str:
     """Both outputs without progress bars and offers of help, and not without end."""
     lines = [
         line.strip()
-        for text in texts
-        for line in NOISE.sub("", text).replace("\r", "\n").splitlines()
+        for output in outputs
+        for line in NOISE.sub("", output.decode("utf-8", "replace"))
+        .replace("\r", "\n")
+        .splitlines()
         if line.strip() and not line.strip().lower().startswith(OFFERS)
     ]
     told = "\n".join(lines)

@@ -27,11 +27,20 @@ from components.kernel.dvc import (
     parse_config,
     parse_listing,
     parse_pointer,
-    parse_remote,
 )
 from components.kernel.errors import InputError
 from components.kernel.files import write_whole
 from components.kernel.hashed import Digests, copy_all, copy_hashed, files_below
+from components.publish.configuration import (
+    LOCAL_CONFIG,
+    NEW_CONFIG,
+    REMOTE,
+    SECTION,
+    configured,
+    is_configured,
+    read_text,
+    to_bytes,
+)
 from components.publish.history import History, run_here
 from components.publish.storage import (
     PublishError,
@@ -44,19 +53,7 @@ from components.publish.storage import (
 
 log = logging.getLogger(__name__)
 
-REMOTE = "storage"
-SECTION = f'remote "{REMOTE}"'
-LOCAL_CONFIG = f"{CONFIG_NAME}.local"
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-# Of a repository that is made here. Its folder and cache are links of each other.
-NEW_CONFIG = f"""[core]
-analytics = false
-check_update = false
-remote = {REMOTE}
-
-[cache]
-type = "hardlink,reflink,copy"
-"""
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,18 @@ class DataRepository:
             PublishError: Git or DVC failed; nothing is committed.
             InputError: the data cannot be read, or changes meanwhile.
         """
-        digests = copy_all(files_below(data), None) if digests is None else digests
+        try:
+            digests = copy_all(files_below(data), None) if digests is None else digests
+            return self._publish(data, name, message, digests)
+        except OSError as error:  # a full disk, a folder of somebody else's
+            raise PublishError(f"{error.filename or self.folder}: {error.strerror}") from error
+
+    def _publish(
+        self, data: Path, name: str, message: str, digests: Mapping[str, Digests]
+    ) -> Version:
         with _only_one_at_a_time(self.folder) as since:
             history = History(self.folder, since)
-            history.open(_configured(NEW_CONFIG, self.remote))
+            history.open(configured(NEW_CONFIG, self.remote))
             self._refuse_other_remotes()
             is_standing = self._stands(history, name, digests)
             is_new = not is_standing and self._add(history, data, name, message, digests)
@@ -134,10 +139,10 @@ class DataRepository:
         """Whether the last commit names these bytes, and cache and remote have them."""
         head, cache = history.head(), self._cache()
         text, config = history.read(f"{name}.dvc", head), history.read(CONFIG_NAME, head)
-        if text is None or config is None or not _is_configured(config, self.remote):
+        if text is None or config is None or not is_configured(config, self.remote):
             return False
         try:
-            pointer = parse_pointer(text.encode(), name)
+            pointer = parse_pointer(to_bytes(text), name)
             listing = (cache / object_name(pointer.md5)).read_bytes()
             files = parse_listing(listing, pointer)
         except (InputError, OSError):
@@ -156,7 +161,7 @@ class DataRepository:
         assert pointer is not None, f"{name}.dvc was checked"
         commit = history.newest(f"{name}.dvc")
         config = history.read(CONFIG_NAME, commit)
-        if config is None or not _is_configured(config, self.remote):  # the remote has moved since
+        if config is None or not is_configured(config, self.remote):  # the remote has moved since
             commit = history.newest(CONFIG_NAME)
         return Version(
             git_commit=commit,
@@ -170,7 +175,7 @@ class DataRepository:
     def _own_files(self, history: History, name: str) -> dict[str, str]:
         """What a version's commit changes, by path; the user's edits of these files stay out."""
         head = history.head()
-        files = {f"{name}.dvc": (self.folder / f"{name}.dvc").read_text(encoding="utf-8")}
+        files = {f"{name}.dvc": read_text(self.folder / f"{name}.dvc")}
         ignored = history.read(".gitignore", head) or ""
         if f"/{name}" not in ignored.splitlines():
             ignored += ("\n" if ignored and not ignored.endswith("\n") else "") + f"/{name}\n"
@@ -179,20 +184,20 @@ class DataRepository:
             here = self.folder / path
             text = history.read(path, head)
             if text is None and here.is_file():
-                text = here.read_text(encoding="utf-8")
+                text = read_text(here)
             if text is not None:
-                files[path] = _configured(text, self.remote) if path == CONFIG_NAME else text
+                files[path] = configured(text, self.remote) if path == CONFIG_NAME else text
         return files
 
     def _configure(self) -> None:
         """Write the remote into DVC's config file; what else the user has set there stays."""
         path = self.folder / CONFIG_NAME
-        text = path.read_text(encoding="utf-8")
-        if not _is_configured(text, self.remote):
-            old = parse_config(text.encode()).get(SECTION, {}).get("url")
+        text = read_text(path)
+        if not is_configured(text, self.remote):
+            old = parse_config(to_bytes(text)).get(SECTION, {}).get("url")
             if old not in (None, self.remote.url):
                 log.warning("the remote of %s was %s, now %s", self.folder, old, self.remote.url)
-            write_whole(path, _configured(text, self.remote))
+            write_whole(path, configured(text, self.remote))
 
     def _refuse_other_remotes(self) -> None:
         """Refuse a local configuration that sends the remote's requests elsewhere.
@@ -293,38 +298,6 @@ class DataRepository:
     def _dvc(self, *arguments: str) -> str:
         remove(self._tmp / "pixclip-site")
         return run_here((*DVC, *arguments), self.folder, {}).strip()
-
-
-def _is_configured(text: str, remote: Remote) -> bool:
-    """Whether a DVC configuration names our remote, and a default one."""
-    try:
-        found = parse_remote(text.encode(), REMOTE)
-        has_default = bool(parse_config(text.encode()).get("core", {}).get("remote"))
-    except InputError:
-        return False
-    return has_default and (found.url, found.endpoint_url) == (remote.url, remote.endpoint_url)
-
-
-def _configured(text: str, remote: Remote) -> str:
-    """A DVC configuration whose remote is ours; everything else in it stays, comments too.
-
-    Raises:
-        PublishError: it cannot be read.
-    """
-    from configobj import ConfigObj, ConfigObjError  # with which DVC reads and writes it
-
-    if _is_configured(text, remote):
-        return text
-    section = {"url": remote.url}
-    if remote.endpoint_url:
-        section["endpointurl"] = remote.endpoint_url
-    try:
-        config = ConfigObj(text.splitlines(), interpolation=False)
-        config.setdefault("core", {}).setdefault("remote", REMOTE)
-        config[SECTION] = section
-        return "\n".join(config.write()) + "\n"
-    except ConfigObjError as error:
-        raise PublishError(f"{CONFIG_NAME} cannot be read or written: {error}") from None
 
 
 def _remove_damaged(cache: Path, digests: Mapping[str, Digests]) -> None:

@@ -26,20 +26,13 @@ VERSION_NAME = "version.json"
 @step(image="train", is_pure=False)
 def resolve_data(longgrit: Out, settings: ResolveDataSettings) -> Metrics:
     """Bring a version of LongGRIT out of the DVC repository that keeps it."""
-    from components.resolve_data.places import bring_uri
-    from components.resolve_data.versions import bring_version
-
     _clear(longgrit)
-    if settings.uri:
-        version, digests = bring_uri(settings.uri, settings.endpoint_url, longgrit)
-    else:
-        version, digests = bring_version(
-            settings.repository,
-            settings.revision,
-            settings.name,
-            longgrit,
-            settings.endpoint_url,
-        )
+    try:
+        version, digests = _bring(settings, longgrit)
+    except OSError as error:  # a full disk, a folder that may not be read
+        raise InputError(
+            f"resolve_data: {error.filename or longgrit}: {error.strerror or error}"
+        ) from error
     where = settings.uri or f"{settings.repository} at {settings.revision}"
     require_receipt(
         longgrit, digests, "longgrit", f"what was brought from {where} is damaged there"
@@ -53,6 +46,17 @@ def resolve_data(longgrit: Out, settings: ResolveDataSettings) -> Metrics:
         json.dumps(version, indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )
     return _count(longgrit)
+
+
+def _bring(settings: ResolveDataSettings, longgrit: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """What was brought, told, and the sha256 of its files."""
+    from components.resolve_data.places import bring_uri
+    from components.resolve_data.versions import bring_version
+
+    if settings.uri:
+        return bring_uri(settings.uri, settings.endpoint_url, longgrit)
+    name, endpoint_url = settings.name, settings.endpoint_url
+    return bring_version(settings.repository, settings.revision, name, longgrit, endpoint_url)
 
 
 def _clear(longgrit: Path) -> None:

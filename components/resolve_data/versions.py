@@ -16,7 +16,13 @@ from pathlib import Path
 
 from components.kernel.commands import CommandError, run_command
 from components.kernel.drafts import remove
-from components.kernel.dvc import CONFIG_NAME, parse_listing, parse_pointer, parse_remote
+from components.kernel.dvc import (
+    CONFIG_NAME,
+    MAX_LISTING_BYTES,
+    parse_listing,
+    parse_pointer,
+    parse_remote,
+)
 from components.kernel.errors import InputError
 from components.kernel.tables import WORK_FOLDER
 from components.resolve_data.storage import bring_files, fetch_object, open_storages
@@ -52,6 +58,8 @@ def bring_version(
     remote = parse_remote(config, pointer.remote)
     storages = open_storages(_local_folder(repository), remote, endpoint_url)
     listing, _ = fetch_object(storages, pointer.md5, f"the listing of '{name}'", work)
+    if listing.stat().st_size > MAX_LISTING_BYTES:
+        raise InputError(f"the listing of '{name}' in {where} is too large to be one")
     files = parse_listing(listing.read_bytes(), pointer)
     digests = bring_files(storages, files, target, pointer.num_bytes)
     version = {
@@ -125,7 +133,8 @@ def _read(history: Path, commit: str, path: str) -> bytes | None:
     kind, _, digest = rest.partition(" ")
     if kind != "blob" or mode == "120000":
         return None
-    return _git("cat-file", "blob", digest.split("\t")[0], folder=history).encode()
+    text = _git("cat-file", "blob", digest.split("\t")[0], folder=history)
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _entry(history: Path, commit: str, path: str) -> str:

@@ -356,3 +356,41 @@ def test_a_repository_that_cannot_be_made_is_told(root):
     repository = DataRepository(root / "file" / "repository", Remote("../../storage"))
     with pytest.raises(PublishError, match=r"cannot open .*file/repository: Not a directory"):
         repository.publish(root / "longgrit", "longgrit", "Publish")
+
+
+def test_the_users_gitignore_keeps_its_bytes(root):
+    own = "caf\xe9\r\n# mine".encode("latin-1")
+    repository = root / "repository"
+    command = ["git", "-c", "user.name=Ada", "-c", "user.email=a@b", "commit", "-qam", "mine"]
+    (repository / ".gitignore").write_bytes(own)
+    subprocess.run(command, cwd=repository, check=True)
+    (root / "longgrit" / "card.md").write_text("more")
+    again(root)
+    show = ["git", "show", "HEAD:.gitignore"]
+    told = subprocess.run(show, cwd=repository, check=True, capture_output=True).stdout
+    assert told == own + b"\n/longgrit\n"
+
+
+@pytest.mark.parametrize("name", [".dvc/tmp/pixclip-new-longgrit", ".dvc/tmp/pixclip-old-longgrit"])
+def test_what_a_killed_attempt_left_is_no_hindrance(root, name):
+    (root / "repository" / name / "deep").mkdir(parents=True)
+    (root / "longgrit" / "card.md").write_text("more")
+    assert again(root)["is_new"]
+    assert not (root / "repository" / name).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told(root):
+    tmp = root / "repository" / ".dvc" / "tmp"
+    shutil.rmtree(tmp)
+    tmp.write_text("a file")
+    (root / "longgrit" / "card.md").write_text("more")
+    with pytest.raises(PublishError, match=r"\.dvc/tmp.*: "):
+        again(root)
+
+
+@pytest.mark.parametrize("text", ["[core", "\0", "[a]\n[a]\n"])
+def test_a_configuration_that_is_none_is_told(root, text):
+    (root / "repository" / ".dvc" / "config").write_text(text)
+    (root / "longgrit" / "card.md").write_text("more")
+    with pytest.raises(PipelineError, match=r"\.dvc/config"):
+        again(root)
