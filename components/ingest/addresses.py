@@ -102,17 +102,22 @@ def is_public(address: str) -> bool:
     return ip in UNICAST_V6 and not any(ip in network for network in NOT_PUBLIC_V6)
 
 
+def plain_host(host: str) -> str:
+    """A host's name as it is compared."""
+    return host.lower().rstrip(".")
+
+
 class AddressGuard(AbstractResolver):
     """Resolves for aiohttp; a host with any private address is refused, unless it is allowed."""
 
     def __init__(self, resolver: Resolver, allowed_hosts: Iterable[str]) -> None:
         self._resolver = resolver
-        self._allowed_hosts = frozenset(host.lower().rstrip(".") for host in allowed_hosts)
+        self._allowed_hosts = frozenset(map(plain_host, allowed_hosts))
         self._allowed_addresses = set(self._allowed_hosts)
 
     def is_allowed(self, host: str) -> bool:
         """Whether the settings let this host have private addresses."""
-        return host.lower().rstrip(".") in self._allowed_hosts
+        return plain_host(host) in self._allowed_hosts
 
     def require_public_literal(self, host: str) -> None:
         """Check a host that is an address already: no resolver is asked for those.

@@ -8,6 +8,7 @@ same; a failure that was nobody's answer (time-outs, no connection, no name) nev
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.ingest.addresses import plain_host
 from components.ingest.journal import Entry
 from components.ingest.settings import IngestSettings
 
@@ -50,7 +51,7 @@ def fits(entry: Entry, settings: IngestSettings) -> bool:
     """Whether what is known of a URL still holds; else it is asked again."""
     fields = entry.fields
     # Reading a file of this machine is free, and `file_root` may be another one by now.
-    if fields["url"].startswith("file:"):
+    if scheme_of(fields["url"]) == "file":
         return False
     reason = fields["reason"]
     if not reason:
@@ -63,15 +64,21 @@ def fits(entry: Entry, settings: IngestSettings) -> bool:
 def _lets_in(entry: Entry, settings: IngestSettings) -> bool:
     """Whether a run with these settings would have taken the bytes as well."""
     url, facts = entry.fields["url"], entry.fields["facts"]
-    if url.startswith("s3:") and bucket_of(url) not in settings.s3_buckets:
+    if scheme_of(url) == "s3" and bucket_of(url) not in settings.s3_buckets:
         return False
     return (
         entry.size <= settings.max_bytes
         and facts.get("num_redirects", 0) <= settings.max_redirects
         and not (settings.respect_noai and facts.get("forbids_ai"))
         and not (settings.verify_tls and facts.get("is_unverified"))
-        and set(facts.get("allowed_hosts", ())) <= set(settings.allowed_hosts)
+        and set(facts.get("allowed_hosts", ())) <= set(map(plain_host, settings.allowed_hosts))
     )
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of a URL, in lower case; "" if it has none."""
+    scheme, colon, _ = url.strip().partition(":")
+    return scheme.lower() if colon else ""
 
 
 def bucket_of(url: str) -> str:

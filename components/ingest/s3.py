@@ -8,7 +8,7 @@ from typing import Any
 
 from components.ingest.body import Body
 from components.ingest.failures import FetchError, WorldError
-from components.ingest.reuse import bucket_of
+from components.ingest.reuse import bucket_of, scheme_of
 from components.ingest.settings import IngestSettings
 
 PIECE_BYTES = 2**18
@@ -133,7 +133,7 @@ def require_open_buckets(results: Iterable[tuple[str, str]]) -> None:
     """
     reasons: dict[str, set[str]] = {}
     for url, reason in results:
-        if url.startswith("s3:"):
+        if scheme_of(url) == "s3":
             reasons.setdefault(bucket_of(url), set()).add(reason)
     for bucket, found in reasons.items():
         if found and found <= WORLDLY:

@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError, TransferEncodingError
 from yarl import URL
 
-from components.ingest.addresses import AddressGuard, guarded_connector
+from components.ingest.addresses import AddressGuard, guarded_connector, plain_host
 from components.ingest.body import Body, Received, is_whole, unpacking
 from components.ingest.failures import LOCAL_ERRNOS, FetchError, WorldError, local_fault
 from components.ingest.lenient import (
@@ -140,7 +140,7 @@ class WebSource:
         host = target.raw_host or ""
         self._guard.require_public_literal(host)
         if self._guard.is_allowed(host):
-            chain.allowed_hosts.add(host)
+            chain.allowed_hosts.add(plain_host(host))
         chain.is_unverified |= target.scheme == "https" and not self._settings.verify_tls
         headers = chain.headers(host)
         try:

@@ -4,9 +4,13 @@ import functools
 
 import pytest
 
+from components.ingest.journal import Entry, read_entries
+from components.ingest.reuse import fits
+from components.ingest.settings import IngestSettings
 from components.ingest.step import ingest
 from components.kernel.errors import GateError, PipelineError
 from components.kernel.run import run_step
+from components.kernel.shards import read_image_bytes
 from data_contracts.contract import contract_digest
 from tests.ingest.conftest import QUICK
 from tests.receipts import write_receipt
@@ -103,6 +107,28 @@ def test_bytes_that_other_settings_would_not_let_in_are_not_used(ingest_urls, si
     assert [private.reason(url) for url in urls] == ["private_address"] * 2
 
 
+@pytest.mark.parametrize("spelling", ["IMAGES.test", "images.test.", "images.test"])
+def test_an_allowed_host_is_the_same_however_it_is_spelt(ingest_urls, site, jpeg, spelling):
+    class Names:
+        async def addresses(self, host):
+            return ["127.0.0.1"]
+
+    site.serve("/a.jpg", jpeg(1))
+    url = site.url("/a.jpg", "Images.Test")
+    for _ in range(2):
+        result = ingest_urls([url], resolver=Names(), allowed_hosts=[spelling])
+        assert result.reason(url) == ""
+    assert site.asked["/a.jpg"] == 1
+
+
+@pytest.mark.parametrize("scheme", ["s3", "S3"])
+def test_an_object_is_not_used_after_its_bucket_was_forbidden(scheme):
+    fields = {"url": f"{scheme}://mine/a.jpg", "reason": "", "is_transient": False, "facts": {}}
+    entry = Entry(fields, 0, 10, 0)
+    assert fits(entry, IngestSettings(s3_buckets=("mine",)))
+    assert not fits(entry, IngestSettings(s3_buckets=("other",)))
+
+
 def test_a_check_is_made_again_when_its_limits_change(ingest_urls, site, jpeg):
     url = site.serve("/a.jpg", jpeg(1))
     reasons = [
@@ -132,15 +158,11 @@ def test_a_picture_that_is_another_one_when_asked_again_is_checked_again(ingest_
     site.serve("/a.jpg", jpeg(2))
     damage_payload_of_first_record(first.images / "_work" / "journal")
     row, member = ingest_urls([url]).rows[url], first.images
-    from components.kernel.shards import read_image_bytes
-
     assert row["sha256"] != first.rows[url]["sha256"]
     assert read_image_bytes(member, row["shard"], row["sha256"]) == jpeg(2)
 
 
 def damage_payload_of_first_record(journal):
-    from components.ingest.journal import read_entries
-
     entry = next(iter(read_entries(journal)))
     with journal.open("r+b") as file:
         file.seek(entry.offset + 5)
