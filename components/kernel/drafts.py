@@ -16,6 +16,7 @@ from pathlib import Path
 
 from components.kernel.digests import RECEIPT_NAME, num_bytes_of
 from components.kernel.files import write_whole
+from components.kernel.owners import note_owner
 from components.kernel.receipts import Receipt, read_receipt
 from components.kernel.step import Step, Work
 from components.kernel.tables import WORK_FOLDER
@@ -120,6 +121,10 @@ def _rename_all(step: Step, ready: Mapping[str, Path], outputs: Mapping[str, Pat
         remove(ready[name].with_name(ready[name].name.removesuffix(CHECKED)))  # its original
         remove(_retired_path(path))
         _remove_drafts(path, step.work)
+    receipt = read_receipt(outputs[first])
+    for name, path in outputs.items():
+        if receipt and name in receipt.files:
+            note_owner(path, outputs[first], receipt.files[name])
     _journal_path(outputs[first]).unlink()
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.kernel.digests import RECEIPT_NAME, file_sha256
+from components.kernel.digests import RECEIPT_NAME
 from components.kernel.errors import BusyError, InputError
+from components.kernel.owners import is_own_file
 from components.kernel.receipts import read_receipt
 from components.kernel.step import Step
 
@@ -36,25 +37,13 @@ def require_safe_places(
                 f"step {step.name}: output {name}: {path} is there already and holds something "
                 "else; name another path or remove it"
             )
-        if not is_folder and os.path.lexists(outputs[name]):
-            _require_own_file(step, name, outputs[name], outputs[step.outputs[0]])
-
-
-def _require_own_file(step: Step, name: str, path: Path, first: Path) -> None:
-    """Refuse a file that is not the one which was published together with the first output.
-
-    Raises:
-        InputError: it is another run's, a person's, or was changed.
-    """
-    receipt = read_receipt(first)
-    if receipt is None and (first / RECEIPT_NAME).exists():
-        return  # damaged: what it vouched for is ours
-    if receipt is None or not path.is_file() or receipt.files.get(name) != file_sha256(path):
-        raise InputError(
-            f"step {step.name}: output {name}: {path} is there already, and {first} has no receipt "
-            "for it: it is another run's or somebody's file, or was changed since; name another "
-            "path, or move it away"
-        )
+        file, first = outputs[name], outputs[step.outputs[0]]
+        if not is_folder and os.path.lexists(file) and not is_own_file(name, file, first):
+            raise InputError(
+                f"step {step.name}: output {name}: {file} is there already and was not published "
+                f"with {first}: it is another run's or somebody's file, or was changed since; name "
+                "another path, or move it away"
+            )
 
 
 def _is_replaceable(name: str, path: Path) -> bool:

@@ -1,0 +1,52 @@
+"""Whose a published file is: a quarantine, a ledger, curves.
+
+A folder holds its receipt. A single file has a hidden note beside it, which names the folder that
+it was published with (as a relative path) and its digest, so that the file is known again when that
+folder was lost, and is never taken for another run's.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from components.kernel.digests import RECEIPT_NAME, file_sha256
+from components.kernel.files import write_whole
+from components.kernel.receipts import Receipt, read_receipt
+
+WITH, SHA256 = "published_with", "sha256"
+
+
+def note_owner(path: Path, first: Path, digest: str) -> None:
+    """Write that a file of this digest was published together with the folder `first`."""
+    content = {WITH: os.path.relpath(first, path.parent), SHA256: digest}
+    write_whole(_note_path(path), json.dumps(content, sort_keys=True) + "\n")
+
+
+def is_own_file(name: str, path: Path, first: Path) -> bool:
+    """Whether a file is still what was published as the artifact `name` together with `first`."""
+    if not path.is_file():
+        return False
+    receipt, digest = read_receipt(first), file_sha256(path)
+    if receipt and receipt.files.get(name) == digest:
+        return True
+    note = _read_note(path)
+    if note:
+        return note == {WITH: os.path.relpath(first, path.parent), SHA256: digest}
+    return _was_published_before_notes(receipt, first)
+
+
+def _was_published_before_notes(receipt: Receipt | None, first: Path) -> bool:
+    """Whether the folder has a receipt that cannot be read: damaged, or of an older release."""
+    return receipt is None and (first / RECEIPT_NAME).exists()
+
+
+def _read_note(path: Path) -> dict[str, str]:
+    try:
+        note = json.loads(_note_path(path).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _note_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.owner.json")
