@@ -17,7 +17,9 @@ TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 7, 8, 9, 10
 INTEGERS = (4, 5, 6)
 # Field numbers of parquet.thrift.
 ROW_GROUPS, COLUMNS, GROUP_ROWS, META_DATA = 4, 1, 3, 3
-TYPE, PATH, NUM_VALUES, UNPACKED, PACKED = 1, 3, 5, 6, 7
+TYPE, ENCODINGS, PATH, NUM_VALUES, UNPACKED, PACKED = 1, 2, 3, 5, 6, 7
+DICTIONARIES = {2, 8}  # PLAIN_DICTIONARY, RLE_DICTIONARY
+DELTAS = {6, 7}  # DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY
 TEXT_TYPES = (6, 7)  # BYTE_ARRAY, FIXED_LEN_BYTE_ARRAY
 
 
@@ -33,6 +35,17 @@ class Chunk:
     packed: int
     is_text: bool
     is_nested: bool
+    encodings: frozenset[int]
+
+    @property
+    def has_dictionary(self) -> bool:
+        """Whether pages may repeat values of a dictionary."""
+        return bool(self.encodings & DICTIONARIES)
+
+    @property
+    def has_deltas(self) -> bool:
+        """Whether pages hold texts by what they share: Arrow cannot read those as a dictionary."""
+        return bool(self.encodings & DELTAS)
 
 
 def read_chunks(path: Path) -> list[Chunk]:
@@ -70,6 +83,7 @@ def _chunks(footer: dict[int, Any]) -> Iterator[Chunk]:
                 packed=meta[PACKED],
                 is_text=meta[TYPE] in TEXT_TYPES,
                 is_nested=len(names) > 1,
+                encodings=frozenset(meta[ENCODINGS]),
             )
 
 

@@ -22,7 +22,7 @@ BATCH_ROWS = 8192
 BUFFER_BYTES = 1 << 20  # read a column chunk in pieces instead of as a whole
 MAX_BATCH_BYTES = 1 << 26  # of decoded text, and of numbers, in memory at a time
 MAX_CHUNK_BYTES, MAX_RATIO = 1 << 28, 200  # a column chunk may be large or squeezed, not both
-MAX_NESTED_TEXT_BYTES = 1 << 20  # as above, for texts in lists, which are decoded at once
+MAX_NESTED_TEXT_BYTES = 1 << 20  # as above, of texts that cannot be read as a dictionary
 MAX_VALUES_PER_ROW, FREE_VALUES = 1000, 20_000_000  # of a column chunk, on average
 FREE_ROWS = 1_000_000  # more of them need at least a byte each
 FREE_FILE_BYTES, MAX_FILE_RATIO = 1 << 30, 2000  # of all that a file unpacks to
@@ -111,9 +111,11 @@ def raw_batches(
         if schema.names.count(name) != 1:
             how_often = "is missing" if name not in schema.names else "comes more than once"
             raise TableError(path, f"cannot be used: column '{name}' {how_often}")
-    texts = [name for name in names if is_plain_text(schema.field(name).type)]
+    chunks = [chunk for chunk in _chunks(path) if chunk.column in names]
+    num_rows_at_once = min(batch_rows, _weigh_chunks(path, chunks))
+    by_deltas = {chunk.column for chunk in chunks if chunk.has_deltas}
+    texts = [n for n in names if is_plain_text(schema.field(n).type) and n not in by_deltas]
     with open_parquet(path, texts) as file:
-        num_rows_at_once = min(batch_rows, _weigh_chunks(path, names))
         num_read = 0
         for batch in file.iter_batches(num_rows_at_once, columns=names, use_threads=False):
             num_read += batch.num_rows
@@ -183,15 +185,21 @@ def _weigh_rows(path: Path, metadata: pq.FileMetaData, num_bytes: int) -> None:
         )
 
 
-def _weigh_chunks(path: Path, names: Sequence[str]) -> int:
+def _chunks(path: Path) -> list[Chunk]:
+    try:
+        return read_chunks(path)
+    except READ_ERRORS as error:
+        raise TableError(path, f"is damaged ({_first_line(error)}); {ADVICE}") from None
+
+
+def _weigh_chunks(path: Path, chunks: Sequence[Chunk]) -> int:
     """How many rows fit in memory at a time."""
     num_rows_at_once = BATCH_ROWS
-    for chunk in read_chunks(path):
-        if chunk.column in names:
-            if fault := _absurdity(chunk):
-                where = f"column '{chunk.column}' of row group {chunk.row_group}"
-                raise TableError(path, f"is not read: {where} {fault}")
-            num_rows_at_once = min(num_rows_at_once, int(MAX_BATCH_BYTES / _bytes_per_row(chunk)))
+    for chunk in chunks:
+        if fault := _absurdity(chunk):
+            where = f"column '{chunk.column}' of row group {chunk.row_group}"
+            raise TableError(path, f"is not read: {where} {fault}")
+        num_rows_at_once = min(num_rows_at_once, int(MAX_BATCH_BYTES / _bytes_per_row(chunk)))
     return max(1, num_rows_at_once)
 
 
@@ -201,17 +209,21 @@ def _absurdity(chunk: Chunk) -> str:
         return "has a negative size"
     if chunk.num_values > MAX_VALUES_PER_ROW * chunk.num_rows + FREE_VALUES:
         return f"holds {chunk.num_values} values in {chunk.num_rows} rows"
-    is_nested_text = chunk.is_text and chunk.is_nested
-    free = MAX_NESTED_TEXT_BYTES if is_nested_text else MAX_CHUNK_BYTES
+    free = MAX_NESTED_TEXT_BYTES if _is_decoded_at_once(chunk) else MAX_CHUNK_BYTES
     if chunk.unpacked > free and chunk.unpacked > MAX_RATIO * chunk.packed:
         return f"would unpack {chunk.packed} bytes to {chunk.unpacked}"
     return ""
 
 
+def _is_decoded_at_once(chunk: Chunk) -> bool:
+    """Whether texts of a dictionary are repeated in memory as they are read."""
+    return chunk.is_text and chunk.has_dictionary and (chunk.is_nested or chunk.has_deltas)
+
+
 def _bytes_per_row(chunk: Chunk) -> float:
     """An upper bound of what an average row takes, at least a byte."""
     values = max(1.0, chunk.num_values / max(1, chunk.num_rows))
-    if chunk.is_text and chunk.is_nested:  # a dictionary may hold one text as large as itself
+    if _is_decoded_at_once(chunk):  # a dictionary may hold one text as large as itself
         return values * min(chunk.unpacked, MAX_NESTED_TEXT_BYTES) + 1
     plain = chunk.unpacked / max(1, chunk.num_rows) if chunk.is_text else 0.0
     return 8 * values + plain
@@ -237,7 +249,11 @@ def _slices(path: Path, batch: pa.RecordBatch, first_row: int) -> Iterator[tuple
     for column in batch.columns:
         if kinds.is_dictionary(column.type) and is_plain_text(column.type.value_type):
             lengths = pc.binary_length(_as_bytes(column.dictionary)).take(column.indices)
-            sizes += np.asarray(pc.fill_null(lengths, 0), dtype=np.int64)
+        elif is_plain_text(column.type):
+            lengths = pc.binary_length(_as_bytes(column))
+        else:
+            continue
+        sizes += np.asarray(pc.fill_null(lengths, 0), dtype=np.int64)
     if sizes.max(initial=0) > MAX_BATCH_BYTES:
         row, size = first_row + int(sizes.argmax()), sizes.max()
         raise TableError(path, f"is not read: row {row} holds {size} bytes of text")

@@ -55,6 +55,24 @@ def test_rows_arrive_as_they_were_written(
     assert table.to_pydict() == {"tags": COLUMNS["tags"], "name": COLUMNS["name"]}
 
 
+DELTAS = ("DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"use_dictionary": False, "column_encoding": {"name": kind}} for kind in DELTAS),
+        {"data_page_version": "2.0", "data_page_size": 100, "dictionary_pagesize_limit": 200},
+        *({"compression": kind} for kind in ("none", "gzip", "brotli", "lz4", "zstd")),
+        {"store_schema": False, "write_page_checksum": True, "use_compliant_nested_type": False},
+        {"version": "1.0", "row_group_size": 1},
+    ],
+)
+def test_every_way_of_writing_is_read(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = write(tmp_path / "a.parquet", COLUMNS, **options)
+    assert pa.Table.from_batches(decoded_batches(path)).to_pydict() == COLUMNS
+
+
 def test_a_long_text_that_a_dictionary_repeats_is_decoded_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
