@@ -40,6 +40,8 @@ def import_grit(grit: Out, settings: ImportGritSettings) -> Metrics:
     if not settings.uri:
         raise InputError("import_grit.uri is empty: name a folder or s3://bucket/prefix")
     store = S3Store(settings.endpoint_url) if is_s3(settings.uri) else None
+    if store is None:
+        require_apart(grit.parent, Path(settings.uri))
     sources = s3_sources(store, settings.uri) if store else local_sources(Path(settings.uri))
     if not sources:
         raise InputError(f"{settings.uri} holds no {SUFFIX} file")
@@ -54,6 +56,19 @@ def import_grit(grit: Out, settings: ImportGritSettings) -> Metrics:
             num_bytes += target.stat().st_size
             bar.update()
     return {"files": len(sources), "records": num_records, "bytes": num_bytes}
+
+
+def require_apart(folder: Path, source_folder: Path) -> None:
+    """Refuse to import a folder into itself: each run would import what the one before brought.
+
+    Raises:
+        InputError: the output lies below the source.
+    """
+    if folder.resolve().is_relative_to(source_folder.resolve()):
+        raise InputError(
+            f"import_grit.uri: the output is to lie in {folder}, which is part of the source "
+            f"{source_folder}: name another output, or the source's own folder"
+        )
 
 
 def bring(item: Source, target: Path, work: Path, store: S3Store | None) -> None:

@@ -132,6 +132,15 @@ def test_hidden_names_and_what_is_no_file_are_left_out_and_told(tmp_path, caplog
     assert "pipe.parquet is a pipe" in caplog.text
 
 
+@pytest.mark.parametrize("output", ["grit", "run/grit", "sub/../grit"])
+def test_a_folder_is_not_imported_into_itself(tmp_path, output):
+    table_at(tmp_path / "sub" / "a.parquet")
+    with pytest.raises(InputError, match="name another output"):
+        run_step(import_grit, {}, {"grit": tmp_path / output}, {"uri": str(tmp_path)})
+    receipt = run_step(import_grit, {}, {"grit": tmp_path / "grit"}, {"uri": str(tmp_path / "sub")})
+    assert receipt.metrics["files"] == 1
+
+
 def test_a_folder_that_is_called_like_a_file_is_a_folder(tmp_path):
     table_at(tmp_path / "source" / "grit.parquet" / "part-0.parquet")
     run_step(import_grit, {}, {"grit": tmp_path / "grit"}, {"uri": str(tmp_path / "source")})
