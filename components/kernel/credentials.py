@@ -26,6 +26,13 @@ FIELD = re.compile(
     r"(?P<name>[?&;#][^\s=&;?#\"'<>]{1,100}=)"
     r"(?P<value>(?:[^\s&;?#\"'<>]|[&;?#](?![^\s=&;?#\"'<>]*=)(?!\s|$))+)"
 )
+# The same outside of addresses, where only a plain name counts: `password=…` of a database, a
+# variable that is set, a field of JSON or of a dictionary, a header.
+SETTING = re.compile(
+    r"(?P<name>(?<![\w?&;#.-])(?P<quote>[\"']?)[\w.-]{1,100}(?P=quote)\s?[=:]\s?)"
+    r"(?P<value>\"[^\"]+\"|'[^']+'|[^\s&;,\"'<>(){}\[\]]+)"
+)
+HEADER = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 # Tokens that say of themselves what they are: GitHub, GitLab, Hugging Face, Slack, OpenAI, Google,
 # JSON web tokens.
 TOKEN = re.compile(
@@ -38,7 +45,7 @@ SECRET_NAMES = {
 }
 SECRET_ENDINGS = (
     *("token", "password", "passwd", "secret", "apikey", "accesskey", "secretkey", "privatekey"),
-    *("signature", "credential", "passphrase", "subscriptionkey", "sessionkey", "authcode"),
+    *("signature", "credential", "passphrase", "subscriptionkey", "sessionkey", "sessionid"),
 )
 NO_SECRET = re.compile(  # places in a list, and the special tokens of language models
     r"(next|page|continuation|cursor|sync|csrf|eos|bos|pad|unk|mask|sep|cls)(page)?token"
@@ -109,6 +116,8 @@ def _hide(text: str) -> str:
         lambda found: found["start"] + _without_user(found["start"], found["rest"]), text
     )
     text = FIELD.sub(_without_secret, text)
+    text = SETTING.sub(_without_secret_setting, text)
+    text = HEADER.sub(_without_header, text)
     return TOKEN.sub(_without_token, text)
 
 
@@ -139,7 +148,7 @@ def _without_user(start: str, rest: str) -> str:
     if at and rest[len(user) + 1 :].startswith("sha256:"):  # an image by its digest
         return rest
     # Of http also a name alone: it may be a token. `ssh://git@host` is no secret.
-    if at and user and (scheme in ("http", "https") or ":" in unquote(user)):
+    if at and user and (scheme.rpartition("+")[2] in ("http", "https") or ":" in unquote(user)):
         return rest if user == HIDDEN else f"{HIDDEN}{rest[len(user) :]}"
     if not at and _is_cut_password(first, rest):
         return f"{HIDDEN}@{rest.rpartition('@')[2]}"
@@ -160,6 +169,21 @@ def _is_cut_password(first: str, rest: str) -> bool:
 def _without_secret(field: re.Match[str]) -> str:
     name, value = field["name"], field["value"]
     return f"{name}{HIDDEN}" if _is_secret(_plain(name), unquote(value)) else field[0]
+
+
+def _without_secret_setting(setting: re.Match[str]) -> str:
+    value = setting["value"].strip("\"'")
+    is_json = bool(setting["quote"])
+    # `token: x` alone is a sentence of a message; `"token": "x"` and `token=x` are no sentences.
+    is_assigned = "=" in setting["name"] or (is_json and setting["value"][0] in "\"'")
+    if is_assigned and _is_secret_setting(_plain(setting["name"]), value):
+        return setting[0].replace(value, HIDDEN)
+    return setting[0]
+
+
+def _without_header(header: re.Match[str]) -> str:
+    value = header[0][len(header[1]) :]
+    return header[1] + HIDDEN if re.search(r"\d", value) else header[0]
 
 
 def _plain(name: str) -> str:

@@ -15,7 +15,8 @@ from components.kernel.credentials import (
 from components.kernel.errors import InputError
 from components.kernel.logs import quieten_libraries
 
-LONG_PIECES = ["//", "https://a:", "?token=", "%25", "&;#", "@", "a:/", "?", "sk-", "?a"]
+LONG_PIECES = ["//", "https://a:", "?token=", "%25", "&;#", "@", "a:/", "?", "sk-", "?a", "a="]
+LONG_PIECES += ["basic ", "'a':"]
 PASSWORDS = [
     "hunter2!Zq",
     "hun/ter2!Zq",
@@ -80,6 +81,16 @@ def test_a_token_in_a_query_is_hidden(field, place):
         "https://host/x?password=ab&cd;ef",
         "/api/v4/projects?private_token=hunter2",
         "dvc://x?secret=hunter2#main",
+        "git+https://hunter2@git.example/x.git",
+        "https://host/x;jsessionid=hunter2",
+        "https://host/x?auth[token]=hunter2",
+        "host=db user=ada password=hunter2 dbname=x",
+        "MLFLOW_TRACKING_PASSWORD=hunter2",
+        "aws_secret_access_key = hunter2",
+        '{"password": "hunter2"}',
+        "{'api_key': 'hunter2'}",
+        "Authorization: Bearer hunter2.abc-def",
+        "headers {'Authorization': 'Basic aHVudGVyMg=='}",
     ],
 )
 def test_other_spellings_are_found_too(address):
@@ -119,6 +130,12 @@ def test_other_spellings_are_found_too(address):
         "100% of the rows",
         "/data/100%25/x",
         "sk-learn and hf_hub",
+        "the special token: pad, and a token=<pad>",
+        "a basic understanding, the bearer of a torch",
+        "pad_token=<|endoftext|>, eos_token='</s>', max_tokens=512",
+        "{'api_key_env': 'OPENAI_API_KEY', 'tokens': 'many'}",
+        "password: see the manual",
+        "export MLFLOW_TRACKING_TOKEN=$TOKEN",
         "",
     ],
 )
