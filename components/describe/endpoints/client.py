@@ -138,7 +138,8 @@ class ChatClient:
         if sample is None or sample.kind is Kind.ANSWERED:
             raise DroppedError(Problem("request_refused", verdict.detail))
         if sample.kind is Kind.REFUSED:
-            said, advice = sample.detail.rstrip("."), _advice(case.name, sample.detail)
+            said = sample.detail.rstrip(".")
+            advice = _advice(case.name, said) or "mend the server or the stage's settings"
             raise EndpointError(
                 f"describe.{case.name}: {endpoint.url} refuses every request, also a sample that "
                 f"is about no region: {said}. {KEPT}: {advice} and run the step again."
@@ -245,11 +246,11 @@ class ChatClient:
                 self._rotation.unused(endpoint)
         self._note_setback(name, endpoint, verdict.detail)
         if verdict.kind is Kind.UNSERVED:
-            said, advice = verdict.detail.rstrip("."), _advice(name, verdict.detail)
+            said = verdict.detail.rstrip(".")
+            advice = _advice(name, said) or "see the stage's endpoints, model and api_key_env"
             raise EndpointError(
-                f"describe.{name}: {endpoint.url} serves nobody: {said}. {KEPT}: mend that (the "
-                f"account, the server, or the stage's endpoints, model and api_key_env; {advice}) "
-                "and run the step again."
+                f"describe.{name}: {endpoint.url} serves nobody: {said}. {KEPT}: mend that "
+                f"({advice}) and run the step again."
             )
         return verdict
 
@@ -273,6 +274,4 @@ class ChatClient:
 def _advice(name: StageName, said: str) -> str:
     """The setting that helps against what a server does not like, as far as it is known."""
     found = [setting for words, setting in ADVICE if re.search(words, said)]
-    if not found:
-        return "mend the server or the stage's settings"
-    return f"see {' and '.join(f'describe.{name}.{setting}' for setting in found)}"
+    return f"see {' and '.join(f'describe.{name}.{setting}' for setting in found)}" if found else ""
