@@ -72,7 +72,8 @@ def _advice(
     if all(problem.startswith("setting: ") for problem in problems):
         return (
             "its keys are right, but it is of a model with other settings: take weights or a "
-            "recipe that agree in them:"
+            "recipe that agree, or import it in Python into a model with its settings "
+            "(docs/public-weights.md):"
         )
     for other in FORMATS.values() if any(map(_is_about_keys, problems)) else ():
         if other is not format_ and knows(other, source.tensors):
