@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dvc.config import Config
 
 from components.kernel.digests import file_digests
+from components.kernel.dvc import RemoteAddress, parse_remote
 from components.kernel.errors import InputError, PipelineError
+from components.publish.configuration import NEW_CONFIG, configured
 from components.publish.history import History
 from components.publish.repository import DataRepository
 from components.publish.step import PublishSettings, publish
@@ -284,14 +287,22 @@ def test_the_users_own_dvc_configuration_stays_with_its_comments(root):
 
 
 @pytest.mark.parametrize(
-    "name", ["with space", "a #b", "a,b", "ünïcode", "100%", "it's", 'say "a"', "a;b", "a=b"]
+    "name",
+    ["with space", "a #b", "a,b", "ünïcode", "100%", "it's", 'say "a"', "a;b", "a=b", "[a]", " a "],
 )
-def test_a_remote_may_have_any_name(root, name):
-    remote = root / name / "storage"
-    for _ in range(2):
-        DataRepository(root / "repository", Remote(str(remote))).publish(
-            root / "longgrit", "longgrit", "Publish"
-        )
+def test_a_remote_may_have_any_name(name, tmp_path):
+    url = f"/data/{name}/storage"
+    path = tmp_path / "config"
+    path.write_text(configured(NEW_CONFIG, Remote(url, "http://s3.example")))
+    assert Config.load_file(str(path))["remote"]["storage"]["url"] == url
+    assert parse_remote(path.read_bytes()) == RemoteAddress(url, "http://s3.example")
+    assert configured(path.read_text(), Remote(url, "http://s3.example")) == path.read_text()
+
+
+def test_a_remote_with_an_odd_name_is_written_and_read(root):
+    remote = root / "a, b #c's ü" / "storage"
+    repository = DataRepository(root / "repository", Remote(str(remote)))
+    repository.publish(root / "longgrit", "longgrit", "Publish")
     assert object_of(remote)
     bring_version(str(root / "repository"), "HEAD", "longgrit", root / "brought", "")
 
