@@ -17,6 +17,8 @@ from components.kernel.errors import SettingsError
 from components.kernel.run import run_step
 from components.kernel.step import load_step
 from components.tracking.store import TrackingError
+from pixclip.checksums import sha256_of
+from pixclip.text.adapt import lora
 from pixclip.text.adapt.job import AdaptJob, read_job, write_job
 from pixclip.text.encoder import TextEncoder, read_text_tower
 from pixclip.text.tower_digest import tower_digest
@@ -169,3 +171,36 @@ def test_pairs_are_of_train_alone_and_drawn_by_the_seed(longgrit, tmp_path):
         drawn.append(set(pq.read_table(path)["long_caption"].to_pylist()))
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0] | drawn[2] <= train
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.write_bytes(b"half"), lambda path: path.unlink()]
+)
+@pytest.mark.parametrize("name", ["contrast.safetensors", "contrast.sha256"])
+def test_adapters_that_a_crash_damaged_are_not_taken_for_a_finished_stage(tmp_path, damage, name):
+    path = tmp_path / "contrast.safetensors"
+    path.write_bytes(b"adapters")
+    (tmp_path / "contrast.sha256").write_text(sha256_of(path))
+    assert lora.is_whole(path)
+    damage(tmp_path / name)
+    assert not lora.is_whole(path)
+
+
+def test_a_tower_that_a_crash_damaged_is_written_again(tmp_path, caplog):
+    job = make_job(tmp_path, AdaptTextSettings())
+    assert not training.is_finished(job)
+    job.tower.mkdir()
+    (job.tower / "config.json").write_text("{}")
+    job.tower_mark.write_text(tower_digest(job.tower))
+    assert training.is_finished(job)
+    (job.tower / "config.json").write_bytes(b"")
+    assert not training.is_finished(job)
+    assert "is damaged and is written again" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{" * 5000, b"\xff"])
+def test_a_measurement_that_a_crash_damaged_is_made_again(tmp_path, content):
+    path = tmp_path / "before.json"
+    path.write_bytes(content)
+    assert training.once(path, lambda: {"r1": 0.5}) == {"r1": 0.5}
+    assert training.once(path, lambda: {"r1": 0.7}) == {"r1": 0.5}
