@@ -18,6 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from components.ingest.failures import FetchError
 
 DNS_CACHE_S = 300
+RESOLVES_PRIVATELY = "resolves to a private address"
 # Written out, because what `ipaddress` calls global differs from one Python to the next:
 # https://www.iana.org/assignments/iana-ipv4-special-registry and …/iana-ipv6-special-registry,
 # multicast and reserved space.
@@ -149,7 +150,7 @@ class AddressGuard(AbstractResolver):
         if self.is_allowed(host):
             self._allowed_addresses.update(found)
         elif not all(is_public(address) for address in found):
-            raise FetchError("private_address", f"{host} resolves to a private address")
+            raise FetchError("private_address", f"{host} {RESOLVES_PRIVATELY}")
         return [_resolve_result(host, address, port) for address in found]
 
     async def _lookup(self, host: str) -> list[str]:

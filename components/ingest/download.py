@@ -15,7 +15,12 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from components.ingest.addresses import AddressGuard, Resolver, SystemResolver
+from components.ingest.addresses import (
+    RESOLVES_PRIVATELY,
+    AddressGuard,
+    Resolver,
+    SystemResolver,
+)
 from components.ingest.body import Received
 from components.ingest.check import CheckedImage, reuse_pixel_memory
 from components.ingest.failures import FetchError
@@ -235,14 +240,18 @@ def failure_of(journal: Journal, url: str) -> tuple[str, str]:
 def num_unanswered(journal: Journal, urls: Iterable[str]) -> int:
     """How many URLs were given up without an answer.
 
-    Names that do not exist are one, unless no host of the group answered: then there may be no
-    name server.
+    A name that does not exist is an answer, unless no name of the group was known: then there may
+    be no name server.
     """
     entries = [_result_of(journal, url) for url in urls]
-    web = [entry for entry in entries if _scheme_or_none(entry.fields["url"]) in WEB_SCHEMES]
-    is_heard = any(is_answer(journal.get(FETCHED, e.fields["url"]).fields["reason"]) for e in web)
+    fetched = [journal.get(FETCHED, entry.fields["url"]).fields for entry in entries]
+    are_names_known = any(
+        is_answer(fields["reason"]) or fields["detail"].endswith(RESOLVES_PRIVATELY)
+        for fields in fetched
+        if _scheme_or_none(fields["url"]) in WEB_SCHEMES
+    )
     return sum(
-        is_unanswered(entry) or (not is_heard and entry.fields["reason"] == "dns_failure")
+        is_unanswered(entry) or (entry.fields["reason"] == "dns_failure" and not are_names_known)
         for entry in entries
     )
 

@@ -110,6 +110,15 @@ def test_a_few_names_of_which_none_is_known_may_be_the_name_servers_fault(ingest
     assert ingest_urls(urls, resolver=Names()).metrics["urls_unanswered"] == number
 
 
+def test_a_name_that_leads_inside_shows_that_there_is_a_name_server(ingest_urls):
+    urls = ["http://alive.test/a.jpg", "http://dead.test/a.jpg", "http://10.0.0.1/a.jpg"]
+    result = ingest_urls(urls, resolver=Names())
+    assert [result.reason(url) for url in urls] == [
+        "private_address", "dns_failure", "private_address",
+    ]  # fmt: skip
+    assert result.metrics["urls_unanswered"] == 0
+
+
 class NoNameServer:
     """What the system says when no name server can be reached."""
 
