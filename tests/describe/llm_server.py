@@ -104,6 +104,7 @@ class LlmServer:
         self.num_probes = 0
         self.is_sick = False  # hangs also when it is probed
         self.probe: Reply | None = None  # what it does with probes instead of answering
+        self.is_blind = False  # fails when it is probed with a picture
         self.num_in_flight = 0
         self.lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -202,7 +203,7 @@ def _handler(server: LlmServer) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             value = json.loads(body)
             if 1 in (value.get("max_tokens"), value.get("max_completion_tokens")):
-                self._answer_probe()
+                self._answer_probe(has_picture=b"image_url" in body)
                 return
             asked = server.note(body, self.number)
             asked.body["authorization"] = self.headers.get("Authorization")
@@ -213,11 +214,13 @@ def _handler(server: LlmServer) -> type[BaseHTTPRequestHandler]:
                 server.done()
             self._answer(asked, reply)
 
-        def _answer_probe(self) -> None:
+        def _answer_probe(self, *, has_picture: bool) -> None:
             server.num_probes += 1
             if server.is_sick:
                 server.pause(60)
             reply = server.probe or Reply("p")
+            if has_picture and server.is_blind:
+                reply = Reply(status=500)
             body = completion(reply) if reply.body is None else reply.body
             self._send(reply.status, reply.headers, body)
 

@@ -189,7 +189,7 @@ def test_a_server_that_fails_for_all_regions_of_a_stage_costs_none_though_it_ans
 ):
     """A vision tower that is out of memory: texts are answered, pictures are not."""
     server.fault = lambda asked: Reply(status=500) if asked.pictures else None
-    server.probe = Reply(status=500)
+    server.is_blind = True
     settings = settings_for(
         server.url, request_timeout_s=0.5, give_up_after_s=1.5, max_attempts=1, probe_interval_s=0.1
     )
