@@ -13,7 +13,7 @@ export PYTHONUTF8 = 1
 PORT = 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment demo demo-vllm airflow test test-vllm test-peers test-kills lint ablation golden versions lock clean
+.PHONY: help setup environment demo demo-vllm airflow test test-vllm test-python test-peers test-kills lint ablation golden versions lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ test: lint  ## lint and all tests that need neither GPU, network nor vLLM
 test-vllm: setup  ## the tests on real vLLM servers
 	PYTHON=$(PYTHON) sh demo/vllm/install.sh
 	$(BIN)/python -m pytest -m vllm tests/vllm
+
+test-python:  ## the library's and the steps' tests on Debian trixie's Python 3.13 (needs root)
+	scripts/test_python.sh $(PYTEST_ARGS)
 
 test-peers: setup  ## our towers against open_clip's, full-size
 	@$(PYTHON) scripts/install.py --venv .venv-peers --lock locks/peers.txt --no-project

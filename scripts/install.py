@@ -160,9 +160,15 @@ def installer(python: Path, folders: list[Path]) -> list[str]:
     command += ["--compile-bytecode"]
     for folder in folders:
         command += ["--find-links", str(folder)]
-    if not any(any(folder.glob("torch-*.whl")) for folder in folders):
-        command += ["--torch-backend", os.environ.get("TORCH_BACKEND", "cpu")]
+    backend = os.environ.get("TORCH_BACKEND", "cpu")  # empty: the build of the index
+    if backend and not any(any(folder.glob(torch_wheels())) for folder in folders):
+        command += ["--torch-backend", backend]
     return command
+
+
+def torch_wheels() -> str:
+    """The file names of torch's wheels for this Python."""
+    return f"torch-*-cp{sys.version_info[0]}{sys.version_info[1]}-*.whl"
 
 
 def pip_settings(python: Path) -> dict[str, str]:

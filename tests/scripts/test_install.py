@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,7 +36,7 @@ class Clone:
 
     def install(self, *, is_killed: bool = False) -> int:
         """What `make setup` does; gives how often packages were installed."""
-        script = self._script()
+        script = self.script()
         self.num_installs = 0
         self.monkeypatch.setattr(script, "install_all", lambda _: self._install(is_killed))
         self.monkeypatch.setattr(sys, "argv", ["install.py", "--lock", "lock.txt"])
@@ -43,7 +44,7 @@ class Clone:
         script.main()
         return self.num_installs
 
-    def _script(self) -> ModuleType:
+    def script(self) -> ModuleType:
         path = self.folder / "scripts" / "install.py"
         spec = importlib.util.spec_from_file_location("install", path)
         assert spec
@@ -178,3 +179,20 @@ def test_a_python_that_the_locks_do_not_fit_is_refused(clone, monkeypatch, versi
     monkeypatch.setattr(sys, "version_info", version)
     with pytest.raises(SystemExit, match=r"Python 3\.11 to 3\.13 is needed"):
         clone.install()
+
+
+def test_the_pythons_of_set_up_are_those_of_the_project():
+    text = (SCRIPT.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    named = [name.rpartition(" ")[2] for name in project["classifiers"]]
+    assert named == ["3.11", "3.12", "3.13"]
+
+
+def test_only_a_wheel_of_torch_for_this_python_counts(clone, tmp_path):
+    (tmp_path / "torch-2.13.0+cpu-cp27-cp27-manylinux_2_28_x86_64.whl").touch()
+    pattern = clone.script().torch_wheels()
+    assert list(tmp_path.glob(pattern)) == []
+    tag = "cp{}{}".format(*sys.version_info[:2])
+    (tmp_path / f"torch-2.13.0+cpu-{tag}-{tag}-manylinux_2_28_x86_64.whl").touch()
+    assert len(list(tmp_path.glob(pattern))) == 1
