@@ -48,11 +48,11 @@ class Chunk:
         return bool(self.encodings & DELTAS)
 
 
-def read_chunks(path: Path) -> list[Chunk]:
-    """All column chunks of a file.
+def read_footer(path: Path) -> bytes:
+    """The bytes of a file's footer.
 
     Raises:
-        ValueError: the footer is damaged.
+        ValueError: its size cannot be.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
@@ -62,7 +62,17 @@ def read_chunks(path: Path) -> list[Chunk]:
         if not 0 < length <= min(num_bytes - 12, MAX_FOOTER_BYTES):
             raise ValueError(f"a footer of {length} bytes in a file of {num_bytes}")
         file.seek(num_bytes - 8 - length)
-        footer = _Compact(file.read(length))
+        return file.read(length)
+
+
+def read_chunks(path: Path) -> list[Chunk]:
+    """All column chunks of a file.
+
+    Raises:
+        ValueError: the footer is damaged.
+        OSError: the file cannot be read.
+    """
+    footer = _Compact(read_footer(path))
     try:
         return list(_chunks(footer.struct(0)))
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError):

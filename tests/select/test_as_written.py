@@ -190,6 +190,19 @@ def test_text_that_is_not_utf8_in_a_dictionary_or_a_mask_costs_its_own_rows(tmp_
     assert {row["reason"] for row in dropped} == {"text_not_utf8"}
 
 
+@pytest.mark.parametrize("kind", [pa.int8(), pa.int32()])
+def test_a_null_among_lists_of_fixed_size_and_odd_categories_cost_their_own_rows(tmp_path, kind):
+    regions = [REGIONS[0], None, [None, REGIONS[2][0]]]
+    fixed = pa.array(regions, pa.list_(pa.list_(pa.float64(), 7)))
+    kept, dropped = run_on(tmp_path / "a", with_column("ref_exps", fixed))
+    assert [row["region_id"] for row in kept] == ["0-00", "0-01", "2-01"]
+    assert [(row["region_id"], row["reason"]) for row in dropped] == [("2-00", "malformed_region")]
+    captions = of_bytes([ROWS[0]["caption"].encode(), b"\xff"])
+    shared = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], kind), captions)
+    kept, dropped = run_on(tmp_path / "b", with_column("caption", shared))
+    assert {row["reason"] for row in dropped} == {"text_not_utf8"}
+
+
 @pytest.mark.parametrize(
     ("name", "column"),
     [
