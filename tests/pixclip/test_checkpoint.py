@@ -243,7 +243,7 @@ def test_an_unknown_setting_is_refused(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[" * 5000, "nested more than 64 deep"),
+        (b"[" * 5000 + b"]" * 5000, "nested more than 64 deep"),
         (b"\xff\xfe{}", "it is no JSON"),
         (b"null", "must hold an object"),
         (b'{"vision": 1, "vision": 2}', "'vision' is there twice"),
