@@ -15,6 +15,7 @@ from typing import Any
 
 from components.kernel.errors import InputError
 
+ARTIFACTS = "artifacts"  # folder beside the database
 MAKING = ".making-"
 LOCKED_S = 20.0
 VERSION_TABLE, TEMPORARY_TABLE = "alembic_version", "_alembic_tmp_"
@@ -38,7 +39,7 @@ def make_whole(database: Path) -> None:
         return
     with tempfile.TemporaryDirectory(prefix=_prefix(database), dir=database.parent) as folder:
         fresh = Path(folder) / database.name
-        make_tables(fresh, database.parent / "artifacts")
+        make_tables(fresh, database.parent / ARTIFACTS)
         _require_empty(database, _num_rows(fresh), revision)
         _copy(fresh, database)
 
@@ -65,6 +66,15 @@ def require_current(address: str) -> None:
         raise InputError(
             f"{address} holds {_told(revision)} of MLflow, this MLflow needs {latest_revision()}; "
             "whoever keeps that database backs it up and runs `mlflow db upgrade` with its address"
+        )
+
+
+def set_location(database: Path, experiment_id: str, location: str) -> None:
+    """Write where an experiment keeps its files from now on, which MLflow itself never changes."""
+    with closing(_connect(database)) as connection, connection:
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+            (location, experiment_id),
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from components.kernel.errors import InputError
 from components.tracking.checksums import SUMS_NAME, read_sums, require_files
 from components.tracking.names import Reference
-from components.tracking.store import TrackingError, open_client, told_plainly
+from components.tracking.store import TrackingError, found_beside, open_client, told_plainly
 
 CONTENT_TAG = "content_sha256"  # of what was registered: the same content is the same version
 WEIGHTS_TAG = "checkpoint_sha256"
@@ -106,7 +106,8 @@ class Registry:
         with told_plainly(f"{what}; if its files are gone for good, delete the version in MLflow"):
             from mlflow.artifacts import download_artifacts
 
-            root = self.client.get_model_version_download_uri(version.model, version.number)
+            told = self.client.get_model_version_download_uri(version.model, version.number)
+            root = found_beside(self.uri, told)
             found = download_artifacts(
                 artifact_uri=f"{root.rstrip('/')}/{path}" if path else root,
                 dst_path=str(into),

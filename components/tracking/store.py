@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from components.kernel.errors import PipelineError, SettingsError
-from components.tracking.database import make_whole, require_current
+from components.tracking.database import ARTIFACTS, make_whole, require_current, set_location
 from components.tracking.turns import lock_file
+
+log = logging.getLogger(__name__)
 
 DEFAULT_DATABASE = Path("runs/mlflow/mlflow.db")
 SQLITE = "sqlite:///"
@@ -190,10 +193,35 @@ def experiment_id(client: Any, name: str) -> str:
             raise TrackingError(
                 f"the MLflow experiment '{name}' was deleted; restore it or name another one"
             )
+        _follow(client, found)
     return str(found.experiment_id)
 
 
 def _beside(client: Any, name: str) -> str | None:
     """The artifacts' folder beside a database file; a server chooses its own."""
     database = database_path(client.tracking_uri)
-    return (database.parent / "artifacts" / name).as_uri() if database else None
+    return (database.parent / ARTIFACTS / name).as_uri() if database else None
+
+
+def _follow(client: Any, experiment: Any) -> None:
+    """Keep new files beside a database that was moved or copied, not where it came from."""
+    database, wanted = database_path(client.tracking_uri), _beside(client, experiment.name)
+    old = str(experiment.artifact_location)
+    if database and wanted and old != wanted and _tail(old) == _tail(wanted):
+        log.warning("%s was elsewhere before: new files go to %s, not to %s", database, wanted, old)
+        set_location(database, str(experiment.experiment_id), wanted)
+
+
+def _tail(location: str) -> list[str]:
+    """The part of a folder's address that moving does not change."""
+    return location.removesuffix("/").rsplit("/", 2)[1:] if location.startswith("file:") else []
+
+
+def found_beside(uri: str, location: str) -> str:
+    """Where a file's address leads now, if it lay beside a database that was moved since."""
+    database, (_, mark, rest) = database_path(uri), location.partition(f"/{ARTIFACTS}/")
+    if not (database and mark and location.startswith("file:")):
+        return location
+    here = database.parent / ARTIFACTS / url2pathname(rest)
+    is_gone = not Path(url2pathname(urlsplit(location).path)).exists()
+    return here.as_uri() if is_gone and here.exists() else location

@@ -1,6 +1,7 @@
 """What `register` puts into the registry, and what it refuses."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,25 @@ def test_a_registration_that_was_killed_is_gone_on_with(
     version = registry.get(CANDIDATE)
     (world.folder / "got").mkdir()
     pixclip.load(registry.download_verified(version, world.folder / "got"))
+
+
+@pytest.mark.parametrize("is_copied", [True, False])
+def test_a_registry_that_was_moved_or_copied_keeps_its_files_beside_it(
+    world: World, tmp_path: Path, is_copied: bool
+) -> None:
+    world.candidate("a", num_right=30)
+    old, new = tmp_path / "tracking", tmp_path / "Ünïcode place" / "tracking"
+    new.parent.mkdir()
+    shutil.copytree(old, new) if is_copied else old.rename(new)
+    before = sorted(old.rglob("*"))
+    there = World(tmp_path, f"sqlite:///{new}/mlflow.db")
+    there.candidate("b", num_right=35)
+    assert sorted(old.rglob("*")) == before
+    for number in "12":
+        folder = tmp_path / f"got{number}"
+        folder.mkdir()
+        moved = Registry(there.tracking_uri)
+        pixclip.load(moved.download_verified(moved.get(Reference("pixclip", number)), folder))
 
 
 def test_an_evaluation_of_other_weights_is_refused(world: World, registry: Registry) -> None:
