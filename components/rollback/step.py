@@ -70,8 +70,8 @@ def _target(registry: "Registry", now: "Champions", settings: RollbackSettings) 
     if not settings.version:
         if now.previous is None:
             raise InputError(
-                f"{settings.model} has no {PREVIOUS} champion to go back to; name the version of "
-                "an earlier one: --version 3"
+                f"{settings.model} has no {PREVIOUS} champion to go back to{_last(registry, now)}; "
+                "name the version of an earlier one: --version 3"
             )
         return now.previous
     target = registry.get(Reference(settings.model, settings.version))
@@ -83,6 +83,16 @@ def _target(registry: "Registry", now: "Champions", settings: RollbackSettings) 
             "becomes one by `pixclip promote`"
         )
     return target
+
+
+def _last(registry: "Registry", now: "Champions") -> str:
+    """What the log says of a rollback that has been made already."""
+    from components.tracking.promotions import ROLLBACK, move_to
+
+    made = move_to(registry, now.champion) if now.champion else {}
+    if made.get("action") != ROLLBACK:
+        return ""
+    return f" (version {made['to']} came back in the place of {made['from']}: {made['reason']})"
 
 
 def _write_report(folder: Path, settings: RollbackSettings, loser: str, target: str) -> None:

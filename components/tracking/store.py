@@ -30,7 +30,12 @@ QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 # For the first request to a server: MLflow's own patience of minutes would hide a wrong address.
-FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+FIRST_REQUEST = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+}
+MAX_TOLD_CHARS = 1000  # of what MLflow, or whoever answers in its place, says
 HTTP, DATABASES = ("http://", "https://"), ("postgresql", "mysql", "mssql")
 PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 
@@ -54,7 +59,7 @@ def told_plainly(what: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError) as error:
         # Without its cause: a traceback would show the password that an address may hold.
-        raise TrackingError(f"{what}: {error}") from None
+        raise TrackingError(f"{what}: {str(error)[:MAX_TOLD_CHARS]}") from None
 
 
 def quieten() -> None:
@@ -123,8 +128,21 @@ def open_client(tracking_uri: str) -> Any:
             require_current(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         with _impatient():
-            client.search_experiments(max_results=1)
+            _ask(client)
     return client
+
+
+def _ask(client: Any) -> None:
+    """Refuse a server that answers, but not as MLflow does: a log-in page, a proxy, another API."""
+    from google.protobuf.json_format import ParseError
+
+    try:
+        client.search_experiments(max_results=1)
+    except (ParseError, RecursionError) as error:
+        told = str(error)[:MAX_TOLD_CHARS]
+        raise TrackingError(
+            f"{client.tracking_uri} answers, but not as MLflow does: {told}; is it its address?"
+        ) from None
 
 
 def _make_alone(database: Path) -> None:

@@ -49,7 +49,11 @@ def try_once(world: World, task: Task, seed: str, kinds: Sequence[str] = ()) -> 
     world.web.asked.clear()
     for kind in kinds or draw.choices(kinds_for(task), k=draw.choice((1, 1, 2))):
         trial.kills.append(live_and_die(world, task, command, kind, draw))
-    _run_to_its_end(world, command, trial)
+        if trial.kills[-1].is_done:  # one more rollback would be another one
+            break
+    else:
+        _run_to_its_end(world, command, trial)
+    _wait_for_all(command, trial)
     if not trial.problems:
         trial.problems += problems_of(world, task, folder)
         trial.problems += [f"asked again: {one}" for one in asked_again(world.llm.asked)]
@@ -75,6 +79,10 @@ def _run_to_its_end(world: World, command: Command, trial: Trial) -> None:
         time.sleep(1)
     else:
         trial.problems.append(f"does not end: {trial.notes[-1]}")
+
+
+def _wait_for_all(command: Command, trial: Trial) -> None:
+    """All that a step has started must end with it."""
     deadline = time.monotonic() + GONE_S
     while (left := marked(str(command.folder))) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -36,6 +36,7 @@ class Kill:
     kind: str
     detail: str
     hit: bool  # the step ran when it came
+    is_done: bool = False  # the step came to a good end, before the kill or in spite of it
 
 
 def kinds_for(task: Task) -> list[str]:
@@ -54,7 +55,8 @@ def live_and_die(
     if kind == CHANGE:
         die_at = draw.randint(1, max(1, clean.num_changes))
         end = world.warm.start(command, die_at).wait(TIMEOUT_S)
-        return Kill(kind, f"change {die_at}", end is None or end.code == -signal.SIGKILL)
+        is_done = end is not None and end.code == 0
+        return Kill(kind, f"change {die_at}", not is_done, is_done)
     if kind == REAL:
         process: Real = Real(command, world.warm.environment)
         after_s = draw.uniform(0, clean.duration_s + STARTUP_S)
@@ -72,7 +74,7 @@ def live_and_die(
     if end is None:
         kill_group(process.pid)
         return Kill(kind, f"{detail}: hangs for {TIMEOUT_S} s", hit=True)
-    return Kill(kind, detail, hit=bool(end.code) or kind == CHILD)
+    return Kill(kind, detail, bool(end.code) or kind == CHILD, end.code == 0)
 
 
 def _kill_all(pid: int) -> str:

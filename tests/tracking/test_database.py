@@ -6,9 +6,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +215,43 @@ def test_a_server_that_nobody_runs_is_told_soon(monkeypatch: pytest.MonkeyPatch)
     assert time.monotonic() - start < 30
     monkeypatch.undo()
     assert dict(os.environ) == before
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Answers everything in one way."""
+
+    status, body, headers_more = 200, b"", {"Retry-After": "3600"}
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self.send_response(self.status)
+        for name, value in {**self.headers_more, "Content-Length": str(len(self.body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_GET = do_POST
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b"<html>log in</html>"), (200, b'{"experiments": 7}'), (200, b"[" * 100_000),
+        (200, b"null"), (401, b"no"), (404, b"nothing here"), (429, b"later"), (503, b"later"),
+    ],
+)  # fmt: skip
+def test_what_answers_in_mlflow_s_place_is_told_soon_and_briefly(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: bytes
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    handler = type("Handler", (Answer,), {"status": status, "body": body})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        start = time.monotonic()
+        with pytest.raises(TrackingError) as caught:
+            open_client(f"http://127.0.0.1:{server.server_address[1]}")
+        server.shutdown()
+    assert time.monotonic() - start < 30
+    assert len(str(caught.value)) < 1500
