@@ -57,7 +57,7 @@ DEATHS: dict[str, tuple[object, str, Callable[..., None]]] = {
     "with the entry": (MlflowClient, "set_terminated", die_after(MlflowClient.set_terminated)),
     "before the report": (promote_step, "write_report", die),
     "with the report": (promote_step, "write_report", die_after(promote_step.write_report)),
-    "before it is published": (kernel_run, "_publish", die),
+    "before it is published": (kernel_run, "publish", die),
 }
 
 

@@ -114,7 +114,7 @@ def test_a_rollback_that_was_killed_is_told_once_and_not_made_twice(
               "publish": kernel_run}  # fmt: skip
     make_champions(world, registry, "ab")
     with monkeypatch.context() as patch:
-        name = {"write_report": "_write_report", "publish": "_publish"}.get(death, death)
+        name = {"write_report": "_write_report"}.get(death, death)
         patch.setattr(places[death], name, die)
         with pytest.raises(Killed):
             rollback(world, reason="blind to cats")
