@@ -86,7 +86,8 @@ def test_the_help_of_train_names_recipes_and_stages() -> None:
 def test_ctrl_c_ends_a_step_with_advice_and_without_a_traceback(tmp_path: Path) -> None:
     pipe = tmp_path / "annotations.json"
     os.mkfifo(pipe)  # reading it blocks: the step is in the middle of its work
-    settings = [f"--set=images={tmp_path}", f"--set=annotations={pipe}"]
+    (tmp_path / "images").mkdir()
+    settings = [f"--set=images={tmp_path / 'images'}", f"--set=annotations={pipe}"]
     command = [*PIXCLIP, "import-coco", f"--grit={tmp_path}/grit", *settings]
     process = subprocess.Popen(
         command,
