@@ -52,8 +52,10 @@ def read_checksums(folder: Path) -> dict[str, str]:
 def _resolved(path: Path) -> Path:
     """Where a path leads, links followed; nowhere if they lead around."""
     try:
+        return path.resolve(strict=True)
+    except FileNotFoundError:  # of which the reader tells
         return path.resolve()
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError):  # a loop: one of both, as the version of Python has it
         return Path("/")
 
 
