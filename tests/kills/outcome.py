@@ -21,6 +21,9 @@ VARIABLE = {
     "registration/registration.json": ("tags",),
     "ledger.json": None,
     "curves.csv": None,
+    # Whose these files are: with their digests.
+    ".ledger.json.owner.json": None,
+    ".curves.csv.owner.json": None,
 }  # fmt: skip
 
 
