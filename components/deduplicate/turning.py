@@ -128,10 +128,11 @@ def _turned(row: Row, orientation: int) -> Row:
 def _both_sizes(row: Row, image: Row) -> str:
     width, height = stored_size(image)
     stored = f" (stored as {width} x {height})" if image["orientation"] > 1 else ""
+    may_be_resized = pixels_of(row["declared_size"], image, row["url"], "all") != NEITHER
+    advice = "; deduplicate.resized_images=all lets it in" if may_be_resized else ""
     return (
         f"declared {_size_text(row)}, but the image is {image['width_px']} x "
-        f"{image['height_px']}{stored}: another picture, or resized after it was annotated "
-        "(deduplicate.resized_images=all lets resized ones in that kept their shape)"
+        f"{image['height_px']}{stored}: another picture, or resized after it was annotated{advice}"
     )
 
 

@@ -120,7 +120,9 @@ def add_annotations(
     categories: Mapping[Id, str],
     left_out: LeftOut,
 ) -> None:
-    """Add objects and captions to their images; an entry with `caption` is a caption.
+    """Add objects and captions to their images.
+
+    An entry with `caption` is a caption; it is an object too if it has a place and a category.
 
     Raises:
         InputError: there are annotations, but not one that can be used.
@@ -149,10 +151,13 @@ def _add_annotation(
     image_id = read_id(entry.get("image_id"), "image_id")
     if image_id not in images:
         raise BadValueError("unknown_image", f"there is no image {shown(image_id)}")
-    if entry.get("caption") is not None:
-        images[image_id].captions.append(read_text(entry["caption"], "caption"))
-    else:
+    caption = entry.get("caption")
+    is_object = bool(categories) and bool(entry.get("bbox") or entry.get("segmentation"))
+    has_caption = caption is not None and not (is_object and caption == "")
+    captions = [read_text(caption, "caption")] if has_caption else []
+    if is_object or caption is None:
         images[image_id].regions.append(_region(entry, categories, place))
+    images[image_id].captions += captions
 
 
 def _read_image_entries(
@@ -184,11 +189,16 @@ def _image(entry: Mapping[str, Any]) -> tuple[Id, CocoImage]:
     )
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise BadValueError("bad_size", f"an image of {width} x {height} pixels")
-    name = entry.get("file_name")
+    name = entry.get("file_name") or _name_in_address(entry.get("coco_url"))
     if not isinstance(name, str) or not name.strip():
         raise BadValueError("bad_file_name", f"'file_name' is {shown(name)}, not a text")
     safe_path(name)
     return image_id, CocoImage(record_number(image_id), name, width, height)
+
+
+def _name_in_address(url: Any) -> str | None:
+    """`train2017/000000000009.jpg` of an address that ends so: LVIS has no other names."""
+    return "/".join(url.split("/")[-2:]) if isinstance(url, str) else None
 
 
 def _categories(content: Mapping[str, Any], name: str, left_out: LeftOut) -> dict[Id, str]:

@@ -18,7 +18,7 @@ from components.kernel.errors import InputError
 from components.kernel.s3 import is_s3, split_uri
 
 LEADS_OUT = re.compile(r"^/|(?:^|/)\.\.(?:/|$)|\0")
-DRIVE = re.compile(r"[A-Za-z]:")
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def address_maker(images: str) -> Callable[[str], str]:

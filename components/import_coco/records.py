@@ -11,6 +11,7 @@ from components.import_coco.segmentation import UnusableMaskError, mask_counts
 from components.kernel.tables import Row
 
 Span = tuple[int, int]
+ROUNDING_PX = 1.001  # tools round corners to whole pixels, and count them from 0 or from 1
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,19 @@ def _box_of(counts: str, image: CocoImage) -> Box:
 
 
 def _shares(box: Box, image: CocoImage) -> Box:
+    """The corners of a box as shares of the image; what leaves it by rounding is cut off."""
     x, y, width, height = box
     return (
-        x / image.width_px,
-        y / image.height_px,
-        (x + width) / image.width_px,
-        (y + height) / image.height_px,
+        _rounded_in(x, image.width_px) / image.width_px,
+        _rounded_in(y, image.height_px) / image.height_px,
+        _rounded_in(x + width, image.width_px) / image.width_px,
+        _rounded_in(y + height, image.height_px) / image.height_px,
     )
+
+
+def _rounded_in(value: float, side_px: int) -> float:
+    is_near = -ROUNDING_PX <= value <= side_px + ROUNDING_PX
+    return min(max(value, 0.0), side_px) if is_near else value
 
 
 def _find(name: str, text: str) -> Span | None:

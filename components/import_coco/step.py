@@ -68,6 +68,13 @@ def require_enough(metrics: Mapping[str, int | float], settings: ImportCocoSetti
     Raises:
         GateError: with the reasons.
     """
+    if metrics["crowds_left_out"] and not metrics["regions"]:
+        raise GateError(
+            f"import_coco left out all {metrics['crowds_left_out']} regions",
+            {"iscrowd": int(metrics["crowds_left_out"])},
+            "Tools flag masks as `iscrowd` that are of one object; import_coco.keep_crowds=true "
+            "keeps them.",
+        )
     reasons = {
         name.removeprefix(f"{PREFIX}."): int(number)
         for name, number in metrics.items()

@@ -115,6 +115,7 @@ def test_the_web_may_not_serve_a_picture_of_another_shape():
     error = reason_of(region(480, 480, url="https://example.org/a.jpg"), photograph(6))
     assert error.reason == "image_size_mismatch"
     assert "36 x 48 (stored as 48 x 36)" in error.detail
+    assert "resized_images" not in error.detail  # no setting lets it in
 
 
 def test_a_mask_that_cannot_be_turned_is_damaged():

@@ -46,8 +46,8 @@ def reasons(run, tmp_path, photos):
 
 
 def test_names_of_windows_and_with_odd_signs_are_found(reasons, photos):
-    names = ["a\\b.jpg", "./c.jpg", "d #1?%41.jpg", "ü/é.jpg", "e\\f.jpg", "g//h.jpg"]
-    on_disk = ["a/b.jpg", "c.jpg", "d #1?%41.jpg", "ü/é.jpg", "e\\f.jpg", "g/h.jpg"]
+    names = ["a\\b.jpg", "./c.jpg", "d #1?%41.jpg", "ü/é.jpg", "e\\f.jpg", "g//h.jpg", "i:j.jpg"]
+    on_disk = ["a/b.jpg", "c.jpg", "d #1?%41.jpg", "ü/é.jpg", "e\\f.jpg", "g/h.jpg", "i:j.jpg"]
     for seed, name in enumerate(on_disk):
         save(photos / name, seed)
     assert reasons(*names) == [""] * len(names)

@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 
 from components.import_coco.segmentation import UnusableMaskError, mask_counts
 from components.import_coco.step import address_maker, import_coco, safe_path
-from components.kernel.errors import InputError
+from components.kernel.errors import GateError, InputError
 from components.kernel.run import run_step
 from components.kernel.tables import read_rows
 from components.select.step import select
@@ -82,6 +82,53 @@ def test_crowds_are_counted_and_left_out_unless_wanted(run):
     assert (metrics["crowds_left_out"], len(row["ref_exps"])) == (0, 2)
     mask = decode_mask(Rle(HEIGHT, WIDTH, row["masks"][1]))
     assert (mask == rectangle(10, 0, 400, 300)).all()
+
+
+def test_an_import_of_crowds_alone_is_refused_with_the_setting_that_keeps_them(tmp_path, photos):
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content(annotation(1, iscrowd=1), annotation(2, iscrowd=1))))
+    outputs = {"grit": tmp_path / "grit"}
+    settings = {"images": str(photos), "annotations": str(path)}
+    with pytest.raises(GateError, match=r"all 2 regions .iscrowd 2.*import_coco.keep_crowds=true"):
+        run_step(import_coco, {}, outputs, settings)
+    run_step(import_coco, {}, outputs, settings | {"keep_crowds": True})
+
+
+def test_an_object_with_a_caption_of_its_own_stays_an_object(run):
+    captioned = annotation(1, caption="A man"), annotation(2, category=27, caption="")
+    metrics, [row] = run(content(*captioned, {"id": 3, "image_id": 9, "caption": "A room."}))
+    assert phrases(row) == ["dog", "traffic light"]
+    assert row["caption"] == "A man. A room. Also shown: dog and traffic light."
+    assert metrics["left_out"] == 0
+
+
+def test_images_without_a_file_name_are_found_by_the_end_of_their_address(run, photos):
+    (photos / "train2017").mkdir()
+    (photos / "train2017" / "9.jpg").write_bytes(b"picture")
+    image = {"id": 9, "coco_url": "http://images.cocodataset.org/train2017/9.jpg"}
+    size = {"width": WIDTH, "height": HEIGHT}
+    _, [row] = run(content(annotation(), images=[image | size]))
+    assert row["url"].startswith("file:///train2017/9.jpg#sha256=")
+
+
+@pytest.mark.parametrize(
+    ("box", "inside"),
+    [
+        ([-1, -0.5, 100, 100], [0, 0, 99, 99.5]),
+        ([300.4, 200.3, 100.6, 100.7], [300.4, 200.3, 400, 300]),
+        ([299.1, 40, 101.9, 10], [299.1, 40, 400, 50]),
+    ],
+)
+def test_a_box_that_leaves_the_image_by_rounding_is_cut_off(run, box, inside):
+    _, [row] = run(content(annotation(bbox=box)))
+    shares = [value / side for value, side in zip(inside, (WIDTH, HEIGHT) * 2, strict=True)]
+    assert row["ref_exps"][0][2:6] == pytest.approx(shares)
+    assert max(row["ref_exps"][0][2:6]) <= 1
+
+
+def test_a_box_that_leaves_the_image_by_more_is_left_to_select(run):
+    _, [row] = run(content(annotation(bbox=[-2, 30, 100, 100])))
+    assert row["ref_exps"][0][2] == -2 / WIDTH
 
 
 def test_an_image_without_objects_is_a_record_without_regions(run):
