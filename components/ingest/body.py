@@ -3,11 +3,11 @@
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from tempfile import SpooledTemporaryFile
+from tempfile import SpooledTemporaryFile, gettempdir
 from typing import Any, Protocol, Self
 
 from components.ingest.check import looks_like_image
-from components.ingest.failures import FetchError
+from components.ingest.failures import FetchError, local_fault
 
 IN_MEMORY_BYTES = 1_000_000  # a larger body goes on in a temporary file
 SNIFFED_BYTES = 16
@@ -61,7 +61,10 @@ class Body:
         self.num_bytes += len(piece)
         if self.num_bytes > self.max_bytes:
             raise FetchError("too_large", f"more than {self.max_bytes} bytes")
-        self._file.write(piece)
+        try:
+            self._file.write(piece)
+        except OSError as error:
+            raise local_fault(error, f"cannot write a temporary file in {gettempdir()}") from error
         if not self._is_sniffed and self.num_bytes >= SNIFFED_BYTES:
             self._sniff()
 

@@ -23,7 +23,7 @@ from components.ingest.addresses import (
 )
 from components.ingest.body import Received
 from components.ingest.check import CheckedImage, reuse_pixel_memory
-from components.ingest.failures import FetchError
+from components.ingest.failures import FetchError, local_fault
 from components.ingest.files import read_file_url
 from components.ingest.hosts import HostGate, pause_before_retry_s
 from components.ingest.isolated import Suspects
@@ -40,7 +40,7 @@ from components.ingest.reuse import (
 from components.ingest.s3 import S3Source, require_open_buckets
 from components.ingest.settings import IngestSettings
 from components.ingest.web import WebSource
-from components.kernel.errors import PipelineError
+from components.kernel.groups import first_cause
 from components.kernel.progress import progress
 
 FETCHED, CHECKED = "fetched", "checked"  # kinds of records
@@ -114,7 +114,8 @@ class Downloader:
         """Bring every URL to a result.
 
         Raises:
-            PipelineError: the world does not let us; what was received is kept.
+            WorldError: the world does not let us; what was received is kept.
+            InputError: the journal was damaged while it was in use.
         """
         outcomes: Counter[str] = Counter()
         for url in urls:
@@ -126,8 +127,11 @@ class Downloader:
                 for url in urls:
                     await self._window.acquire()
                     tasks.create_task(self._finish(url, outcomes, bar))
-        except* PipelineError as group:
-            raise first_of(group) from None
+        except BaseExceptionGroup as group:
+            cause = first_cause(group)
+            if isinstance(cause, OSError):
+                raise local_fault(cause, "cannot go on") from group
+            raise cause from group
 
     async def _finish(self, url: str, outcomes: Counter[str], bar: "tqdm[Any]") -> None:
         entry = self._journal.find(FETCHED, url)
@@ -223,12 +227,6 @@ class Downloader:
                 checked, jpeg = CheckedImage(MEMORY, "decoding needs more than there is"), b""
             fields = asdict(checked) | {"basis": check_basis(entry, settings)}
             self._journal.append(CHECKED, url, fields, jpeg)
-
-
-def first_of(group: BaseExceptionGroup[PipelineError]) -> PipelineError:
-    """The first error of a group of such errors."""
-    first = group.exceptions[0]
-    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def failure_of(journal: Journal, url: str) -> tuple[str, str]:

@@ -45,7 +45,9 @@ class WorldError(PipelineError):
 
 def local_fault(error: OSError, doing: str) -> WorldError:
     """The error that stops the step because this machine cannot go on."""
+    file = error.filename
+    place = f" ({file})" if file and str(file) not in doing else ""
     return WorldError(
-        f"ingest: {doing}: {error.strerror or type(error).__name__}. What was received is kept; "
-        "start it again when that is mended"
+        f"ingest: {doing}: {error.strerror or type(error).__name__}{place}. What was received "
+        "is kept; start it again when that is mended"
     )

@@ -1,6 +1,7 @@
 """The network, the disk or the memory fail: nothing is booked as the loss of a URL."""
 
 import errno
+import io
 import socket
 
 import pytest
@@ -182,3 +183,31 @@ def test_no_file_handles_left_is_no_failed_connection(ingest_urls, site, jpeg, m
         with pytest.raises(WorldError, match="Too many open files"):
             ingest_urls([url])
     assert ingest_urls([url]).reason(url) == ""
+
+
+def test_a_disk_that_is_full_for_several_at_once_is_told_in_one_line(
+    ingest_urls, site, jpeg, monkeypatch
+):
+    """A mark of what is being decoded takes a file, which may be the one too many."""
+    urls = [site.serve(f"/{number}.jpg", jpeg(number)) for number in range(8)]
+
+    def full(path, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pathlib.Path.touch", full)
+        with pytest.raises(WorldError, match=r"No space left on device \(.*decoding.*start"):
+            ingest_urls(urls)
+    assert ingest_urls(urls).metrics["urls_ok"] == 8
+
+
+def test_a_full_folder_for_temporary_files_is_named(ingest_urls, site, jpeg, monkeypatch):
+    url = site.serve("/a.jpg", jpeg(1))
+
+    class Full(io.BytesIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("components.ingest.body.SpooledTemporaryFile", lambda _: Full())
+    with pytest.raises(WorldError, match=r"temporary file in /.*No space left"):
+        ingest_urls([url])

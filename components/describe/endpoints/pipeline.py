@@ -22,7 +22,7 @@ from components.describe.ledger import StageAccount
 from components.describe.scenes import PendingScene
 from components.describe.settings import DescribeSettings, StageName
 from components.describe.types import Outcome
-from components.kernel.errors import PipelineError
+from components.kernel.groups import first_cause
 
 Deliver = Callable[[int, PendingScene, Sequence[Outcome]], None]
 # Enough regions in flight that every endpoint has work while others are being drawn.
@@ -48,7 +48,7 @@ def describe_scenes(
     try:
         asyncio.run(_run(scenes, settings, kept, askers, deliver, on_region))
     except BaseExceptionGroup as group:
-        raise _first_cause(group) from group
+        raise first_cause(group) from group
     return {name: asker.account for name, asker in askers.items()}
 
 
@@ -128,16 +128,3 @@ class _Room:
             self._num_regions < self._max_regions
             and self._num_bytes + scene.num_image_bytes <= self._max_bytes
         )
-
-
-def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to tell: one raised on purpose, if there is one."""
-    leaves: list[BaseException] = []
-    pending: list[BaseException] = [group]
-    while pending:
-        error = pending.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            pending += error.exceptions
-        else:
-            leaves.append(error)
-    return next((leaf for leaf in leaves if isinstance(leaf, PipelineError)), leaves[0])
