@@ -21,7 +21,8 @@ class IngestSettings(StepSettings):
     max_unanswered_share: float = threshold(
         0.2,
         "share of URLs that may end without any answer (no connection, time-outs, 429, 5xx, "
-        "certificates): more of them speak of the network, not of the list",
+        "certificates): more of them speak of the network, not of the list; a standard deviation "
+        "of their number is added, which counts in short lists",
         ge=0,
         le=1,
     )

@@ -7,7 +7,7 @@ import pytest
 from components.ingest.journal import Entry, read_entries
 from components.ingest.reuse import fits
 from components.ingest.settings import IngestSettings
-from components.ingest.step import ingest
+from components.ingest.step import ingest, max_unanswered
 from components.kernel.errors import GateError, PipelineError
 from components.kernel.run import run_step
 from components.kernel.shards import read_image_bytes
@@ -188,12 +188,31 @@ def test_a_folder_of_files_that_is_not_there_stops_the_step(ingest_urls, tmp_pat
 
 
 def test_too_many_urls_without_an_answer_are_not_published(run, urls, site):
-    busy = [site.serve(f"/busy/{number}", b"", 503) for number in range(3)]
-    with pytest.raises(GateError, match=r"3 of 10 URLs were given up without an answer") as caught:
+    busy = [site.serve(f"/busy/{number}", b"", 503) for number in range(4)]
+    with pytest.raises(GateError, match=r"4 of 11 URLs were given up .* allows 3 of so") as caught:
         run([*urls, *busy], retries=0)
-    assert caught.value.reasons["http_503"] == 3
-    for number in range(3):
+    assert caught.value.reasons["http_503"] == 4
+    for number in range(4):
         site.answers[f"/busy/{number}"] = site.answers["/1.jpg"]
     asked = site.asked.copy()
-    assert run([*urls, *busy], retries=0)["urls_ok"] == 8
-    assert set(site.asked - asked) == {f"/busy/{number}" for number in range(3)}
+    assert run([*urls, *busy], retries=0)["urls_ok"] == 9
+    assert set(site.asked - asked) == {f"/busy/{number}" for number in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("num_urls", "share", "allowed"),
+    [
+        (0, 0.2, 0),
+        (1, 0.2, 0),
+        (2, 0.2, 0),
+        (6, 0.2, 2),
+        (100, 0.2, 24),
+        (10_000, 0.2, 2040),
+        (6, 0.0, 0),
+        (6, 1.0, 6),
+        (1, 1.0, 1),
+        (6, 0.99, 5),
+    ],
+)
+def test_of_a_short_list_some_may_be_silent_by_chance_but_never_all(num_urls, share, allowed):
+    assert max_unanswered(num_urls, share) == allowed
