@@ -28,7 +28,7 @@ from components.ingest.settings import IngestSettings
 from components.ingest.urls import parse_web_url
 
 REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
-USABLE = frozenset({200, 201, 202, 203, 206, 226})  # they may have the image as their body
+USABLE = frozenset(range(200, 300)) - {204, 205}  # they may have the image as their body
 RETRIED = frozenset({407, 408, 421, 425, 429})  # and every 5xx
 READ_BYTES = 2**18
 MAX_COOKIES, MAX_COOKIE_BYTES = 50, 4096

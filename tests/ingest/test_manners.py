@@ -106,6 +106,8 @@ ODD_ANSWERS: dict[str, Callable[[bytes], bytes]] = {
     "accepted": plain(b"", b"202 Accepted"),
     "from elsewhere": plain(b"", b"203 Non-Authoritative Information"),
     "used": plain(b"", b"226 IM Used"),
+    "fine": plain(b"", b"218 This is fine"),
+    "a status of its own": plain(b"", b"299 Odd"),
     "the whole as a part": lambda body: plain(
         b"Content-Range: bytes 0-%d/%d\r\n" % (len(body) - 1, len(body)), b"206 Partial Content"
     )(body),
