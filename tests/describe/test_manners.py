@@ -46,6 +46,10 @@ MANNERS = {
     "JSON as a tool call": lambda text: chat(
         {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": text}}]}
     ),
+    "JSON as a tool call's object": lambda text: chat(
+        {"content": None, "tool_calls": [{"function": {"arguments": json.loads(text)}}]}
+    ),
+    "content as one part": lambda text: chat({"content": {"type": "text", "text": text}}),
     "content as an object": lambda text: chat({"content": json.loads(text)}),
     "content as parts": lambda text: chat(
         {

@@ -41,6 +41,12 @@ UNSERVED = {
     "451": error(451, "unavailable for legal reasons"),
     "501": error(501, "not implemented"),
     "captive portal": Reply(status=511, body=b"<html>Log in to the network</html>"),
+    "budget of a proxy at 400": error(400, "Budget has been exceeded! Current cost: 10.5"),
+    "credit limit at 429": error(429, "Credit limit exceeded, go to billing", type="credit_limit"),
+    "credits used up at 429": error(429, "Your prepayment credits are depleted."),
+    "spend limit at 400": error(400, "Your organization has reached its spend limit"),
+    "usage limit at 400": error(400, "You have reached your specified API usage limits."),
+    "no money in Chinese": error(429, "您的账户已欠费，请充值后重试。", code="1113"),
     "list of errors": Reply(status=403, body=b'{"errors": [{"message": "no access"}]}'),
 }
 
@@ -102,6 +108,11 @@ OUTAGES = {
         b' "message": {"content": "A red"}}]}'
     ),
     "overload object": error(200, "slow down", type="overloaded_error"),
+    "throttling at 400": Reply(status=400, body=b'{"__type": "ThrottlingException"}'),
+    "too many requests at 400": error(400, "Too many requests, please wait before trying again."),
+    "crash at 400": error(400, "The model has crashed without additional information."),
+    "no memory at 424": error(424, "Request failed: CUDA out of memory"),
+    "client gone at 460": Reply(status=460, body=b""),
     "nothing": Reply(body=b""),
     "blank": Reply(body=b" \n"),
     "204": Reply(status=204, body=b""),

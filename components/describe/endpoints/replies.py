@@ -44,6 +44,8 @@ def _text(value: object) -> str:
 
 def _content(value: object) -> str:
     """The content of a message: a text, JSON, or a list of parts of which some are thinking."""
+    if isinstance(value, dict) and "text" in value:
+        value = [value]
     if isinstance(value, dict):
         try:
             return json.dumps(value)
@@ -60,8 +62,8 @@ def _content(value: object) -> str:
 def _arguments(value: object) -> str:
     """The arguments of a message's only tool call: some servers answer a schema by one."""
     match value:
-        case [{"function": {"arguments": str(arguments)}}]:
-            return _text(arguments)
+        case [{"function": {"arguments": str() | dict() as arguments}}]:
+            return _content(arguments)
     return ""
 
 

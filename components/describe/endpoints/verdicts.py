@@ -22,7 +22,7 @@ MAX_SAID_CHARS = 300
 MAX_NOTICE_CHARS = 2000
 
 OVERLOAD_STATUSES = frozenset({429, 503, 529})
-PASSING_STATUSES = frozenset({408, 409, 425, 499})
+PASSING_STATUSES = frozenset({408, 409, 424, 425, 460, 499})
 # Nobody is served until a person has mended something: key, account, model, address, limits.
 UNSERVED_STATUSES = frozenset({401, 402, 403, 404, 405, 407, 410, 413, 451, 501, 505, 511})
 UNSERVED_CODES = frozenset(
@@ -61,6 +61,11 @@ _UNSERVED = re.compile(
     r" credits?\b"
     r"|billing[\s_-](?:hard[\s_-])?(?:limit|is not active|not active)|payment required"
     r"|(?:spend(?:ing)?|budget) (?:limit|cap) (?:\w+ ){0,4}(?:reached|exceeded|exhausted)"
+    r"|(?:credit|budget)(?: limit)? (?:has been |was |is )?(?:exceeded|reached|exhausted)"
+    r"|credits (?:are|have been|have) (?:depleted|exhausted|used up|expired)"
+    r"|used all (?:available|your) credits"
+    r"|reached (?:its|your|the) (?:\w+ ){0,3}(?:spend(?:ing)?|budget|inference|API usage) limits?"
+    r"|欠费|余额不足"
     r"|account (?:\w+ ){0,3}(?:deactivated|suspended|disabled|terminated|overdue|arrears)"
     r"|(?:incorrect|invalid|expired|missing|no) api[\s_-]key"
     r"|api[\s_-]key (?:is |has |was )?(?:not valid|invalid|incorrect|expired|revoked|missing)"
@@ -82,6 +87,12 @@ _NOTICE = re.compile(
     r"|too many requests|rate limit|(?:server|system|model|engine) (?:is )?(?:currently )?"
     r"overloaded"
     r"|quota exceeded|exceeded (?:your|the) (?:current )?(?:quota|limit)",
+    re.IGNORECASE,
+)
+# A failure of the server that it books as the request's, with a status from 400.
+_PASSING = re.compile(
+    rf"{_NOTICE.pattern}|out of memory|\bcuda error|model has crashed|connection (?:error|refused)"
+    r"|timed out",
     re.IGNORECASE,
 )
 _ABORTED = frozenset(
@@ -183,13 +194,15 @@ def _kind(complaint: _Complaint) -> Kind:
         return Kind.UNSERVED
     if status in OVERLOAD_STATUSES:
         return Kind.OVERLOADED
-    is_refused = 400 <= status < 500 and status not in PASSING_STATUSES
-    return Kind.REFUSED if is_refused else Kind.FAULTY
+    if any(_STATUS_OF_CODE.get(code) == 429 for code in complaint.codes):
+        return Kind.OVERLOADED  # whatever its status is
+    is_passing = status in PASSING_STATUSES or _PASSING.search(complaint.said)
+    return Kind.REFUSED if 400 <= status < 500 and not is_passing else Kind.FAULTY
 
 
 def _complaint(reply: HttpReply, value: Any) -> _Complaint:
     errors = list(_errors(value))
-    told = (error.get(name) for error in errors for name in ("code", "type", "status"))
+    told = (error.get(name) for error in errors for name in ("code", "type", "__type", "status"))
     codes = [str(code)[:80] for code in told if isinstance(code, str | int)]
     plain = [re.sub(r"[^a-z0-9]", "", code.lower()) for code in codes]
     status = reply.status
