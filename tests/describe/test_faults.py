@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import pytest
 from describe_world import make_world, settings_for
@@ -76,8 +75,9 @@ def test_a_client_that_is_told_to_slow_down_asks_less_at_a_time(tmp_path):
 def test_a_dead_endpoint_leaves_the_rotation_and_comes_back(tmp_path):
     world = make_world(tmp_path, num_images=10, regions_per_image=3)
     with LlmServer(latency_s=0.02) as steady, LlmServer(latency_s=0.02) as flaky:
-        is_dead_until = time.monotonic() + 0.6
-        flaky.fault = lambda _: Reply(status=500) if time.monotonic() < is_dead_until else None
+        flaky.fault = lambda asked: (
+            Reply(status=500) if asked.received_at < flaky.asked[0].received_at + 0.6 else None
+        )
         settings = settings_for(steady.url, flaky.url, concurrency=2, probe_interval_s=0.3)
         result = world.run(settings)
         assert len(result.captions) == 30
