@@ -85,10 +85,10 @@ def own_values(regions: Regions, rows: Ints, name: str) -> pa.Array:
     if values.null_count == len(values):
         return pa.nulls(len(rows), pa.string())
     per_record = lengths(values)
-    isown_values = per_record == lengths(regions.records.column("ref_exps"))
+    is_parallel = per_record == lengths(regions.records.column("ref_exps"))
     starts = np.cumsum(per_record) - per_record
     record = regions.record[rows]
-    places = pa.array(starts[record] + regions.index[rows], mask=~isown_values[record])
+    places = pa.array(starts[record] + regions.index[rows], mask=~is_parallel[record])
     return values.flatten().take(places)
 
 

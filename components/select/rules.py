@@ -222,6 +222,14 @@ def _explain_nameless(regions: Regions, i: int, settings: SelectSettings) -> str
     return f"the phrase {regions.phrases[i]!r:.80} has no letter and no digit"
 
 
+def _explain_no_similarity(regions: Regions, i: int, settings: SelectSettings) -> str:
+    return f"similarity {regions.similarity[i]:.9g}, possible are -1 to 1"
+
+
+def _explain_no_score(regions: Regions, i: int, settings: SelectSettings) -> str:
+    return f"score {regions.score[i]:.9g}, possible are 0 to 1"
+
+
 def _explain_similarity(regions: Regions, i: int, settings: SelectSettings) -> str:
     return f"similarity {regions.similarity[i]:g}, lowest {settings.min_clip_similarity:g}"
 
@@ -287,14 +295,14 @@ RECORD_RULES = (
     Rule("masks_not_parallel", masks_not_parallel, _explain_masks),
     Rule("impossible_size", impossible_size, _explain_impossible_size),
     Rule("small_image", small_image, _explain_size),
-    Rule("impossible_similarity", impossible_similarity, _explain_similarity),
+    Rule("impossible_similarity", impossible_similarity, _explain_no_similarity),
     Rule("low_clip_similarity", low_clip_similarity, _explain_similarity),
 )
 REGION_RULES = (
     Rule("malformed_region", malformed_region, _explain_malformed),
     Rule("wrong_offsets", wrong_offsets, _explain_offsets),
     Rule("not_finite", not_finite, _explain_box),
-    Rule("impossible_score", impossible_score, _explain_score),
+    Rule("impossible_score", impossible_score, _explain_no_score),
     Rule("box_outside_image", box_outside_image, _explain_box),
     Rule("empty_box", empty_box, _explain_box),
     Rule("low_score", low_score, _explain_score),

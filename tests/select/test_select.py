@@ -98,7 +98,7 @@ def test_a_good_record_becomes_one_row_a_region(tmp_path):
         (with_region(start=6, end=7), "wrong_offsets", "6 to 7"),  # a blank
         (with_region(start=39, end=40), "phrase_names_nothing", "'.' has no letter"),
         (with_region(score=-0.1), "impossible_score", "score -0.1"),
-        (with_region(score=1.5), "impossible_score", "score 1.5"),
+        (with_region(score=1.5), "impossible_score", "score 1.5, possible are 0 to 1"),
         (with_region(x1=-0.0009, x2=0), "empty_box", "-0.0009"),
         (with_region(x1=math.nan), "not_finite", "nan"),
         (with_region(score=math.inf), "not_finite", ""),
@@ -223,6 +223,11 @@ def test_groups_are_cut_by_source_records(tmp_path):
 def test_a_source_of_which_nothing_is_left_fails_with_the_reasons(tmp_path):
     with pytest.raises(GateError, match=r"none of 4 regions in 2 records \(small_image 4\)"):
         run_select(tmp_path, [record(0, width=10), record(1, width=10)])
+
+
+def test_a_source_without_regions_is_told_as_such(tmp_path):
+    with pytest.raises(GateError, match=r"none of 0 regions in 1 records\. No record .* a region"):
+        run_select(tmp_path, [record(ref_exps=[], masks=[])])
 
 
 def test_a_file_without_grit_columns_is_named(tmp_path):
