@@ -29,7 +29,8 @@ def build_site(folder: Path, contract: Contract, results: Mapping[str, ContractR
     from great_expectations.core import RunIdentifier
 
     context = fresh_context()
-    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder)}
+    place = str(folder).replace("$", r"\$")  # a dollar sign begins the name of a variable
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": place}
     context.add_data_docs_site("site", {**SITE, "store_backend": store})
     suite = full_suite(contract)
     for rule in suite.expectations:

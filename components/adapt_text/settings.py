@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.kernel.step import StepSettings, place, runtime
+from pixclip.config import MOST
 from pixclip.text.adapt.job import Contrast, Lora, require_two_views
 
 
@@ -19,11 +20,16 @@ class Section(BaseModel):
 class TextSettings(Section):
     """How captions are put to the model."""
 
-    max_tokens: int = Field(512, ge=8, description="longest caption with its markers, in tokens")
+    max_tokens: int = Field(
+        512, ge=8, le=MOST["max_tokens"], description="longest caption with its markers, in tokens"
+    )
     prefix: str = Field("", description="text before every caption, e.g. Llama-3's chat markers")
     suffix: str = Field("", description="text after every caption")
     tokens_per_pass: int = Field(
-        128, ge=16, description="tokens in one forward pass; 8192 and more fill a GPU"
+        128,
+        ge=16,
+        le=MOST["tokens_per_pass"],
+        description="tokens in one forward pass; 8192 and more fill a GPU",
     )
 
 

@@ -46,11 +46,12 @@ SECRET_NAMES = {
 SECRET_ENDINGS = (
     *("token", "password", "passwd", "secret", "apikey", "accesskey", "secretkey", "privatekey"),
     *("signature", "credential", "passphrase", "subscriptionkey", "sessionkey", "sessionid"),
+    *("accountkey", "masterkey", "encryptionkey"),
 )
 NO_SECRET = re.compile(  # places in a list, and the special tokens of language models
     r"(next|page|continuation|cursor|sync|csrf|eos|bos|pad|unk|mask|sep|cls)(page)?token"
 )
-SECRET_PERHAPS = {"key", "auth", "pass", "code", "session", "sid", "ticket", "otp"}
+SECRET_PERHAPS = {"key", "auth", "pass", "code", "session", "sid", "ticket", "otp", "pat"}
 TRIVIAL = re.compile(
     r"none|null|basic|digest|oauth2?|iam|anonymous|required|optional|auto|true|false|yes|no|on|off"
     r"|\d{1,4}|\*+|x{3,}|\.{3}|…|\$\{?\w+\}?|\$\(\w+\)|\{\{.*|\{\w*\}|<\w*>|%\w|%\(\w+\)s",
@@ -79,13 +80,17 @@ def places_of_credentials(value: object, name: str) -> Iterator[str]:
     Raises:
         ValueError: the settings hold more values, or deeper ones, than any settings.
     """
-    for place, key, text in _texts(value, name):
+    for place, key, text in texts_of(value, name):
         if _is_secret_setting(_plain(key), text) or holds_credentials(text):
             yield without_credentials(place)
 
 
-def _texts(value: object, name: str) -> Iterator[tuple[str, str, str]]:
-    """Every text in nested settings with its dotted name and the key right before it."""
+def texts_of(value: object, name: str) -> Iterator[tuple[str, str, str]]:
+    """Every text in nested settings with its dotted name and the key right before it.
+
+    Raises:
+        ValueError: the settings hold more values, or deeper ones, than any settings.
+    """
     num_values = 0
     waiting: list[tuple[str, str, object, int]] = [(name, "", value, 0)]
     while waiting:

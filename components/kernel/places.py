@@ -64,6 +64,8 @@ def only_run(output: Path) -> Iterator[None]:
         BusyError: another run writes there now.
         InputError: nothing can be written there.
     """
+    if not output.name:
+        raise InputError(f"{output} cannot be replaced; name a folder that is not there yet")
     path = output.with_name(f".{output.name}.lock")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Gather a step's settings from a params file and from `key=value` overrides."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from components.kernel.assignments import read_value
-from components.kernel.credentials import places_of_credentials, without_credentials
+from components.kernel.credentials import places_of_credentials, texts_of, without_credentials
 from components.kernel.errors import SettingsError
 from components.kernel.step import STEP_NAMES, Step, StepSettings
 from components.kernel.yaml_text import read_yaml, reason_of
 
 MAX_QUOTED_CHARS = 300
+NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")  # also the bytes of a file's name that is no UTF-8
 
 
 def parse_settings(step: Step, settings: Mapping[str, object]) -> StepSettings:
@@ -25,6 +27,7 @@ def parse_settings(step: Step, settings: Mapping[str, object]) -> StepSettings:
         SettingsError: names `step.field`, the rule and the value, but no password.
     """
     refuse_credentials(settings, step.name)
+    _refuse_no_texts(settings, step.name)
     try:
         return step.settings_type.model_validate(dict(settings))
     except ValidationError as error:
@@ -50,6 +53,21 @@ def refuse_credentials(settings: Mapping[str, object], name: str) -> None:
             "helper, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, a model server's "
             "api_key_env, or a secret of the cluster"
         )
+
+
+def _refuse_no_texts(settings: Mapping[str, object], name: str) -> None:
+    """Refuse texts that can be no argument of a program or no UTF-8, as receipts are.
+
+    Raises:
+        SettingsError: names the first one.
+    """
+    for place, _, text in texts_of(dict(settings), name):
+        found = NO_TEXT.search(text)
+        if found:
+            raise SettingsError(
+                f"{place}: {found[0]!a} in {shortened(ascii(text))} is no character of a text in "
+                "UTF-8; rename what has such a name"
+            )
 
 
 def _explain(step: Step, item: ErrorDetails) -> str:

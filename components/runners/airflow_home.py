@@ -23,12 +23,14 @@ AIRFLOW_FOLDER = ".cache/airflow"
 DATABASE = "airflow.db"
 CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 GPU_POOL = "gpu"  # of dags/pixclip_train.py: a task at a time, as training takes all cores
-# What names another Airflow, another place of code, or another repository than a step's own.
+# What names another Airflow, place of code or repository than a step's own, or is for another
+# program of Python: with warnings as errors no Airflow starts.
 FOREIGN_PREFIXES = ("AIRFLOW_", "_AIRFLOW_", "KFP_", "_KFP_", "PYTHONPATH", "PYTHONHOME")
 FOREIGN = {
     "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_NAMESPACE",
     "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "DVC_ROOT", "DVC_STAGE", "VIRTUAL_ENV",
+    "PYTHONIOENCODING", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONSTARTUP", "PYTHONWARNINGS",
 }  # fmt: skip
 NO_PROXY = "localhost,127.0.0.1"
 

@@ -36,6 +36,7 @@ FIRST_REQUEST = {
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
 MAX_TOLD_CHARS = 1000  # of what MLflow, or whoever answers in its place, says
+DATABASE_ENDINGS = (".db", ".sqlite", ".sqlite3")
 HTTP, DATABASES = ("http://", "https://"), ("postgresql", "mysql", "mssql")
 PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 
@@ -92,6 +93,8 @@ def resolve_uri(tracking_uri: str) -> str:
 
 def _require_address(uri: str) -> None:
     """Refuse what MLflow would fail on without saying so."""
+    if not urlsplit(uri).scheme and Path(uri).suffix in DATABASE_ENDINGS:
+        raise SettingsError(f"tracking_uri {uri}: write sqlite:///{uri} for a database file")
     if uri.startswith("postgres:"):
         raise SettingsError(f"tracking_uri {uri}: write postgresql:// instead of postgres://")
     try:

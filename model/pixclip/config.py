@@ -30,7 +30,7 @@ MOST = {
     "embed_dim": 65_536,
     "rope_grid": 1024,
     "max_tokens": 1_048_576,
-    "tokens_per_pass": 16_777_216,
+    "tokens_per_pass": 262_144,  # every pass is filled up to it
     "expansion": 64,
     "crop_margin": 100,
 }

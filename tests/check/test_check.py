@@ -91,6 +91,16 @@ def test_failing_rows_within_the_budget_pass_and_are_counted(tmp_path: Path) -> 
     assert metrics["num_rules_broken"] == metrics["num_rows_failing"] == 1
 
 
+@pytest.mark.parametrize("name", ["$HOME", "a ${b} c", "5 $", "a\\$b", "é #1 'x'"])
+def test_pages_go_where_they_should_whatever_the_folder_s_name_holds(
+    tmp_path: Path, name: str
+) -> None:
+    checked = three_groups(tmp_path / "records")
+    run_check(checked, tmp_path / name / "docs")
+    assert len(pages(tmp_path / name / "docs")) == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["records", name])
+
+
 def test_only_the_worst_groups_get_a_page_of_their_own(tmp_path: Path) -> None:
     groups = [[record_row(100 * group + n) for n in range(100)] for group in range(4)]
     groups[2][5]["score"] = 2.0

@@ -86,6 +86,8 @@ def test_a_token_in_a_query_is_hidden(field, place):
         "https://host/x?auth[token]=hunter2",
         "host=db user=ada password=hunter2 dbname=x",
         "MLFLOW_TRACKING_PASSWORD=hunter2",
+        "DefaultEndpointsProtocol=https;AccountName=ada;AccountKey=hunter2==",
+        "https://host/x?pat=hunter2",
         "aws_secret_access_key = hunter2",
         '{"password": "hunter2"}',
         "{'api_key': 'hunter2'}",

@@ -70,6 +70,11 @@ def test_an_output_below_a_file_is_refused_by_name(places: Path) -> None:
         run(places, "longgrit-file/exports")
 
 
+def test_the_root_of_the_file_system_is_no_output(places: Path) -> None:
+    with pytest.raises(InputError, match=r"^/ cannot be replaced"):
+        run(places, "/")
+
+
 def test_two_runs_do_not_write_the_same_output_at_once(places: Path) -> None:
     with only_run(places / "exports"), pytest.raises(BusyError, match="another run is writing"):
         run(places)

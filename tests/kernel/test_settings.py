@@ -1,5 +1,7 @@
 """Settings come from a params file and `key=value` texts, and refuse nonsense by name."""
 
+import os
+
 import pytest
 from pydantic import Field
 
@@ -52,6 +54,18 @@ def test_a_password_in_a_setting_is_refused_and_told_nowhere(address):
 @pytest.mark.parametrize("text", ["ssh://git@host/x", "git@host:x", "s3://b/a@c", "http://h/@x"])
 def test_an_address_without_a_password_is_taken(text):
     assert parse_settings(brew, {"label": text}).label == text
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("/data\0", "\\x00"), ("\ud800", "\\ud800"), (os.fsdecode(b"caf\xe9"), "\\udce9")],
+)
+def test_a_text_that_no_receipt_can_hold_is_refused_by_name(text, what):
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(brew, {"label": text})
+    assert str(caught.value).startswith(f"brew.label: '{what}' in ")
+    with pytest.raises(SettingsError, match=r"^brew\.shelf\.a: '"):
+        parse_settings(brew, {"shelf": [{"a": text}]})
 
 
 def test_a_whole_number_that_came_back_as_a_float_is_taken():

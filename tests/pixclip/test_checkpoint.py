@@ -101,6 +101,7 @@ def test_a_loaded_model_reads_texts_through_its_own_text_tower(folder):
         ("vision", {"layer_norm_eps": 10**400}, "vision.layer_norm_eps must be a number below"),
         ("text", {"embed_dim": 10**19}, "text.embed_dim must be at most 65536"),
         ("text", {"max_tokens": 2**40}, "text.max_tokens must be at most 1048576"),
+        ("text", {"tokens_per_pass": 10**6}, "text.tokens_per_pass must be at most 262144"),
         ("text", {"prefix": "x" * 10**6}, "text.prefix must have at most 65536 characters"),
         ("vision", {"num_layers": 10**9}, "vision.num_layers must be at most 256"),
         ("vision", {"num_layers": 256}, "tensors for 257 layers"),

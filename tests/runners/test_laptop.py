@@ -33,6 +33,7 @@ FOREIGN = {
     "GIT_DIR": "/theirs/.git",
     "GIT_INDEX_FILE": "/theirs/index",
     "DVC_ROOT": "/theirs",
+    "PYTHONSTARTUP": "/theirs/startup.py",
 }
 HOLDER = """
 import sys, time
@@ -73,6 +74,22 @@ def test_nothing_of_another_airflow_is_in_the_environment(tmp_path, monkeypatch)
     assert environment["MLFLOW_TRACKING_URI"] == "http://mlflow.example", "the way to name a server"
     assert "AIRFLOW__CORE__EXECUTOR" not in environment
     assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD" not in environment
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PYTHONIOENCODING", "latin-1"),
+        ("PYTHONWARNINGS", "error"),
+        ("PYTHONOPTIMIZE", "2"),
+        ("PYTHONINSPECT", "1"),
+    ],
+)
+def test_how_another_program_of_python_runs_is_not_how_airflow_runs(
+    tmp_path, monkeypatch, name, value
+):
+    monkeypatch.setenv(name, value)
+    assert name not in airflow_environment(tmp_path)
 
 
 def test_places_are_this_clone_s_whatever_another_one_s_airflow_cfg_says(tmp_path):

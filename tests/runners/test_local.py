@@ -102,6 +102,16 @@ def test_the_step_s_own_error_comes_back_from_the_process(publish_run, capsys):
     assert not publish_run.outputs["publication"].exists()
 
 
+def test_a_component_s_output_is_utf_8_whatever_encoding_is_asked_for(
+    publish_run, monkeypatch, capsys
+):
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    missing = StepRun("publish", {"longgrit": Path("/nowhere/dé")}, publish_run.outputs)
+    with pytest.raises(InputError, match="input longgrit is not at /nowhere/dé"):
+        open_backend("local").run(missing)
+    assert "input longgrit is not at /nowhere/dé" in capsys.readouterr().out
+
+
 def test_a_wrong_setting_is_refused_before_anything_starts(publish_run, monkeypatch):
     monkeypatch.setattr("components.runners.local.one_step_pipeline", None)
     wrong = StepRun("publish", publish_run.inputs, publish_run.outputs, {"nmae": "x"})

@@ -87,6 +87,8 @@ def test_a_setting_wins_over_the_environment_and_that_over_the_default(
 
 
 def test_an_address_without_a_file_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"write sqlite:///runs/mlflow\.db for a database file"):
+        resolve_uri("runs/mlflow.db")
     with pytest.raises(SettingsError, match="names no file"):
         resolve_uri("sqlite:///")
 
