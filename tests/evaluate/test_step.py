@@ -111,7 +111,11 @@ def test_the_evaluation_says_what_was_measured_and_how(done):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("longgrit/version.json", b"[" * 5000, r"version\.json: it is nested more than 64 deep"),
+        (
+            "longgrit/version.json",
+            b"[" * 5000 + b"]" * 5000,
+            r"version\.json: it is nested more than 64 deep",
+        ),
         ("longgrit/manifest.parquet", b"PAR1PAR1", r"manifest\.parquet cannot be read"),
         ("longgrit/benchmark/00000.tar", b"", r"shard benchmark/00000\.tar .*it is empty"),
         ("checkpoint/model.safetensors", b"", r"model\.safetensors is damaged or was altered"),
