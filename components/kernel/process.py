@@ -29,7 +29,7 @@ def begin() -> None:
 
 def use_utf8() -> None:
     """Read arguments, name files and talk to other programs in UTF-8, whatever the locale says."""
-    if sys.getfilesystemencoding() != "utf-8" and not os.environ.get("PYTHONUTF8"):
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
         os.environ[CONSOLE] = getattr(sys.stdout, "encoding", "") or "utf-8"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606

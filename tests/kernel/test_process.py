@@ -54,6 +54,10 @@ def test_names_are_utf_8_and_the_console_keeps_its_own_encoding(latin1):
     assert console == "café \\U0001f375", "what the console cannot show is spelled"
 
 
+def test_names_are_utf_8_also_where_python_was_told_that_they_are_not(latin1):
+    assert shown({**latin1, "PYTHONUTF8": "0"}, "é🍵")[0] == "['\\xe9\\U0001f375'] utf-8"
+
+
 def test_a_file_with_accents_in_its_name_is_found_in_a_latin_1_locale(latin1, tmp_path):
     (tmp_path / "donnés.yaml").write_text("select: {min_scor: 1}  # é🍵\n", encoding="utf-8")
     command = [*PIXCLIP, "select", "--grit=grit", "--records=records", "--quarantine=q.parquet"]
