@@ -34,9 +34,8 @@ def open_drafts(step: Step, outputs: Mapping[str, Path], digest: str) -> dict[st
     """
     drafts = {}
     for name, path in outputs.items():
-        draft = path.with_name(f"{_prefix(path)}{digest[:16]}{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        drafts[name] = draft
+        drafts[name] = _draft(path, digest)
     if step.work is Work.PORTABLE:
         _take_work_along(outputs[step.outputs[0]], drafts[step.outputs[0]])
     for name, path in outputs.items():
@@ -77,7 +76,7 @@ def publish(
     (ready[first] / RECEIPT_NAME).write_text(receipt.to_json(), encoding="utf-8")
     plan = {"fingerprint": receipt.fingerprint, "ready": {n: p.name for n, p in ready.items()}}
     write_whole(_journal_path(outputs[first]), json.dumps(plan, sort_keys=True))
-    _rename_all(step, ready, outputs)
+    _rename_all(step, ready, outputs, receipt)
 
 
 def is_publishing(step: Step, outputs: Mapping[str, Path]) -> bool:
@@ -94,19 +93,40 @@ def finish_publishing(step: Step, outputs: Mapping[str, Path]) -> Receipt | None
     first = step.outputs[0]
     journal = _journal_path(outputs[first])
     try:
-        plan = json.loads(journal.read_bytes())
-        ready = {name: outputs[name].with_name(plan["ready"][name]) for name in outputs}
+        ready, receipt = _read_journal(step, outputs, journal.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         log.warning("%s is damaged: what was being published is made again", journal)
         journal.unlink()
         return None
-    _rename_all(step, ready, outputs)
-    return read_receipt(outputs[first])
+    _rename_all(step, ready, outputs, receipt)
+    return receipt
 
 
-def _rename_all(step: Step, ready: Mapping[str, Path], outputs: Mapping[str, Path]) -> None:
+def _read_journal(
+    step: Step, outputs: Mapping[str, Path], content: bytes
+) -> tuple[dict[str, Path], Receipt]:
+    """What was being published, and its receipt, which the journal and the drafts' names must fit.
+
+    Raises:
+        ValueError, KeyError, TypeError: the journal is damaged.
+    """
+    plan, first, ready = json.loads(content), step.outputs[0], {}
+    for name, path in outputs.items():
+        draft = _draft(path, plan["fingerprint"])
+        ready[name] = path.with_name(plan["ready"][name])
+        if ready[name].name.removesuffix(CHECKED) != draft.name:
+            raise ValueError(f"{ready[name]} is not {draft}")
+    receipt = read_receipt(ready[first] if ready[first].exists() else outputs[first])
+    if receipt is None or receipt.fingerprint != plan["fingerprint"]:
+        raise ValueError("it speaks of another run")
+    return ready, receipt
+
+
+def _rename_all(
+    step: Step, ready: Mapping[str, Path], outputs: Mapping[str, Path], receipt: Receipt
+) -> None:
     """Rename what is not renamed yet; the folder with the receipt goes last."""
     first = step.outputs[0]
     if ready[first].exists():
@@ -116,15 +136,13 @@ def _rename_all(step: Step, ready: Mapping[str, Path], outputs: Mapping[str, Pat
             shutil.rmtree(ready[name] / WORK_FOLDER, ignore_errors=True)
             _let_others_read(ready[name])
             _retire(outputs[name])
+            if name in receipt.files:
+                note_owner(outputs[name], outputs[first], receipt.files[name])
             ready[name].rename(outputs[name])
     for name, path in outputs.items():
         remove(ready[name].with_name(ready[name].name.removesuffix(CHECKED)))  # its original
         remove(_retired_path(path))
         _remove_drafts(path, step.work)
-    receipt = read_receipt(outputs[first])
-    for name, path in outputs.items():
-        if receipt and name in receipt.files:
-            note_owner(path, outputs[first], receipt.files[name])
     _journal_path(outputs[first]).unlink()
 
 
@@ -150,6 +168,10 @@ def _let_others_read(path: Path) -> None:
     for file in (path, *path.rglob("*")):
         if file.is_file() and not file.is_symlink():
             file.chmod(file.stat().st_mode | 0o444 & ~umask)
+
+
+def _draft(path: Path, digest: str) -> Path:
+    return path.with_name(f"{_prefix(path)}{digest[:16]}{path.suffix}")
 
 
 def _prefix(path: Path) -> str:

@@ -6,12 +6,13 @@ rest must only be there.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
-from components.kernel.digests import VARIABLE, limit_bytes, sha256_of_files
+from components.kernel.digests import RECEIPT_NAME, VARIABLE, limit_bytes, sha256_of_files
 from components.kernel.errors import InputError
-from components.kernel.receipts import Receipt, vouched_files
+from components.kernel.owners import noted_files
+from components.kernel.receipts import Receipt, read_receipt, vouched_files
 from components.kernel.tables import WORK_FOLDER
 
 log = logging.getLogger(__name__)
@@ -22,21 +23,21 @@ DATA_ENDINGS = (".parquet", ".tar", ".safetensors")
 
 
 def require_intact(name: str, path: Path) -> None:
-    """Compare an input with the receipts that speak for it; one without receipts passes.
+    """Compare an input with the receipts or notes that speak for it; one without them passes.
 
     Raises:
         InputError: names the files that are missing, differ or came later, and the step to repeat.
     """
-    vouched = vouched_files(name, path)
-    if not vouched or not path.is_dir():
-        return
-    faults = _faults({path / file: digest for file, (digest, _) in vouched.items()})
-    for file in sorted(_data_files(path) - {path / file for file in vouched}):
-        faults[file] = "is in no receipt"
+    vouched = vouched_files(name, path) if path.is_dir() else {}
+    written = {path / file: (digest, f"step {by.step}") for file, (digest, by) in vouched.items()}
+    written = written or noted_files(path)
+    faults = _faults({file: digest for file, (digest, _) in written.items()})
+    if vouched:
+        faults |= _added(path, written)
     if faults:
-        maker = next(iter(vouched.values()))[1].step
+        _, maker = written.get(next(iter(faults)), next(iter(written.values())))
         raise InputError(
-            f"input {name}: {_told(faults)}, as against what step {maker} wrote; it was damaged or "
+            f"input {name}: {_told(faults)}, as against what {maker} wrote; it was damaged or "
             f"edited: bring back a good copy, or run {maker} again, which makes it anew"
         )
 
@@ -48,8 +49,32 @@ def damaged_outputs(receipt: Receipt, outputs: Mapping[str, Path]) -> str:
         name, _, inner = file.partition("/")
         if name in outputs:
             expected[outputs[name] / inner if inner else outputs[name]] = digest
-    faults = _faults(expected)
+    faults = _faults(expected) | _added(outputs[receipt.artifact], expected)
     return _told(faults) if faults else ""
+
+
+def require_nothing_added(name: str, path: Path) -> None:
+    """Refuse to replace a folder in which somebody has put files beside those of its receipt.
+
+    Raises:
+        InputError: names the files.
+    """
+    receipt = read_receipt(path)
+    if receipt is None:
+        return
+    known = {path / file for file in receipt.files_below(f"{name}/")} | {path / RECEIPT_NAME}
+    added = sorted(file for file in _visible_files(path) if file not in known)
+    if added:
+        raise InputError(
+            f"output {name}: {path} is made anew, and {len(added)} file(s) in it are not step "
+            f"{receipt.step}'s: {', '.join(map(str, added[:NAMED]))}; move them away"
+        )
+
+
+def _added(folder: Path, known: Container[Path]) -> dict[Path, str]:
+    """What a step would read of a folder although no receipt vouches for it."""
+    files = sorted(file for file in _visible_files(folder) if file.suffix in DATA_ENDINGS)
+    return {file: "is in no receipt" for file in files if file not in known}
 
 
 def _faults(expected: Mapping[Path, str]) -> dict[Path, str]:
@@ -76,12 +101,10 @@ def _within_limit(paths: list[Path]) -> list[Path]:
     return chosen
 
 
-def _data_files(folder: Path) -> set[Path]:
-    return {
-        path
-        for path in folder.rglob("*")
-        if path.suffix in DATA_ENDINGS and _is_visible(path.relative_to(folder))
-    }
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if _is_visible(path.relative_to(folder)) and not path.is_dir():
+            yield path
 
 
 def _is_visible(name: Path) -> bool:

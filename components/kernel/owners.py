@@ -22,6 +22,25 @@ def note_owner(path: Path, first: Path, digest: str) -> None:
     write_whole(_note_path(path), json.dumps(content, sort_keys=True) + "\n")
 
 
+def noted_files(path: Path) -> dict[Path, tuple[str, str]]:
+    """The file at a path, or those right in a folder, that have a note: sha256 and who wrote them.
+
+    Of a step whose folder is not there only the name of that folder is known.
+    """
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = {}
+    for file in (file for file in files if file.is_file()):
+        note = _read_note(file)
+        first, digest = note.get(WITH), note.get(SHA256)
+        if isinstance(first, str) and isinstance(digest, str):
+            receipt = read_receipt(file.parent / first)
+            if receipt and digest not in receipt.files.values():
+                continue  # the note is damaged, or of another time
+            maker = f"step {receipt.step}" if receipt else f"the step that wrote {first}"
+            found[file] = (digest, maker)
+    return found
+
+
 def is_own_file(name: str, path: Path, first: Path) -> bool:
     """Whether a file is still what was published as the artifact `name` together with `first`."""
     if not path.is_file():

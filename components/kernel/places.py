@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from components.kernel.artifacts import ARTIFACTS
 from components.kernel.digests import RECEIPT_NAME
 from components.kernel.errors import BusyError, InputError
 from components.kernel.owners import is_own_file
@@ -50,10 +51,15 @@ def _is_replaceable(name: str, path: Path) -> bool:
     """Whether a folder is empty, or was published as this artifact."""
     if not path.is_dir():
         return False
-    receipt = read_receipt(path)
-    if receipt is None:  # a damaged receipt is one of ours too
-        return (path / RECEIPT_NAME).exists() or not any(path.iterdir())
-    return any(file.startswith(f"{name}/") for file in receipt.files)
+    receipt, text = read_receipt(path), path / RECEIPT_NAME
+    if receipt:
+        return any(file.startswith(f"{name}/") for file in receipt.files)
+    if not text.exists():
+        return not any(path.iterdir())
+    # Damaged, or of an older release: one of ours too, unless it names another artifact's files.
+    content = text.read_bytes()
+    named = [artifact for artifact in ARTIFACTS if f'"{artifact}/'.encode() in content]
+    return not named or name in named
 
 
 @contextmanager

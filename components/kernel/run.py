@@ -19,7 +19,7 @@ from components.kernel.drafts import (
 )
 from components.kernel.errors import ContractViolation, InputError
 from components.kernel.files import write_whole
-from components.kernel.intact import damaged_outputs, require_intact
+from components.kernel.intact import damaged_outputs, require_intact, require_nothing_added
 from components.kernel.places import only_run, require_safe_places
 from components.kernel.receipts import (
     Receipt,
@@ -76,6 +76,8 @@ def _run_alone(
     if finished and finished.fingerprint == digest:
         log.info("%s is up to date: %s", step.name, outputs[step.outputs[0]])
         return _judge_again(step, outputs, settings, finished)
+    for name in step.outputs:
+        require_nothing_added(name, outputs[name])
     for name, path in inputs.items():
         require_intact(name, path)
         require_contract(name, path)

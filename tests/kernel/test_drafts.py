@@ -133,9 +133,9 @@ def test_a_run_killed_after_the_last_rename_leaves_nothing_stale(run, monkeypatc
     assert not left(run)
 
 
-def test_what_was_being_published_appears_whole_although_the_settings_changed_since(
-    run, monkeypatch
-):
+@pytest.fixture
+def unfinished(run, monkeypatch) -> Path:
+    """A run that was killed before its last rename; its journal."""
     rename = Path.rename
 
     def killed(path: Path, target: Path) -> Path:
@@ -148,10 +148,31 @@ def test_what_was_being_published_appears_whole_although_the_settings_changed_si
         with pytest.raises(KeyboardInterrupt):
             make(run)
     assert not (run / "checkpoint").exists()
+    return run / ".checkpoint.publishing.json"
+
+
+@pytest.mark.usefixtures("unfinished")
+def test_what_was_being_published_appears_whole_although_the_settings_changed_since(run):
     with pytest.raises(KeyboardInterrupt):
         make(run, text="other", is_killed=True)
     assert (run / "checkpoint" / "model").read_text() == "hello"
     assert (run / "curves.csv").read_text() == "hello\n"
+
+
+def test_a_journal_with_any_flipped_bit_publishes_nothing_false(unfinished, run):
+    content = unfinished.read_bytes()
+    saved = run.with_name("saved")
+    shutil.copytree(run, saved)
+    for position in range(len(content)):
+        shutil.rmtree(run)
+        shutil.copytree(saved, run)
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << position % 7
+        unfinished.write_bytes(flipped)
+        make(run)
+        assert (run / "checkpoint" / "model").read_text() == "hello"
+        assert (run / "curves.csv").read_text() == "hello\n"
+        assert not left(run)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"ready": {"checkpoint": "../x"}}'])

@@ -64,6 +64,41 @@ def test_empty_folders_and_the_same_artifact_are_replaced(places: Path) -> None:
     assert (places / "exports" / "copy").read_text() == "newer"
 
 
+@pytest.mark.parametrize("content", ['{"files": {"records/a": ""}}', '{"records/a": "\udcff', "{"])
+def test_another_artifact_is_not_replaced_although_its_receipt_is_damaged(
+    places: Path, content: str
+) -> None:
+    exports = places / "exports"
+    exports.mkdir()
+    (exports / "_receipt.json").write_text(content, errors="surrogateescape")
+    if content == "{":  # it may be ours
+        run(places)
+        return
+    with pytest.raises(InputError, match="exports is there already and holds something else"):
+        run(places)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "deep/more.parquet", "link"])
+def test_what_a_person_has_put_into_an_output_is_not_removed_with_it(
+    places: Path, name: str
+) -> None:
+    run(places)
+    mine = places / "exports" / name
+    if name == "link":
+        mine.symlink_to("nowhere")
+    else:
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+    (places / "exports" / ".DS_Store").write_text("")
+    (places / "longgrit" / "data").write_text("newer")
+    with pytest.raises(InputError, match=rf"1 file.*not step export's: .*{name}; move them away"):
+        run(places)
+    assert os.path.lexists(mine)
+    mine.unlink()
+    run(places)
+    assert (places / "exports" / "copy").read_text() == "newer"
+
+
 def test_an_output_below_a_file_is_refused_by_name(places: Path) -> None:
     (places / "longgrit-file").write_text("no folder")
     with pytest.raises(InputError, match=r"cannot write .*longgrit-file/exports: .*File exists"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from components.kernel.digests import RECEIPT_NAME
 from components.kernel.errors import GateError, InputError, SettingsError
+from components.kernel.intact import require_intact
 from components.kernel.receipts import read_receipt
 from components.kernel.run import is_published, run_step
 from components.kernel.step import In, Metrics, Out, Step, StepSettings, source, step, threshold
@@ -185,6 +187,36 @@ def test_a_damaged_output_is_made_again(run, damage, caplog):
     assert CALLS["train"] == 2
     assert "model" in caplog.text
     assert (run / "checkpoint" / "deep" / "model").read_text() == "whello"
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES)[5:])
+def test_an_output_with_data_that_nobody_vouches_for_is_not_up_to_date(run, damage):
+    make(run)
+    DAMAGES[damage](run / "checkpoint")
+    with pytest.raises(InputError, match=r"(more|00001).*; move them away"):
+        make(run)
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_damaged_file_that_was_published_beside_a_folder_is_not_read(run, is_alone):
+    make(run)
+    inputs = curves = run / "curves.csv"
+    if not is_alone:  # in a folder of such files, and the other folder is elsewhere
+        inputs = run / "all"
+        inputs.mkdir()
+        curves, _ = (Path(shutil.copy(path, inputs)) for path in run.glob("*curves.csv*"))
+    require_intact("quarantines", inputs)
+    flip(curves)
+    maker = "step train" if is_alone else "the step that wrote checkpoint"
+    with pytest.raises(InputError, match=rf"curves\.csv holds other bytes.*{maker} wrote"):
+        require_intact("quarantines", inputs)
+
+
+def test_a_damaged_note_accuses_no_file(run):
+    make(run)
+    note = run / ".curves.csv.owner.json"
+    note.write_text(note.read_text().replace('"sha256": "', '"sha256": "0'))
+    require_intact("quarantines", run / "curves.csv")
 
 
 def test_what_a_person_puts_beside_the_data_does_no_harm(run):
