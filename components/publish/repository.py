@@ -45,6 +45,7 @@ from components.publish.history import History, run_here
 from components.publish.storage import (
     PublishError,
     Remote,
+    full_address,
     has_size,
     look,
     open_store,
@@ -89,11 +90,29 @@ class DataRepository:
             PublishError: Git or DVC failed; nothing is committed.
             InputError: the data cannot be read, or changes meanwhile.
         """
+        self._require_apart(data, name)
         try:
             digests = copy_all(files_below(data), None) if digests is None else digests
             return self._publish(data, name, message, digests)
         except OSError as error:  # a full disk, a folder of somebody else's
             raise PublishError(f"{error.filename or self.folder}: {error.strerror}") from error
+
+    def _require_apart(self, data: Path, name: str) -> None:
+        """Refuse to write into the data, or over it.
+
+        Raises:
+            PublishError: says what overlaps with it.
+        """
+        given, kept = data.resolve(), (self.folder / name).resolve()
+        places = {"publish.repository": self.folder.resolve(), "publish.name": kept}
+        if "://" not in self.remote.url:
+            places["publish.remote"] = Path(full_address(self.remote, self.folder)).resolve()
+        for setting, place in places.items():
+            if place.is_relative_to(given) or given.is_relative_to(kept):
+                raise PublishError(
+                    f"{place} overlaps with the data set that is to be published, {given}; choose "
+                    f"another {setting}"
+                )
 
     def _publish(
         self, data: Path, name: str, message: str, digests: Mapping[str, Digests]

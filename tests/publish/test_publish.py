@@ -122,6 +122,19 @@ def test_files_of_the_repositorys_own_are_not_replaced(data, project):
     assert (project / "docs" / "page.md").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("repository", "remote"),
+    [("longgrit", ""), ("longgrit/train/deep", ""), (".", ""), ("../kept", "longgrit/store")],
+)
+def test_nothing_is_written_into_the_data_that_is_published(data, repository, remote, monkeypatch):
+    monkeypatch.chdir(data.parent)
+    before = sorted(data.parent.rglob("*"))
+    settings = PublishSettings(repository=repository, remote=remote)
+    with pytest.raises(PublishError, match=r"overlaps .* another publish\.(repository|remote)$"):
+        publish.function(data, data.parent / "publication", settings=settings)
+    assert sorted(data.parent.rglob("*")) == before
+
+
 def test_an_address_may_hold_a_percent_sign(data, tmp_path):
     remote = Remote(str(tmp_path / "storage%20of%20mine"))
     DataRepository(tmp_path / "repository", remote).publish(data, "longgrit", "Publish")
