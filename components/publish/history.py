@@ -71,9 +71,9 @@ class History:
         setup = self.folder / SETUP
         remove(setup)
         setup.mkdir()
-        self._run((*GIT, "init", "--quiet"), setup)
+        run_here((*GIT, "init", "--quiet"), setup)
         if not (self.folder / ".dvc" / "config").is_file():
-            self._run((*DVC, "init"), setup)
+            run_here((*DVC, "init"), setup)
             (setup / ".dvc" / "config").write_text(dvc_config, encoding="utf-8")
             # DVC staged its own configuration: left in the index it would undo ours.
             (setup / ".git" / "index").unlink(missing_ok=True)
@@ -132,7 +132,7 @@ class History:
         mode, blob = self._entries(commit, [path]).get(path, ("", ""))
         if not mode.startswith("100"):
             return None
-        return self._run((*GIT, "cat-file", "blob", blob), self.folder)
+        return run_here((*GIT, "cat-file", "blob", blob), self.folder)
 
     def is_tracked(self, path: str) -> bool:
         """Whether Git itself keeps something under a name."""
@@ -191,7 +191,7 @@ class History:
         self.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", more=more)
 
     def _blob(self, text: str) -> str:
-        return self._run((*GIT, "hash-object", "-w", "--stdin"), self.folder, {}, text).strip()
+        return run_here((*GIT, "hash-object", "-w", "--stdin"), self.folder, None, text).strip()
 
     def follow(self, paths: list[str]) -> None:
         """Bring the user's index to what was committed, but for what the user has staged."""
@@ -200,9 +200,7 @@ class History:
             before = self._entries(f"{head}^", paths)
         except PublishError:  # the first commit has none before it
             before = {}
-        lines = self._run((*GIT, "ls-files", "--stage", "-z", "--", *paths), self.folder).split(
-            "\0"
-        )
+        lines = run_here((*GIT, "ls-files", "--stage", "-z", "--", *paths), self.folder).split("\0")
         staged = {}
         for line in filter(None, lines):
             facts, _, path = line.partition("\t")
@@ -219,7 +217,7 @@ class History:
 
     def _entries(self, commit: str, paths: list[str]) -> dict[str, tuple[str, str]]:
         """Mode and blob of files as of a commit, by path."""
-        text = self._run((*GIT, "ls-tree", "-z", "--full-tree", commit, "--", *paths), self.folder)
+        text = run_here((*GIT, "ls-tree", "-z", "--full-tree", commit, "--", *paths), self.folder)
         found = {}
         for line in filter(None, text.split("\0")):
             facts, _, path = line.partition("\t")
@@ -231,7 +229,7 @@ class History:
         """Author and committer, as variables, where the user has configured none."""
         kinds = r"^(user|author|committer)\.(name|email)$"
         try:
-            text = self._run((*GIT, "config", "-z", "--get-regexp", kinds), self.folder)
+            text = run_here((*GIT, "config", "-z", "--get-regexp", kinds), self.folder)
         except PublishError:  # there is none
             text = ""
         pairs = [entry.partition("\n") for entry in text.split("\0")]
@@ -252,20 +250,14 @@ class History:
         Raises:
             PublishError: it failed; the message holds what it said.
         """
-        return self._run((*GIT, *arguments), self.folder, more).strip()
-
-    def _run(
-        self,
-        command: tuple[str, ...],
-        folder: Path,
-        more: Mapping[str, str] | None = None,
-        told_before: str = "",
-    ) -> str:
-        return run_here(command, folder, more or {}, told_before)
+        return run_here((*GIT, *arguments), self.folder, more).strip()
 
 
 def run_here(
-    command: tuple[str, ...], folder: Path, more: Mapping[str, str], told_before: str = ""
+    command: tuple[str, ...],
+    folder: Path,
+    more: Mapping[str, str] | None = None,
+    told_before: str = "",
 ) -> str:
     """Run Git or DVC in the repository at a folder, and never in one around it.
 
@@ -279,6 +271,6 @@ def run_here(
         "DVC_SITE_CACHE_DIR": str(folder / ".dvc" / "tmp" / "pixclip-site"),
     }
     try:
-        return run_command(command, folder, {**own, **more}, told_before)
+        return run_command(command, folder, {**own, **(more or {})}, told_before)
     except CommandError as error:
         raise PublishError(str(error)) from None

@@ -316,7 +316,7 @@ class DataRepository:
 
     def _dvc(self, *arguments: str) -> str:
         remove(self._tmp / "pixclip-site")
-        return run_here((*DVC, *arguments), self.folder, {}).strip()
+        return run_here((*DVC, *arguments), self.folder).strip()
 
 
 def _remove_damaged(cache: Path, digests: Mapping[str, Digests]) -> None:
