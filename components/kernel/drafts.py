@@ -112,7 +112,8 @@ def _read_journal(
     Raises:
         ValueError, KeyError, TypeError: the journal is damaged.
     """
-    plan, first, ready = json.loads(content), step.outputs[0], {}
+    plan, first = json.loads(content), step.outputs[0]
+    ready: dict[str, Path] = {}
     for name, path in outputs.items():
         draft = _draft(path, plan["fingerprint"])
         ready[name] = path.with_name(plan["ready"][name])

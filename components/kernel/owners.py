@@ -28,7 +28,7 @@ def noted_files(path: Path) -> dict[Path, tuple[str, str]]:
     Of a step whose folder is not there only the name of that folder is known.
     """
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    found = {}
+    found: dict[Path, tuple[str, str]] = {}
     for file in (file for file in files if file.is_file()):
         note = _read_note(file)
         first, digest = note.get(WITH), note.get(SHA256)
