@@ -22,8 +22,8 @@ VARIABLE = {
     "ledger.json": None,
     "curves.csv": None,
     # Whose these files are: with their digests.
-    ".ledger.json.owner.json": None,
-    ".curves.csv.owner.json": None,
+    ".ledger.json.owner": None,
+    ".curves.csv.owner": None,
 }  # fmt: skip
 
 
