@@ -68,4 +68,4 @@ def _read_note(path: Path) -> dict[str, str]:
 
 
 def _note_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.owner")
+    return path.with_name(f".owner-of-{path.name}.note")

@@ -66,7 +66,7 @@ def kill(run: Path, work: Work, **settings: object) -> None:
 
 
 def left(run: Path) -> list[str]:
-    return sorted(path.name for path in run.rglob(".*") if path.name != ".curves.csv.owner")
+    return sorted(path.name for path in run.rglob(".*") if path.name != ".owner-of-curves.csv.note")
 
 
 def test_cheap_work_of_other_settings_is_removed(run):
@@ -228,9 +228,9 @@ def test_a_run_folder_that_was_moved_knows_its_files(run, tmp_path_factory):
 @pytest.mark.parametrize("note", ["", "[]", "{", "[" * 100_000])
 def test_a_damaged_note_vouches_for_nothing(run, note):
     make(run)
-    (run / ".curves.csv.owner").write_text(note)
+    (run / ".owner-of-curves.csv.note").write_text(note)
     make(run, text="other")  # the receipt knows the file
-    (run / ".curves.csv.owner").write_text(note)
+    (run / ".owner-of-curves.csv.note").write_text(note)
     shutil.rmtree(run / "checkpoint")
     with pytest.raises(InputError, match="was not published with"):
         make(run)

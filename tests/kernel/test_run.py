@@ -105,7 +105,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and not file.name.endswith(".owner")
+        if file.is_file() and not file.name.startswith(".owner-of-")
     }
 
 
@@ -366,7 +366,7 @@ def test_copies_without_failing_rows_survive_a_kill(
 def left_over(outputs: Paths) -> list[Path]:
     """Hidden files beside the outputs, but for the note of whose the quarantine is."""
     hidden = outputs["records"].parent.rglob(".*")
-    return [path for path in hidden if not path.name.endswith(".owner")]
+    return [path for path in hidden if not path.name.startswith(".owner-of-")]
 
 
 def killed(*_: object) -> None:

@@ -214,7 +214,7 @@ def test_a_damaged_file_that_was_published_beside_a_folder_is_not_read(run, is_a
 
 def test_a_damaged_note_accuses_no_file(run):
     make(run)
-    note = run / ".curves.csv.owner"
+    note = run / ".owner-of-curves.csv.note"
     note.write_text(note.read_text().replace('"sha256": "', '"sha256": "0'))
     require_intact("quarantines", run / "curves.csv")
 

@@ -22,8 +22,8 @@ VARIABLE = {
     "ledger.json": None,
     "curves.csv": None,
     # Whose these files are: with their digests.
-    ".ledger.json.owner": None,
-    ".curves.csv.owner": None,
+    ".owner-of-ledger.json.note": None,
+    ".owner-of-curves.csv.note": None,
 }  # fmt: skip
 
 
