@@ -17,6 +17,7 @@ from components.kernel.errors import SettingsError
 from components.kernel.tables import WORK_FOLDER
 
 RECEIPT_NAME = "_receipt.json"
+NOTE_PREFIX = ".owner-of-"  # of the notes that say whose a published file is
 VARIABLE, DEFAULT_GIB = "PIXCLIP_VERIFY_GIB", 200.0
 GIB = 2**30
 SETTLED_S = 2.0  # a file that changed within this time may change again under the same times
@@ -68,9 +69,14 @@ def file_digests(path: Path) -> dict[str, str]:
 
 
 def names_below(folder: Path) -> list[Path]:
-    """The files of an artifact as relative paths, without receipts and unfinished work."""
+    """The files of an artifact as relative paths, without receipts, notes and unfinished work."""
     names = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file())
-    return [name for name in names if name.name != RECEIPT_NAME and name.parts[0] != WORK_FOLDER]
+    return [name for name in names if _is_content(name)]
+
+
+def _is_content(name: Path) -> bool:
+    is_told = name.name == RECEIPT_NAME or name.name.startswith(NOTE_PREFIX)
+    return not is_told and name.parts[0] != WORK_FOLDER
 
 
 def limit_bytes() -> float:

@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from components.kernel.digests import RECEIPT_NAME, file_sha256
+from components.kernel.digests import NOTE_PREFIX, RECEIPT_NAME, file_sha256
 from components.kernel.files import write_whole
 from components.kernel.receipts import Receipt, read_receipt
 
@@ -68,4 +68,4 @@ def _read_note(path: Path) -> dict[str, str]:
 
 
 def _note_path(path: Path) -> Path:
-    return path.with_name(f".owner-of-{path.name}.note")
+    return path.with_name(f"{NOTE_PREFIX}{path.name}.note")

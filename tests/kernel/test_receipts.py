@@ -2,6 +2,7 @@
 
 import pytest
 
+from components.kernel.owners import note_owner
 from components.kernel.receipts import fingerprint, input_digest, input_digests_of_settings
 from components.kernel.settings import parse_settings
 from components.kernel.step import load_step
@@ -27,6 +28,14 @@ def test_other_outputs_of_the_same_step_do_not_count(digest_of):
     assert digest_of("captions", FILES | {"ledger": "of another run"}) == before
     assert digest_of("captions", FILES | {"captions/part-00000.parquet": "d"}) != before
     assert digest_of("captions", FILES | {"captions/part-00001.parquet": "d"}) != before
+
+
+def test_a_note_of_whose_a_file_is_does_not_count_as_content(tmp_path):
+    (tmp_path / "select.parquet").write_bytes(b"rows")
+    before = input_digest("quarantines", tmp_path)
+    note_owner(tmp_path / "select.parquet", tmp_path / "records", "digest")
+    assert len(list(tmp_path.iterdir())) == 2
+    assert input_digest("quarantines", tmp_path) == before
 
 
 def test_an_artifact_under_another_name_counts_whole(digest_of):
