@@ -33,8 +33,6 @@ def _run(name: str, inputs: dict[str, Path], outputs: dict[str, Path], settings:
     step = load_step(name)
     if "quarantine" in step.outputs:
         first = next(iter(outputs.values()))
-        outputs = {
-            **outputs,
-            "quarantine": first.with_name(f"{first.name}-{name}-quarantine.parquet"),
-        }
+        run = first.parent.parent if first.name == GROUP else first.parent
+        outputs = {**outputs, "quarantine": run / "quarantine" / f"{name}.parquet"}
     run_step(step, inputs, outputs, settings)
