@@ -28,6 +28,7 @@ FOLDER = Path(__file__).resolve().parent
 REPOSITORY = os.environ.get("PIXCLIP_IMAGE_REPOSITORY", "example.test")
 TAG = os.environ.get("PIXCLIP_IMAGE_TAG", "dev")
 BASE = "python:3.11-slim-bookworm"
+NAMES = ("data", "annotate", "train")  # targets of the Dockerfile
 NUM_LAST_LINES = 30
 BUILTIN_BUILDKIT_VERSIONS = range(18, 23)  # of docker clients; newer ones need buildx beside them
 
@@ -63,7 +64,7 @@ def require_base(docker: str, name: str = BASE) -> None:
 
 
 def build(docker: str, name: str) -> str:
-    """Build the image of the folder `images/<name>` and give its full name.
+    """Build a target of `images/Dockerfile` and give the image's full name.
 
     Raises:
         RuntimeError: the build failed; the message ends with what it printed last.
@@ -73,7 +74,8 @@ def build(docker: str, name: str) -> str:
         run_shown(
             [
                 *(docker, "build", "--network=host", "--progress=plain", *secrets),
-                *("--file", str(FOLDER / name / "Dockerfile"), "--tag", tag, str(FOLDER.parent)),
+                *("--file", str(FOLDER / "Dockerfile"), "--target", name),
+                *("--tag", tag, str(FOLDER.parent)),
             ]
         )
     return tag
@@ -148,8 +150,8 @@ def serve(folder: Path) -> Iterator[str]:
 def main() -> None:
     """Build the named images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    known = sorted(path.parent.name for path in FOLDER.glob("*/Dockerfile"))
-    parser.add_argument("names", nargs="+", choices=known, metavar="NAME", help=", ".join(known))
+    known = ", ".join(NAMES)
+    parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=known)
     names = parser.parse_args().names
     try:
         docker = docker_client()

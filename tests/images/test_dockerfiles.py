@@ -1,4 +1,4 @@
-"""What the images promise, read from their files: no engine needed."""
+"""What the images promise, read from their Dockerfile: no engine needed."""
 
 import re
 import subprocess
@@ -13,14 +13,26 @@ from packaging.utils import canonicalize_name
 from components.kernel.step import STEP_NAMES, load_step
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+DOCKERFILE = REPOSITORY / "images" / "Dockerfile"
 IMAGES = ["data", "annotate", "train"]
 
 
-def instructions(name: str) -> list[tuple[str, str]]:
-    """The instructions of an image's Dockerfile with their arguments, in order."""
-    text = (REPOSITORY / "images" / name / "Dockerfile").read_text()
-    lines = re.sub(r"\\\n", " ", text).splitlines()
+def instructions() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile with their arguments, in order."""
+    lines = re.sub(r"\\\n", " ", DOCKERFILE.read_text()).splitlines()
     return [(line.split()[0], line) for line in lines if line and not line.startswith("#")]
+
+
+def instructions_of(target: str) -> list[tuple[str, str]]:
+    """What makes an image: the instructions of its stage, after those of the stages it is from."""
+    stages: dict[str, list[tuple[str, str]]] = {}
+    stage: list[tuple[str, str]] = []
+    for keyword, line in instructions():
+        if keyword == "FROM":
+            _, base, _, name = line.split()
+            stage = stages[name] = [*stages.get(base, [])]
+        stage.append((keyword, line))
+    return stages[target]
 
 
 def pins(name: str) -> dict[str, str]:
@@ -42,31 +54,38 @@ def requirements(extra: str) -> list[Requirement]:
     return wanted
 
 
-@pytest.mark.parametrize("name", IMAGES)
-def test_hadolint_finds_nothing(name):
+def test_hadolint_finds_nothing():
     hadolint = Path(sys.executable).with_name("hadolint")
-    told = subprocess.run(
-        [hadolint, REPOSITORY / "images" / name / "Dockerfile"], capture_output=True, text=True
-    )
+    told = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True)
     assert told.returncode == 0, told.stdout + told.stderr
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_user_is_not_root(name):
-    *_, user = [line.split()[1] for keyword, line in instructions(name) if keyword == "USER"]
+    *_, user = [line.split()[1] for keyword, line in instructions_of(name) if keyword == "USER"]
     assert int(user.split(":")[0]) > 0
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_there_is_no_entrypoint(name):
     # It would be put before every command that Kubeflow gives.
-    assert "ENTRYPOINT" not in [keyword for keyword, _ in instructions(name)]
+    assert "ENTRYPOINT" not in [keyword for keyword, _ in instructions_of(name)]
+
+
+def test_no_index_certificate_or_proxy_is_baked_in():
+    lasting = [line for keyword, line in instructions() if keyword in {"ENV", "ARG", "COPY"}]
+    assert not re.search(r"(?i)cert|proxy|index|find.links|https?://", "\n".join(lasting))
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_no_index_certificate_or_proxy_is_baked_in(name):
-    lasting = [line for keyword, line in instructions(name) if keyword in {"ENV", "ARG", "COPY"}]
-    assert not re.search(r"(?i)cert|proxy|index|find.links|https?://", "\n".join(lasting))
+def test_the_image_holds_the_packages_of_its_own_lock(name):
+    packages = f"{name}-packages"
+    assert ("COPY", f"COPY --from={packages} /opt/pixclip /opt/pixclip") in instructions_of(name)
+    assert ("COPY", f"COPY locks/{name}.txt /tmp/lock.txt") in instructions_of(packages)
+
+
+def test_the_builder_knows_every_target(build_module):
+    assert list(build_module.NAMES) == IMAGES
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -101,7 +120,7 @@ def test_every_step_names_an_image_that_exists():
 
 
 def test_the_scripts_parse():
-    for script in ("start-engine", "make-base"):
+    for script in ("start-engine", "make-base", "install"):
         subprocess.run(["bash", "-n", REPOSITORY / "images" / script], check=True)
 
 
