@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from components.kernel import errors
 from components.kernel.errors import PipelineError
 from components.kernel.logs import quieten_libraries
-from components.kernel.process import name_user
+from components.kernel.process import name_user, share_cores
 from components.kernel.receipts import Receipt
 from components.kernel.settings import refuse_credentials
 from components.kernel.state import run_kept, state_folder
@@ -58,6 +58,7 @@ def run_component(
     """
     stop_with_the_runner()
     name_user()
+    share_cores()
     quieten_libraries()
     refuse_credentials({"destinations": json.loads(destinations)}, name)
     for output, path in json.loads(destinations).items():

@@ -2,7 +2,8 @@
 
 Names of files and their texts are UTF-8, whatever the locale says. Whoever runs it has a name and
 a home, also in a container, whose user id `/etc/passwd` may not know: MLflow, Airflow, DVC and
-torch ask for both, and fail late without.
+torch ask for both, and fail late without. And it is not alone: threads that wait leave the cores to
+others.
 """
 
 import contextlib
@@ -12,19 +13,48 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 # The encoding of the console, for a process that was started anew to use UTF-8 for all else.
 CONSOLE = "PIXCLIP_CONSOLE_ENCODING"
+# OpenMP's threads (torch's) sleep while they wait for work. By default they spin for a while, which
+# makes every step many times slower as soon as anything else needs the cores. It is read when
+# OpenMP's library is loaded. The second is GNU's, the first that of every OpenMP.
+WAITING_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def begin() -> None:
-    """See to encodings, user name and home; to be called before anything else is done.
+    """See to encodings, user name, home and threads; to be called before anything else is done.
 
     Starts this program anew, in Python's UTF-8 mode, if the locale has another encoding.
     """
     use_utf8()
     name_user()
+    share_cores()
+
+
+def share_cores() -> None:
+    """Let the threads of this process and of its children sleep while they wait for work."""
+    os.environ.update(sharing_cores(os.environ))
+
+
+def sharing_cores(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment whose programs' threads sleep while they wait, unless it says how they do."""
+    if any(name in environment for name in WAITING_THREADS):
+        return dict(environment)
+    return {**environment, **WAITING_THREADS}
+
+
+def num_cores() -> int:
+    """The cores that this process may use: those of its machine, job or container."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_LIMIT.read_text(encoding="ascii").split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no container, or one without a limit: "max 100000"
+        return cores
 
 
 def use_utf8() -> None:

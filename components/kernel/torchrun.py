@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from components.kernel.errors import InputError, PipelineError
+from components.kernel.process import num_cores, sharing_cores
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
         *("--shutdown-timeout", str(SHUTDOWN_S)),
         *("--nproc-per-node", str(num_ranks), "-m", module, "--job", str(job)),
     ]
-    threads = str(max(1, (os.cpu_count() or 1) // num_ranks))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    threads = str(max(1, num_cores() // num_ranks))
+    environment = {"OMP_NUM_THREADS": threads, **sharing_cores(os.environ)}
     with (
         _only_ranks(job.parent) as lock,
         subprocess.Popen(

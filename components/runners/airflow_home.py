@@ -17,6 +17,7 @@ from pathlib import Path
 import components
 import pixclip
 from components.kernel.errors import PipelineError
+from components.kernel.process import sharing_cores
 from components.runners.live import FOLDER, living
 
 AIRFLOW_FOLDER = ".cache/airflow"
@@ -54,7 +55,7 @@ def airflow_environment(home: Path, port: int = 8080) -> dict[str, str]:
         for name in ("NO_PROXY", "no_proxy")
     }
     return {
-        **kept,
+        **sharing_cores(kept),
         **direct,
         "PATH": path,
         "PYTHONPATH": os.pathsep.join(_code()),

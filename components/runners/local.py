@@ -25,8 +25,11 @@ from components.runners.home import at_home, project_home
 
 log = logging.getLogger(__name__)
 
-# Credentials and addresses of S3 and MLflow, and what the registry says of code and image.
-PASSED_ON = ("AWS_", "MLFLOW_", "PIXCLIP_GIT_COMMIT", "PIXCLIP_IMAGE_DIGEST")
+# Credentials and addresses of S3 and MLflow, what the registry says of code and image, and how
+# OpenMP's threads behave.
+PASSED_ON = (
+    "AWS_", "MLFLOW_", "PIXCLIP_GIT_COMMIT", "PIXCLIP_IMAGE_DIGEST", "OMP_", "GOMP_",
+)  # fmt: skip
 TRACKING_FOLDER = "runs/mlflow"  # of MLflow's database file, where no server is named
 
 # Makes a kfp.local runner that can reach the artifacts of a run.

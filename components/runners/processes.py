@@ -13,6 +13,8 @@ from typing import Any
 
 from kfp.local import status, subprocess_task_handler
 
+from components.kernel.process import sharing_cores
+
 UTF8 = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}  # the second wins over the first
 SCRIPT = 2  # its place in `sh -ec SCRIPT …`
 PYTHON = re.compile(r"(?<![\w./-])python3(?![\w./-])")
@@ -29,7 +31,7 @@ class StepProcess(subprocess_task_handler.SubprocessTaskHandler):
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env={**os.environ, **self.env_vars, **UTF8},
+            env=sharing_cores({**os.environ, **self.env_vars, **UTF8}),
         ) as process:
             assert process.stdout
             for line in process.stdout:

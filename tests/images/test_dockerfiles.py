@@ -10,6 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from components.kernel.process import WAITING_THREADS
 from components.kernel.step import STEP_NAMES, load_step
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -75,6 +76,15 @@ def test_there_is_no_entrypoint(name):
 def test_no_index_certificate_or_proxy_is_baked_in():
     lasting = [line for keyword, line in instructions() if keyword in {"ENV", "ARG", "COPY"}]
     assert not re.search(r"(?i)cert|proxy|index|find.links|https?://", "\n".join(lasting))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_threads_sleep_while_they_wait(name):
+    lasting = " ".join(line for keyword, line in instructions_of(name) if keyword == "ENV")
+    assert [f"{key}={value}" in lasting.split() for key, value in WAITING_THREADS.items()] == [
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("name", IMAGES)

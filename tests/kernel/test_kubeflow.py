@@ -12,6 +12,7 @@ from components.kernel import kubeflow
 from components.kernel.errors import ContractViolation, GateError, PipelineError
 from components.kernel.images import image
 from components.kernel.kubeflow import read_outcome, run_component, write_outcome
+from components.kernel.process import WAITING_THREADS
 from components.kernel.step import In, Metrics, Out, StepSettings, step
 
 
@@ -75,6 +76,13 @@ def test_destinations_move_the_outputs_and_kfp_is_told_where(component, tmp_path
     assert (tmp_path / "exports" / "text").read_text() == "ab"
     assert component.place.path == str(tmp_path / "exports")
     assert read_outcome(tmp_path / "outcome") == {"num_copies": 1}
+
+
+def test_a_component_s_threads_sleep_while_they_wait(component, monkeypatch):
+    for name in WAITING_THREADS:
+        monkeypatch.delenv(name, raising=False)
+    component({}, {})
+    assert WAITING_THREADS.items() <= os.environ.items()
 
 
 def test_an_error_is_raised_and_left_for_the_runner(component):

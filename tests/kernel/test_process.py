@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.kernel.process import name_user
+from components.kernel.process import WAITING_THREADS, name_user, num_cores, sharing_cores
 
 NAMELESS_UID = 54321
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
@@ -21,6 +21,12 @@ from pathlib import Path
 print(ascii(sys.argv[1:]), sys.getfilesystemencoding(), file=sys.stderr)
 print(getpass.getuser(), Path.home(), os.environ.get("XDG_CACHE_HOME", ""), file=sys.stderr)
 print("caf\\u00e9 \\U0001f375")
+"""
+CHILD = """
+import subprocess
+from components.kernel.process import begin
+begin()
+subprocess.run(["env"])
 """
 PIXCLIP = [sys.executable, "-m", "components.cli"]
 
@@ -145,3 +151,27 @@ def test_a_process_of_an_unknown_uid_begins(tmp_path):
     command = ["unshare", "--user", f"--map-user={NAMELESS_UID}", sys.executable, "-c", SHOW]
     done = subprocess.run(command, env=kept, capture_output=True, text=True, check=True)
     assert f"uid-{NAMELESS_UID} " in done.stderr
+
+
+def test_what_the_command_line_starts_has_threads_that_sleep_while_they_wait():
+    plain = {name: value for name, value in os.environ.items() if name not in WAITING_THREADS}
+    done = subprocess.run([sys.executable, "-c", CHILD], env=plain, capture_output=True, text=True)
+    assert {f"{name}={value}" for name, value in WAITING_THREADS.items()} <= set(
+        done.stdout.splitlines()
+    )
+
+
+@pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "5000"}])
+def test_a_person_who_says_how_threads_wait_is_obeyed(own):
+    assert sharing_cores({"A": "b", **own}) == {"A": "b", **own}
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [("max 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("", 4)],
+)
+def test_a_container_has_the_cores_of_its_limit(tmp_path, monkeypatch, limit, cores):
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    monkeypatch.setattr("components.kernel.process.CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 4, 5})
+    assert num_cores() == cores

@@ -1,5 +1,6 @@
 """Ranks that are started through torchrun, and what becomes of them when the step is killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.kernel.errors import InputError
+from components.kernel.process import WAITING_THREADS
 from components.kernel.torchrun import RanksFailed, run_ranks
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +31,7 @@ if not (folder / "quick").exists():
 STEP = """
 import sys, pathlib
 from components.kernel.errors import InputError
+from components.kernel.process import WAITING_THREADS
 from components.kernel.torchrun import run_ranks
 run_ranks("ranked", pathlib.Path(sys.argv[1]), num_ranks=2)
 """
@@ -68,6 +71,17 @@ def test_a_rank_that_fails_is_an_error(job):
     (job.parent / "modules" / "ranked.py").write_text("raise SystemExit(1)")
     with pytest.raises(RanksFailed, match="ranked ended with code 1"):
         run_ranks("ranked", job, num_ranks=1)
+
+
+def test_the_threads_of_ranks_share_the_cores_and_sleep_while_they_wait(job, monkeypatch):
+    for name in (*WAITING_THREADS, "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("components.kernel.torchrun.num_cores", lambda: 6)
+    telling = "import os, sys, json; json.dump(dict(os.environ), open(sys.argv[2] + '.told', 'w'))"
+    (job.parent / "modules" / "ranked.py").write_text(telling)
+    run_ranks("ranked", job, num_ranks=1)
+    told = json.loads(Path(f"{job}.told").read_text())
+    assert {**WAITING_THREADS, "OMP_NUM_THREADS": "6"}.items() <= told.items()
 
 
 REFUSING = """

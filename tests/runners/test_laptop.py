@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from components.kernel.process import WAITING_THREADS
 from components.runners import airflow_home, laptop
 from components.runners.airflow_home import AirflowError, airflow_environment, prepare
 from components.runners.leftovers import UnfinishedRun, unfinished_runs
@@ -74,6 +75,12 @@ def test_nothing_of_another_airflow_is_in_the_environment(tmp_path, monkeypatch)
     assert environment["MLFLOW_TRACKING_URI"] == "http://mlflow.example", "the way to name a server"
     assert "AIRFLOW__CORE__EXECUTOR" not in environment
     assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD" not in environment
+
+
+def test_the_threads_of_airflow_s_tasks_sleep_while_they_wait(tmp_path, monkeypatch):
+    for name in WAITING_THREADS:
+        monkeypatch.delenv(name, raising=False)
+    assert WAITING_THREADS.items() <= airflow_environment(tmp_path).items()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel.errors import InputError, SettingsError
+from components.kernel.errors import InputError, PipelineError, SettingsError
+from components.kernel.process import WAITING_THREADS
 from components.kernel.receipts import read_receipt
 from components.kernel.run import run_digest
 from components.kernel.step import load_step
@@ -112,6 +113,16 @@ def test_a_component_s_output_is_utf_8_whatever_encoding_is_asked_for(
     assert "input longgrit is not at /nowhere/dé" in capsys.readouterr().out
 
 
+def test_a_component_s_threads_sleep_while_they_wait(publish_run, tmp_path, monkeypatch):
+    for name in WAITING_THREADS:
+        monkeypatch.delenv(name, raising=False)
+    put_git(tmp_path, monkeypatch, f"env > '{tmp_path}/environment'\nexit 1\n")
+    with pytest.raises(PipelineError):
+        open_backend("local").run(publish_run)
+    told = (tmp_path / "environment").read_text().splitlines()
+    assert {f"{name}={value}" for name, value in WAITING_THREADS.items()} <= set(told)
+
+
 def test_a_wrong_setting_is_refused_before_anything_starts(publish_run, monkeypatch):
     monkeypatch.setattr("components.runners.local.one_step_pipeline", None)
     wrong = StepRun("publish", publish_run.inputs, publish_run.outputs, {"nmae": "x"})
@@ -120,14 +131,19 @@ def test_a_wrong_setting_is_refused_before_anything_starts(publish_run, monkeypa
 
 
 def test_a_killed_component_is_a_crash_that_may_be_retried(publish_run, tmp_path, monkeypatch):
-    deadly = tmp_path / "bin" / "git"
-    deadly.parent.mkdir()
-    deadly.write_text("#!/bin/sh\nkill -9 $PPID\n")
-    deadly.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{deadly.parent}{os.pathsep}{os.environ['PATH']}")
+    put_git(tmp_path, monkeypatch, "kill -9 $PPID\n")
     with pytest.raises(StepCrashedError, match="step publish ended without an outcome"):
         open_backend("local").run(publish_run)
     assert not publish_run.outputs["publication"].exists()
+
+
+def put_git(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a shell script in the place of Git, which `publish` starts."""
+    git = folder / "bin" / "git"
+    git.parent.mkdir()
+    git.write_text(f"#!/bin/sh\n{script}")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{git.parent}{os.pathsep}{os.environ['PATH']}")
 
 
 def test_an_unknown_backend_is_refused_with_those_that_there_are():
