@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from components.kernel.errors import InputError
-from components.kernel.tables import read_batches
+from components.kernel.files import written_whole
+from components.kernel.tables import open_writer, read_batches
 from data_contracts.tables import hash_keys
 
 MANIFEST = "manifest.parquet"
@@ -26,14 +26,12 @@ def draw_train_pairs(longgrit: Path, path: Path, max_pairs: int, seed: int) -> i
     if not num_train:
         raise InputError(f"{longgrit} has no region in the split train to adapt the text tower to")
     share = min(1.0, max_pairs / num_train)
-    partial = path.with_name(f".{path.name}.partial")
     num_pairs = 0
-    with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+    with written_whole(path) as partial, open_writer(partial, SCHEMA) as writer:
         for batch in _split(longgrit, "train"):
             drawn = _draw(pa.Table.from_batches([batch]), share, seed).select(SCHEMA.names)
             writer.write_table(drawn.cast(SCHEMA))
             num_pairs += drawn.num_rows
-    partial.replace(path)
     return num_pairs
 
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from components.kernel.digests import file_sha256
 from components.kernel.drafts import remove
 from components.kernel.errors import InputError
-from components.kernel.files import link_or_copy, write_whole
-from components.kernel.tables import Row, write_rows
+from components.kernel.files import link_or_copy, write_whole, written_whole
+from components.kernel.tables import Row, open_writer, write_rows
 from data_contracts.text_embeddings import SCHEMA
 from pixclip.json_files import JsonError, read_json_object
 from pixclip.text.embeddings import INDEX_NAME, part_name, read_vectors, write_vectors
@@ -160,9 +160,11 @@ def _may_hold(rows: Path, captions: Mapping[str, str]) -> bool:
 
 def join_parts(parts: list[Part], folder: Path) -> dict[str, Any]:
     """Bring the parts' vectors and the index of all into the artifact; counts what is in it."""
-    partial = folder / f".{INDEX_NAME}.partial"
     totals = {"num_captions": 0, "num_tokens": 0, "num_truncated": 0}
-    with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+    with (
+        written_whole(folder / INDEX_NAME) as partial,
+        open_writer(partial, SCHEMA) as writer,
+    ):
         for number, part in enumerate(parts):
             table: pa.Table = pq.read_table(part.rows, schema=SCHEMA)
             place = SCHEMA.get_field_index("part")
@@ -173,5 +175,4 @@ def join_parts(parts: list[Part], folder: Path) -> dict[str, Any]:
             totals["num_captions"] += table.num_rows
             totals["num_tokens"] += pc.sum(table["num_tokens"]).as_py() or 0
             totals["num_truncated"] += pc.sum(table["is_truncated"]).as_py() or 0
-    partial.replace(folder / INDEX_NAME)
     return totals

@@ -4,7 +4,6 @@ Within the contract's budget the failing regions are taken out of the tables and
 quarantine. Past it, or where a table has no quarantine beside it, the step fails.
 """
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 
 from components.kernel.drafts import CHECKED
 from components.kernel.errors import ContractViolation, InputError
+from components.kernel.files import link_or_copy
 from components.kernel.receipts import receipts_of
 from components.kernel.step import Metrics
 from components.kernel.tables import (
@@ -194,14 +194,9 @@ def _copy_path(draft: Path) -> Path:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, copy_function=_link, ignore=shutil.ignore_patterns(WORK_FOLDER))
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copy2(source, target)
+    shutil.copytree(
+        source, target, copy_function=link_or_copy, ignore=shutil.ignore_patterns(WORK_FOLDER)
+    )
 
 
 def _recount(metrics: Metrics, dropped: Counter[str]) -> Metrics:

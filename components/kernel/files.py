@@ -1,25 +1,15 @@
-"""Files that come into being: hard links, copies, and texts that appear whole."""
+"""Files that come into being: hard links, copies, and files that appear whole."""
 
 import fcntl
 import os
 import shutil
 from pathlib import Path
 
+from pixclip.files import link_or_copy, write_whole, written_whole
+
+__all__ = ["copy_file", "link_or_copy", "write_whole", "written_whole"]
+
 FICLONE = 0x40049409  # Linux: share a file's blocks until one of the two is written
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """A hard link of a file, or a copy on another file system.
-
-    Raises:
-        FileExistsError: there is a target; it may be a link itself, and is never written through.
-    """
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -39,10 +29,3 @@ def copy_file(source: Path, target: Path) -> None:
         is_same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
         if not is_same or os.fstat(write.fileno()).st_size != before.st_size:
             raise OSError(0, "it changed while it was copied", str(source))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text by rename: a kill or a full disk leaves the old file, or none."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.kernel.errors import InputError
+from components.kernel.files import written_whole
 from components.kernel.tables import storable
 from pixclip.data.tar import Member, TarError, read_members
 
@@ -19,9 +20,8 @@ def write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
     The bytes are those of webdataset's own TarWriter, whose package imports torch where it can.
     Lone surrogates, which readers refuse, become U+FFFD.
     """
-    partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(partial, "w") as tar:
+    with written_whole(path) as partial, tarfile.open(partial, "w") as tar:
         for sample in samples:
             for extension in sorted(sample.keys() - {"__key__"}):
                 content = _as_bytes(sample[extension])
@@ -29,7 +29,6 @@ def write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
                 member.size, member.mode = len(content), 0o444
                 member.uname = member.gname = "root"  # not whoever runs this
                 tar.addfile(member, BytesIO(content))
-    partial.replace(path)
 
 
 def _as_bytes(value: Any) -> bytes:

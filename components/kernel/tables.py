@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.kernel.errors import InputError
+from components.kernel.files import written_whole
 from data_contracts.reading import TableError, decoded_batches, num_rows
 
 Row = dict[str, Any]
@@ -89,17 +90,15 @@ def write_rows(path: Path, rows: Iterable[Row], schema: pa.Schema, batch_size: i
     Raises:
         pyarrow.ArrowInvalid: a row does not fit the schema.
     """
-    partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     num_written = 0
-    with open_writer(partial, schema) as writer:
+    with written_whole(path) as partial, open_writer(partial, schema) as writer:
         batch: list[Row] = []
         for row in rows:
             batch.append(row)
             if len(batch) == batch_size:
                 num_written += _flush(writer, batch, schema)
         num_written += _flush(writer, batch, schema)
-    partial.replace(path)
     return num_written
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.kernel.files import written_whole
 from components.kernel.progress import progress
 from components.kernel.shards import write_shard
 from components.kernel.tables import WORK_FOLDER, Row, open_writer, write_rows
@@ -55,11 +56,9 @@ def _part_path(longgrit: Path, shard: ShardPlan) -> Path:
 
 
 def _write_tables(path: Path, tables: Iterator[pa.Table]) -> int:
-    partial = path.with_name(f".{path.name}.partial")
     num_rows = 0
-    with open_writer(partial, SCHEMA) as writer:
+    with written_whole(path) as partial, open_writer(partial, SCHEMA) as writer:
         for table in tables:
             writer.write_table(table)
             num_rows += table.num_rows
-    partial.replace(path)
     return num_rows

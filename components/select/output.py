@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from components.kernel.files import written_whole
 from components.kernel.tables import Row, open_writer
 from components.kernel.tally import quarantine_row
 from components.select.regions import (
@@ -103,7 +104,8 @@ class GroupWriter:
             self.close()
             path.parent.mkdir(parents=True, exist_ok=True)
             self._path = path
-            self._writer = self._open.enter_context(open_writer(_partial(path), SCHEMA))
+            partial = self._open.enter_context(written_whole(path))
+            self._writer = self._open.enter_context(open_writer(partial, SCHEMA))
             self.num_groups += 1
         assert self._writer is not None
         self._writer.write_table(table)
@@ -111,13 +113,7 @@ class GroupWriter:
     def close(self) -> None:
         """Finish the open group."""
         self._open.close()
-        if self._path is not None:
-            _partial(self._path).replace(self._path)
         self._writer = self._path = None
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
 
 
 def _text(source: pa.RecordBatch, name: str) -> pa.Array:

@@ -31,6 +31,7 @@ from pixclip.checksums import (
     write_checksums,
 )
 from pixclip.config import ModelConfig, from_dict, to_dict
+from pixclip.files import link_or_copy
 from pixclip.json_files import JsonError, read_json_object, shown
 from pixclip.model import PixClip
 from pixclip.places import is_in_store, local_folder
@@ -95,7 +96,7 @@ def _replace_text_tower(folder: Path, text_tower: Path | None, link: bool) -> No
         if text_tower is not None:
             # What begins so is a pipeline's, not the tower's.
             ignore = shutil.ignore_patterns("_*", ".*")
-            copy = _link_or_copy if link else shutil.copyfile
+            copy = link_or_copy if link else shutil.copyfile
             shutil.copytree(text_tower, draft, ignore=ignore, copy_function=copy)
         (folder / CHECKSUMS_NAME).unlink(missing_ok=True)
         shutil.rmtree(folder / TEXT_TOWER_NAME, ignore_errors=True)
@@ -262,13 +263,6 @@ def _open_text_tower(
 def _text_tower_files(folder: Path) -> list[str]:
     files = (folder / TEXT_TOWER_NAME).rglob("*")
     return [path.relative_to(folder).as_posix() for path in files if path.is_file()]
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(os.path.realpath(source), target)  # else a link to a link would be made
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from pixclip.files import write_whole
 from pixclip.json_files import MAX_FILE_BYTES, parse_json, shown
 
 CHECKSUMS_NAME = "checksums.json"
@@ -19,9 +20,7 @@ class CheckpointError(ValueError):
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
     """Write the SHA-256 of files of a folder; from then on it counts as a checkpoint."""
     sums = {name: sha256_of(folder / name) for name in sorted(names)}
-    partial = folder / f"{CHECKSUMS_NAME}.partial"
-    partial.write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / CHECKSUMS_NAME)
+    write_whole(folder / CHECKSUMS_NAME, json.dumps(sums, indent=2) + "\n")
 
 
 def read_checksums(folder: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pixclip.files import written_whole
 from pixclip.json_files import brief
 from pixclip.text.tokens import normalise
 
@@ -62,9 +63,8 @@ def write_part(folder: Path, part: int, embeddings_nE: Tensor) -> None:
 
 def write_vectors(path: Path, embeddings_nE: Tensor) -> None:
     """Write vectors [n, E] as bfloat16, by rename."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({TENSOR_NAME: embeddings_nE.to(torch.bfloat16).contiguous()}, str(partial))
-    partial.replace(path)
+    with written_whole(path) as partial:
+        save_file({TENSOR_NAME: embeddings_nE.to(torch.bfloat16).contiguous()}, str(partial))
 
 
 def read_vectors(path: Path) -> Tensor:

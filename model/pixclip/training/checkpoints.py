@@ -9,7 +9,6 @@ The ranks of several machines need one file system for it.
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch.distributed as dist
 
 from pixclip.checksums import sha256_of
 from pixclip.distributed import num_ranks, rank
+from pixclip.files import flush, write_whole
 from pixclip.json_files import JsonError, brief, read_json_object
 
 log = logging.getLogger(__name__)
@@ -37,15 +37,15 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
         draft.mkdir(parents=True)
     _wait_for_ranks()
     torch.save(state, draft / _rank_file(rank()))
-    _flush(draft / _rank_file(rank()))
+    flush(draft / _rank_file(rank()))
     _wait_for_ranks()
     if rank() == 0:
         digests = {path.name: sha256_of(path) for path in sorted(draft.iterdir())}
-        _write(draft / CHECKSUMS, json.dumps(digests, indent=1))
+        write_whole(draft / CHECKSUMS, json.dumps(digests, indent=1), durable=True)
         shutil.rmtree(folder / name, ignore_errors=True)  # damaged, or of a run that was set back
         draft.rename(folder / name)
-        _flush(folder)
-        _write(folder / LATEST, name)
+        flush(folder)
+        write_whole(folder / LATEST, name, durable=True)
         _remove_others(folder, name)
     _wait_for_ranks()
 
@@ -140,23 +140,6 @@ def _damage(path: Path) -> str:
 
 def _rank_file(number: int) -> str:
     return f"rank-{number:05d}.pt"
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    _flush(partial)
-    partial.replace(path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    """Bring a file or a folder to the disk: a rename is worth nothing if its content is not."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _wait_for_ranks() -> None:

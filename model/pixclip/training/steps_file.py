@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from pixclip.distributed import rank
+from pixclip.files import write_whole
 from pixclip.json_files import read_json_lines
 from pixclip.training.job import STEPS
 from pixclip.training.loop import StepReport
@@ -25,9 +26,7 @@ class StepsFile:
         if rank() == 0:
             lines = read_json_lines(self._path, {"step": int, "loss": float})
             kept = [f"{json.dumps(line)}\n" for line in lines if line["step"] <= start_step]
-            partial = self._path.with_suffix(".partial")
-            partial.write_text("".join(kept), encoding="utf-8")
-            partial.replace(self._path)
+            write_whole(self._path, "".join(kept))
 
     def __enter__(self) -> "StepsFile":
         if rank() == 0:

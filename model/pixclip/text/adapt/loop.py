@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from pixclip.distributed import num_ranks, rank, sum_over_ranks
+from pixclip.files import write_whole
 from pixclip.json_files import brief, read_json_lines
 from pixclip.text.adapt.job import AdaptJob, Contrast, MaskedTokens
 from pixclip.text.adapt.stages import LossOf
@@ -139,9 +140,7 @@ def keep_lines(path: Path, stage: str, last_step: int) -> None:
         for line in read_lines(path)
         if line["stage"] != stage or line["step"] <= last_step
     ]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "".join(kept))
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

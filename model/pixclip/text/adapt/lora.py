@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pixclip.checksums import sha256_of
+from pixclip.files import written_whole
 from pixclip.text.adapt.job import Lora
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,9 @@ def save(adapted: Any, path: Path) -> None:
     from peft import get_peft_model_state_dict
 
     weights: dict[str, torch.Tensor] = get_peft_model_state_dict(adapted)
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, str(partial))
-    digest = sha256_of(partial)
-    partial.replace(path)
+    with written_whole(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, str(partial))
+        digest = sha256_of(partial)
     _mark(path).write_text(digest, encoding="utf-8")
 
 
