@@ -27,6 +27,7 @@ from components.kernel.run import run_step
 from components.kernel.settings import merge, parse_assignments, read_params
 from components.kernel.step import STEP_NAMES, Step, load_step
 from components.pipelines.cli import pipeline
+from components.reasons import reasons
 
 log = logging.getLogger(__name__)
 Definitions = list[tuple[str, str]]
@@ -115,6 +116,7 @@ def cli(verbose: bool) -> None:
 
 
 cli.add_command(pipeline)
+cli.add_command(reasons)
 
 
 @cli.command()

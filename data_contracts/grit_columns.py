@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from data_contracts.reading import is_plain_text
+from data_contracts.reasons import SelectReason
 
 Bools = npt.NDArray[np.bool_]
 MAX_TEXT_BYTES = 1 << 15  # of an address or a caption; a region repeats its record's
@@ -25,8 +26,11 @@ MAX_EXACT = 2.0**53  # a larger number is no size of an image, nor exact as a fl
 NAME = r"^-?\w{1,64}$"
 FLAW, FLAW_DETAIL = "flaw", "flaw_detail"  # why a row cannot be used; null for a sound one
 # The reasons that `flaw` gives.
-NOT_UTF8, TOO_LONG, MALFORMED = "text_not_utf8", "text_too_long", "malformed_value"
-FLAWS = (NOT_UTF8, TOO_LONG, MALFORMED)
+FLAWS = (
+    SelectReason.TEXT_NOT_UTF8,
+    SelectReason.TEXT_TOO_LONG,
+    SelectReason.MALFORMED_VALUE,
+)
 
 
 @dataclass
@@ -109,7 +113,10 @@ def _sound_texts(
     wrong: dict[int, tuple[str, str]] = {}
     sizes = np.asarray(pc.fill_null(pc.binary_length(raw), 0), dtype=np.int64)
     for place in np.flatnonzero(sizes > max_bytes).tolist():
-        wrong[place] = (TOO_LONG, f"{name} of {sizes[place]} bytes, allowed {max_bytes}")
+        wrong[place] = (
+            SelectReason.TEXT_TOO_LONG,
+            f"{name} of {sizes[place]} bytes, allowed {max_bytes}",
+        )
     if wrong:
         raw = pc.if_else(pa.array(sizes > max_bytes), pc.binary_slice(raw, 0, SHOWN_BYTES), raw)
     try:
@@ -119,7 +126,9 @@ def _sound_texts(
         for place, value in enumerate(raw.to_pylist()):
             texts.append(None if value is None else value.decode(errors="backslashreplace"))
             if value is not None and not _is_utf8(value):
-                wrong.setdefault(place, (NOT_UTF8, f"{name} is not UTF-8: {texts[-1]!r:.80}"))
+                wrong.setdefault(
+                    place, (SelectReason.TEXT_NOT_UTF8, f"{name} is not UTF-8: {texts[-1]!r:.80}")
+                )
         return pa.array(texts, pa.string()), wrong
 
 
@@ -154,7 +163,11 @@ def _read_regions(column: pa.Array, name: str, flaws: Flaws) -> pa.Array:
 def _read_float(column: pa.Array, name: str, flaws: Flaws) -> pa.Array:
     numbers, wrong = _floats(column)
     for row in wrong:
-        flaws.add(row, MALFORMED, f"{name} is no number: {_plain(column)[row].as_py()!r:.80}")
+        flaws.add(
+            row,
+            SelectReason.MALFORMED_VALUE,
+            f"{name} is no number: {_plain(column)[row].as_py()!r:.80}",
+        )
     return numbers
 
 
@@ -163,7 +176,7 @@ def _read_int(column: pa.Array, name: str, flaws: Flaws) -> pa.Array:
     with np.errstate(invalid="ignore"):
         is_whole = (np.floor(numbers) == numbers) & (np.abs(numbers) < MAX_EXACT)
     for row in np.flatnonzero(~is_whole & ~np.isnan(numbers)).tolist():
-        flaws.add(row, MALFORMED, f"{name} is {numbers[row]:g}")
+        flaws.add(row, SelectReason.MALFORMED_VALUE, f"{name} is {numbers[row]:g}")
     return pa.array(np.where(is_whole, numbers, 0).astype(np.int64), mask=~is_whole)
 
 

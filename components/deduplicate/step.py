@@ -29,6 +29,7 @@ from components.kernel.step import In, Metrics, Out, step
 from components.kernel.tables import Row, groups_of, read_rows, without, write_rows
 from components.kernel.tally import quarantine_row, tally, write_quarantine
 from data_contracts.candidates import SCHEMA
+from data_contracts.reasons import DeduplicateReason
 
 # Turned with their photographs; and read as measured in stored or upright pixels, which their size
 # did not tell.
@@ -81,9 +82,12 @@ class Judge:
             return "", ""
         name, own_name = (self.index.sha256[at].tobytes().hex() for at in (other, position))
         if name == own_name:
-            return "duplicate_image", f"the same bytes as kept image {name}"
+            return DeduplicateReason.DUPLICATE_IMAGE, f"the same bytes as kept image {name}"
         distance = np.bitwise_count(self.index.phash[other] ^ self.index.phash[position])
-        return "near_duplicate_image", f"{distance} of 64 hash bits from kept image {name}"
+        return (
+            DeduplicateReason.NEAR_DUPLICATE_IMAGE,
+            f"{distance} of 64 hash bits from kept image {name}",
+        )
 
     def candidate(self, row: Row, image: Row, position: int) -> Row | tuple[str, str]:
         """The candidate row of a region, or reason and detail why it is dropped."""

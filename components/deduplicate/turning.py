@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from components.kernel.tables import Row
+from data_contracts.reasons import DeduplicateReason
 from pixclip.masks import Box, Rle, decode_mask, encode_mask, turn_box, turn_mask
 
 STORED, UPRIGHT, EITHER, NEITHER = "stored", "upright", "either", "neither"
-ANOTHER_PICTURE, UNDECIDED = "image_size_mismatch", "orientation_undecided"
-MASK_DAMAGED = "mask_damaged"
 AGREEMENT = 0.9  # of the photographs that tell, before the others are read like them
 Convention = Literal["", "stored", "upright"]
 Resized = Literal["web", "all", "none"]
@@ -92,11 +91,11 @@ def brought_upright(row: Row, image: Row, reading: Reading, counts: Counter[str]
     """
     pixels = pixels_of(row["declared_size"], image, row["url"], reading.resized)
     if pixels == NEITHER:
-        raise PlacementError(ANOTHER_PICTURE, _both_sizes(row, image))
+        raise PlacementError(DeduplicateReason.IMAGE_SIZE_MISMATCH, _both_sizes(row, image))
     if pixels == EITHER:
         if not reading.convention:
             raise PlacementError(
-                UNDECIDED,
+                DeduplicateReason.ORIENTATION_UNDECIDED,
                 f"EXIF orientation {image['orientation']}, and the declared size "
                 f"{_size_text(row)} fits the stored and the upright picture; say by "
                 "deduplicate.turned_boxes which one the source's boxes are measured in",
@@ -119,7 +118,7 @@ def _turned(row: Row, orientation: int) -> Row:
         height_px, width_px = row["mask_size"]
         mask = decode_mask(Rle(height_px, width_px, row["mask_counts"]))
     except (ValueError, TypeError) as error:
-        raise PlacementError(MASK_DAMAGED, str(error)) from None
+        raise PlacementError(DeduplicateReason.MASK_DAMAGED, str(error)) from None
     upright = encode_mask(turn_mask(mask, orientation))
     size = [upright.height_px, upright.width_px]
     return turned | {"mask_counts": upright.counts, "mask_size": size}

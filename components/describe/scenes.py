@@ -10,6 +10,7 @@ from PIL import Image
 from components.describe.types import Region, Rejection, Scene
 from components.kernel.shards import read_image_bytes
 from components.kernel.tables import Row, read_rows
+from data_contracts.reasons import DescribeReason
 from pixclip.images import ImageError, open_image
 from pixclip.masks import Rle, rle_num_pixels
 
@@ -42,7 +43,9 @@ class PendingScene:
         )
         expected = (row["image_width_px"], row["image_height_px"])
         if image.size != expected:
-            raise ImageError("image_mismatch", f"{image.size} pixels, the regions say {expected}")
+            raise ImageError(
+                DescribeReason.IMAGE_MISMATCH, f"{image.size} pixels, the regions say {expected}"
+            )
         return image
 
     def load(self) -> Scene:
@@ -69,7 +72,9 @@ def _pending_scene(rows: tuple[Row, ...], images: Path) -> PendingScene:
         region = _region(row)
         problem = _mask_problem(region)
         if problem:
-            damaged.append(Rejection(region.region_id, "mask", "invalid_mask", problem))
+            damaged.append(
+                Rejection(region.region_id, "mask", DescribeReason.INVALID_MASK, problem)
+            )
         else:
             regions.append(region)
     return PendingScene(rows, tuple(regions), tuple(damaged), images)

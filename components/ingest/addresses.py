@@ -16,6 +16,7 @@ from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from components.ingest.failures import FetchError
+from data_contracts.reasons import IngestReason
 
 DNS_CACHE_S = 300
 RESOLVES_PRIVATELY = "resolves to a private address"
@@ -133,10 +134,12 @@ class AddressGuard(AbstractResolver):
         except ValueError:
             # "2130706433" and "127.1" are addresses to a socket, though not in canonical form.
             if host.replace(".", "").isdigit() or ":" in host:
-                raise FetchError("bad_url", "the host is a number in an unusual form") from None
+                raise FetchError(
+                    IngestReason.BAD_URL, "the host is a number in an unusual form"
+                ) from None
             return
         if not is_public(host):
-            raise FetchError("private_address", host)
+            raise FetchError(IngestReason.PRIVATE_ADDRESS, host)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -150,7 +153,7 @@ class AddressGuard(AbstractResolver):
         if self.is_allowed(host):
             self._allowed_addresses.update(found)
         elif not all(is_public(address) for address in found):
-            raise FetchError("private_address", f"{host} {RESOLVES_PRIVATELY}")
+            raise FetchError(IngestReason.PRIVATE_ADDRESS, f"{host} {RESOLVES_PRIVATELY}")
         return [_resolve_result(host, address, port) for address in found]
 
     async def _lookup(self, host: str) -> list[str]:
@@ -158,11 +161,11 @@ class AddressGuard(AbstractResolver):
             found = await self._resolver.addresses(host)
         except socket.gaierror as error:
             is_transient = error.errno == socket.EAI_AGAIN
-            raise FetchError("dns_failure", host, is_transient=is_transient) from None
+            raise FetchError(IngestReason.DNS_FAILURE, host, is_transient=is_transient) from None
         except (OSError, UnicodeError):
-            raise FetchError("dns_failure", host) from None
+            raise FetchError(IngestReason.DNS_FAILURE, host) from None
         if not found:
-            raise FetchError("dns_failure", host)
+            raise FetchError(IngestReason.DNS_FAILURE, host)
         return found
 
     def open_socket(self, info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
@@ -174,7 +177,7 @@ class AddressGuard(AbstractResolver):
         family, kind, protocol, _, target = info
         address = str(target[0])
         if not (is_public(address) or address in self._allowed_addresses):
-            raise FetchError("private_address", address)
+            raise FetchError(IngestReason.PRIVATE_ADDRESS, address)
         return socket.socket(family, kind, protocol)
 
     async def close(self) -> None:

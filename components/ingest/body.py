@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 from components.ingest.check import looks_like_image
 from components.ingest.failures import FetchError, local_fault
+from data_contracts.reasons import ImageReason, IngestReason
 
 IN_MEMORY_BYTES = 1_000_000  # a larger body goes on in a temporary file
 SNIFFED_BYTES = 16
@@ -54,13 +55,15 @@ class Body:
     def announce(self, num_bytes: int | None) -> None:
         """Refuse a body by its declared length."""
         if num_bytes is not None and num_bytes > self.max_bytes:
-            raise FetchError("too_large", f"declared {num_bytes}, limit {self.max_bytes} bytes")
+            raise FetchError(
+                IngestReason.TOO_LARGE, f"declared {num_bytes}, limit {self.max_bytes} bytes"
+            )
 
     def write(self, piece: bytes) -> None:
         """Take one piece."""
         self.num_bytes += len(piece)
         if self.num_bytes > self.max_bytes:
-            raise FetchError("too_large", f"more than {self.max_bytes} bytes")
+            raise FetchError(IngestReason.TOO_LARGE, f"more than {self.max_bytes} bytes")
         try:
             self._file.write(piece)
         except OSError as error:
@@ -74,12 +77,12 @@ class Body:
         self._file.seek(0, 2)
         self._is_sniffed = True
         if not looks_like_image(head):
-            raise FetchError("not_an_image", f"the body starts with {head!r}")
+            raise FetchError(ImageReason.NOT_AN_IMAGE, f"the body starts with {head!r}")
 
     def value(self) -> bytes:
         """The whole body."""
         if not self.num_bytes:
-            raise FetchError("not_an_image", "the body is empty")
+            raise FetchError(ImageReason.NOT_AN_IMAGE, "the body is empty")
         if not self._is_sniffed:
             self._sniff()
         self._file.seek(0)
@@ -97,7 +100,9 @@ def unpacking(encoding: str, body: Body) -> Sink:
     codings = [coding.strip().lower() for coding in encoding.split(",")]
     known = [coding for coding in codings if coding in PACKED | UNKNOWN]
     if len(known) > MAX_CODINGS or UNKNOWN.intersection(known):
-        raise FetchError("bad_encoding", f"content encoding {encoding[:40]!r}, not asked for")
+        raise FetchError(
+            IngestReason.BAD_ENCODING, f"content encoding {encoding[:40]!r}, not asked for"
+        )
     sink: Sink = body
     for _ in known:  # the last one that was applied is the first to be undone; all are the same
         sink = Unpacker(sink, body.max_bytes)
@@ -120,7 +125,7 @@ class Unpacker:
         """Unpack one piece into the body."""
         self._num_packed += len(piece)
         if self._num_packed > self._max_bytes:
-            raise FetchError("too_large", f"more than {self._max_bytes} packed bytes")
+            raise FetchError(IngestReason.TOO_LARGE, f"more than {self._max_bytes} packed bytes")
         if self._inflate is None:
             self._head += piece
             if len(self._head) < 2:
@@ -131,7 +136,7 @@ class Unpacker:
             try:
                 unpacked = self._inflate.decompress(piece, UNPACKED_BYTES)
             except zlib.error:
-                raise FetchError("bad_encoding", "the packed body is damaged") from None
+                raise FetchError(IngestReason.BAD_ENCODING, "the packed body is damaged") from None
             self._sink.write(unpacked)
             piece = self._inflate.unconsumed_tail
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image, _imaging
 
+from data_contracts.reasons import ImageReason, IngestReason
 from pixclip.images import ImageError, OpenedImage, read_image
 from pixclip.jpeg_parts import is_plain_jpeg
 
@@ -59,11 +60,11 @@ def check_image(data: bytes, max_pixels: int, min_side_px: int) -> tuple[Checked
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever they like on hostile bytes
-        return CheckedImage("truncated_image", type(error).__name__, sha256), b""
+        return CheckedImage(ImageReason.TRUNCATED_IMAGE, type(error).__name__, sha256), b""
     image = opened.upright
     if min(image.size) < min_side_px:
         detail = f"{image.width} x {image.height}, below {min_side_px} pixels"
-        return CheckedImage("too_small", detail, sha256), b""
+        return CheckedImage(IngestReason.TOO_SMALL, detail, sha256), b""
     checked = CheckedImage(
         sha256=sha256,
         width_px=image.width,

@@ -30,7 +30,6 @@ from components.ingest.isolated import Suspects
 from components.ingest.journal import Entry, Journal
 from components.ingest.outage import Outlook, is_answer
 from components.ingest.reuse import (
-    MEMORY,
     NEVER_KEPT,
     check_basis,
     failure_basis,
@@ -42,10 +41,13 @@ from components.ingest.settings import IngestSettings
 from components.ingest.web import WebSource
 from components.kernel.groups import first_cause
 from components.kernel.progress import progress
+from data_contracts.reasons import IngestReason
 
 FETCHED, CHECKED = "fetched", "checked"  # kinds of records
 WEB_SCHEMES = frozenset({"http", "https"})
 DNS_THREADS = 16
+# How a host asks for fewer requests.
+ASKS_FOR_PATIENCE = frozenset(map(IngestReason.HTTP_STATUS.of, (429, 503)))
 # URLs under way, those waiting for their host or for a thread included: bounds the memory.
 WINDOW_PER_DOWNLOAD = 8
 
@@ -72,7 +74,7 @@ class Sources:
             return await self._in_thread(read_file_url, url, root, limit)
         if scheme == "s3":
             return await self._in_thread(self._s3.fetch, url)
-        raise FetchError("bad_scheme", f"scheme {scheme[:20]!r}")
+        raise FetchError(IngestReason.BAD_SCHEME, f"scheme {scheme[:20]!r}")
 
     async def is_reachable(self, url: str) -> bool:
         """Whether the host of a web URL takes connections; nothing is asked for."""
@@ -87,7 +89,7 @@ def _scheme(url: str) -> str:
     try:
         return urlsplit(url.strip()).scheme
     except ValueError:
-        raise FetchError("bad_url", "not a URL") from None
+        raise FetchError(IngestReason.BAD_URL, "not a URL") from None
 
 
 def _scheme_or_none(url: str) -> str:
@@ -211,7 +213,7 @@ class Downloader:
         """The pause before the next attempt; tells the gate if the host wants one for all."""
         limit_s = self._settings.max_backoff_s
         pause_s = pause_before_retry_s(url, attempt, self._settings.backoff_s, limit_s)
-        if failure.reason in ("http_429", "http_503"):
+        if failure.reason in ASKS_FOR_PATIENCE:
             pause_s = max(pause_s, min(failure.retry_after_s or 0.0, limit_s))
             self._gate.back_off(url, pause_s)
         return pause_s
@@ -224,7 +226,10 @@ class Downloader:
             try:
                 checked, jpeg = check(data, settings.max_pixels, settings.min_side_px)
             except MemoryError:
-                checked, jpeg = CheckedImage(MEMORY, "decoding needs more than there is"), b""
+                checked, jpeg = (
+                    CheckedImage(IngestReason.OUT_OF_MEMORY, "decoding needs more than there is"),
+                    b"",
+                )
             fields = asdict(checked) | {"basis": check_basis(entry, settings)}
             self._journal.append(CHECKED, url, fields, jpeg)
 
@@ -249,7 +254,8 @@ def num_unanswered(journal: Journal, urls: Iterable[str]) -> int:
         if _scheme_or_none(fields["url"]) in WEB_SCHEMES
     )
     return sum(
-        is_unanswered(entry) or (entry.fields["reason"] == "dns_failure" and not are_names_known)
+        is_unanswered(entry)
+        or (entry.fields["reason"] == IngestReason.DNS_FAILURE and not are_names_known)
         for entry in entries
     )
 

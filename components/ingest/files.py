@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from components.ingest.body import Body
 from components.ingest.failures import LOCAL_ERRNOS, FetchError, WorldError, local_fault
+from data_contracts.reasons import IngestReason
 
 PIECE_BYTES = 2**20
 
@@ -34,10 +35,12 @@ def read_file_url(url: str, file_root: str, max_bytes: int) -> bytes:
     except OSError as error:
         if error.errno in LOCAL_ERRNOS:
             raise local_fault(error, f"cannot read {path}") from error
-        raise FetchError("file_missing", "the file cannot be read") from None
+        raise FetchError(IngestReason.FILE_MISSING, "the file cannot be read") from None
     promise = promised_sha256(url)
     if promise and hashlib.sha256(data).hexdigest() != promise:
-        raise FetchError("file_changed", "not the file that was imported; import the source again")
+        raise FetchError(
+            IngestReason.FILE_CHANGED, "not the file that was imported; import the source again"
+        )
     return data
 
 
@@ -57,10 +60,12 @@ def resolve_file_url(url: str, file_root: str) -> Path:
         WorldError: `file_root` is not there.
     """
     if not file_root:
-        raise FetchError("file_not_allowed", "ingest.file_root is empty: file URLs are refused")
+        raise FetchError(
+            IngestReason.FILE_NOT_ALLOWED, "ingest.file_root is empty: file URLs are refused"
+        )
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
-        raise FetchError("file_not_allowed", "a file URL names no host: file:///path")
+        raise FetchError(IngestReason.FILE_NOT_ALLOWED, "a file URL names no host: file:///path")
     root = Path(file_root).resolve()
     if not root.is_dir():
         raise WorldError(
@@ -72,15 +77,15 @@ def resolve_file_url(url: str, file_root: str) -> Path:
         path = (root / name).resolve()
         if not path.is_relative_to(root) and not _is_promised(path, name, url):
             raise FetchError(
-                "file_not_allowed",
+                IngestReason.FILE_NOT_ALLOWED,
                 "the path leaves ingest.file_root; a link that leads out is followed only for "
                 "pictures that import_coco has read",
             )
         mode = path.stat().st_mode
     except (OSError, ValueError, RuntimeError) as error:  # also NUL characters, loops of links
-        raise FetchError("file_missing", _why_missing(error)) from None
+        raise FetchError(IngestReason.FILE_MISSING, _why_missing(error)) from None
     if not stat.S_ISREG(mode):
-        raise FetchError("file_not_allowed", "not a regular file")
+        raise FetchError(IngestReason.FILE_NOT_ALLOWED, "not a regular file")
     return path
 
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.ingest.check import CheckedImage, check_image
+from data_contracts.reasons import ImageReason
 from pixclip.images import ImageError, open_image
 
 MAX_MEMORY_BYTES, MAX_CPU_S, MAX_WAIT_S = 2**33, 120, 600
@@ -58,7 +59,9 @@ def check_in_isolation(
             check=True,
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        return CheckedImage("too_costly", "decoding it ended the process, or did not end"), b""
+        return CheckedImage(
+            ImageReason.TOO_COSTLY, "decoding it ended the process, or did not end"
+        ), b""
     return check_image(data, max_pixels, min_side_px)
 
 

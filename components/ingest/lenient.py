@@ -20,6 +20,7 @@ from yarl import URL
 
 from components.ingest.addresses import AddressGuard
 from components.ingest.failures import FetchError
+from data_contracts.reasons import IngestReason
 
 MAX_HEADER_BYTES, MAX_HEADERS = 2**18, 1000  # what browsers take; a site's policy may be long
 PIECE_BYTES = 2**16
@@ -194,4 +195,4 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _no_http(why: str) -> FetchError:
-    return FetchError("bad_response", f"the answer is not valid HTTP: {why}")
+    return FetchError(IngestReason.BAD_RESPONSE, f"the answer is not valid HTTP: {why}")

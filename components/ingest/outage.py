@@ -5,21 +5,36 @@ from collections.abc import Callable
 
 from components.ingest.failures import WorldError
 from components.ingest.hosts import host_of
+from data_contracts.reasons import ImageReason, IngestReason
 
 SILENT_HOSTS = 25  # in a row; of an old list, one host in five or so is dead
 NUM_WITNESSES = 3
 # A host said something, if only that it does not want to.
 ANSWERS = frozenset(
-    {"", "not_an_image", "too_large", "noai", "bad_response", "bad_encoding", "too_many_redirects"}
+    {
+        "",
+        ImageReason.NOT_AN_IMAGE,
+        IngestReason.TOO_LARGE,
+        IngestReason.NOAI,
+        IngestReason.BAD_RESPONSE,
+        IngestReason.BAD_ENCODING,
+        IngestReason.TOO_MANY_REDIRECTS,
+    }
 )
 SILENCE = frozenset(
-    {"timeout", "connection_failed", "connection_broken", "tls_error", "dns_failure"}
+    {
+        IngestReason.TIMEOUT,
+        IngestReason.CONNECTION_FAILED,
+        IngestReason.CONNECTION_BROKEN,
+        IngestReason.TLS_ERROR,
+        IngestReason.DNS_FAILURE,
+    }
 )
 
 
 def is_answer(reason: str) -> bool:
     """Whether a URL that ended so was answered by its host; "" is an image."""
-    return reason in ANSWERS or reason.startswith("http_")
+    return reason in ANSWERS or IngestReason.HTTP_STATUS.holds(reason)
 
 
 class Outlook:

@@ -11,22 +11,29 @@ from typing import Any
 from components.ingest.addresses import plain_host
 from components.ingest.journal import Entry
 from components.ingest.settings import IngestSettings
+from data_contracts.reasons import IngestReason
 
 # Raise it when a failure or a check would end otherwise than before, together with the step's
 # version: records of other rules are made again, received bytes stay.
 RULES = 1
-MEMORY = "out_of_memory"
 # Reasons that say nothing about the URL for sure: asked again by every run until one publishes.
-NEVER_KEPT = frozenset({"dns_failure", "tls_error", "s3_denied", MEMORY})
+NEVER_KEPT = frozenset(
+    {
+        IngestReason.DNS_FAILURE,
+        IngestReason.TLS_ERROR,
+        IngestReason.S3_DENIED,
+        IngestReason.OUT_OF_MEMORY,
+    }
+)
 ANSWER_DEPENDS_ON = ("user_agent", "verify_tls", "allowed_hosts", "respect_noai")
 # What a reason came from; those that are not here came from an answer.
 DEPENDS_ON: Mapping[str, Sequence[str]] = {
-    "too_large": ("max_bytes", *ANSWER_DEPENDS_ON),
-    "too_many_redirects": ("max_redirects", *ANSWER_DEPENDS_ON),
-    "private_address": ("allowed_hosts",),
-    "s3_not_allowed": ("s3_buckets",),
-    "bad_url": (),
-    "bad_scheme": (),
+    IngestReason.TOO_LARGE: ("max_bytes", *ANSWER_DEPENDS_ON),
+    IngestReason.TOO_MANY_REDIRECTS: ("max_redirects", *ANSWER_DEPENDS_ON),
+    IngestReason.PRIVATE_ADDRESS: ("allowed_hosts",),
+    IngestReason.S3_NOT_ALLOWED: ("s3_buckets",),
+    IngestReason.BAD_URL: (),
+    IngestReason.BAD_SCHEME: (),
 }
 CHECK_DEPENDS_ON = ("max_pixels", "min_side_px")
 
@@ -89,6 +96,5 @@ def bucket_of(url: str) -> str:
 def is_unanswered(entry: Entry) -> bool:
     """Whether a URL was given up without an answer of its own: the world's fault, most likely."""
     fields = entry.fields
-    return bool(
-        fields.get("is_transient") or fields["reason"] in ("tls_error", "s3_denied", MEMORY)
-    )
+    unsure = NEVER_KEPT - {IngestReason.DNS_FAILURE}  # a name that does not exist is an answer
+    return bool(fields.get("is_transient") or fields["reason"] in unsure)

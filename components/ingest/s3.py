@@ -10,6 +10,7 @@ from components.ingest.body import Body
 from components.ingest.failures import FetchError, WorldError
 from components.ingest.reuse import bucket_of, scheme_of
 from components.ingest.settings import IngestSettings
+from data_contracts.reasons import IngestReason
 
 PIECE_BYTES = 2**18
 MISSING_CODES = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
@@ -34,7 +35,7 @@ OUR_CODES = frozenset(
         "UnrecognizedClientException",
     }
 )
-WORLDLY = frozenset({"s3_denied", "s3_unreachable"})
+WORLDLY = frozenset({IngestReason.S3_DENIED, IngestReason.S3_UNREACHABLE})
 RETRIED_STATUS = frozenset({408, 429})  # and every 5xx
 
 
@@ -71,9 +72,13 @@ class S3Source:
             exceptions.ResponseStreamingError,
             HTTPError,
         ) as error:
-            raise FetchError("s3_unreachable", type(error).__name__, is_transient=True) from error
+            raise FetchError(
+                IngestReason.S3_UNREACHABLE, type(error).__name__, is_transient=True
+            ) from error
         except exceptions.ParamValidationError as error:
-            raise FetchError("bad_url", "S3 has no such names of buckets or keys") from error
+            raise FetchError(
+                IngestReason.BAD_URL, "S3 has no such names of buckets or keys"
+            ) from error
         except (exceptions.BotoCoreError, ValueError) as error:
             # Credentials, profiles, regions, endpoints: all that is not the object's.
             raise _our_fault(bucket, str(error)) from error
@@ -104,7 +109,7 @@ class S3Source:
             for piece in stream.iter_chunks(PIECE_BYTES):
                 body.write(piece)
                 if time.monotonic() > deadline_s:
-                    raise FetchError("timeout", is_transient=True)
+                    raise FetchError(IngestReason.TIMEOUT, is_transient=True)
             return body.value()
 
 
@@ -116,9 +121,9 @@ def parse_s3_url(url: str, allowed_buckets: tuple[str, ...]) -> tuple[str, str]:
     """
     bucket, _, key = url.partition("://")[2].partition("/")  # a key is not quoted
     if not bucket or not key:
-        raise FetchError("bad_url", "an S3 URL is s3://bucket/key")
+        raise FetchError(IngestReason.BAD_URL, "an S3 URL is s3://bucket/key")
     if bucket not in allowed_buckets:
-        raise FetchError("s3_not_allowed", "the bucket is not in ingest.s3_buckets")
+        raise FetchError(IngestReason.S3_NOT_ALLOWED, "the bucket is not in ingest.s3_buckets")
     return bucket, key
 
 
@@ -155,8 +160,8 @@ def failure_of(answer: Mapping[str, Any], bucket: str) -> FetchError | WorldErro
     if code in OUR_CODES:
         return _our_fault(bucket, f"the store answers {code}")
     if code in MISSING_CODES:
-        return FetchError("s3_missing", code)
+        return FetchError(IngestReason.S3_MISSING, code)
     if code in DENIED_CODES:
-        return FetchError("s3_denied", code)
+        return FetchError(IngestReason.S3_DENIED, code)
     is_transient = status >= 500 or status in RETRIED_STATUS or code == "SlowDown"
-    return FetchError("s3_error", code, is_transient=is_transient)
+    return FetchError(IngestReason.S3_ERROR, code, is_transient=is_transient)

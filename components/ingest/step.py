@@ -19,6 +19,7 @@ from components.kernel.errors import GateError
 from components.kernel.step import In, Metrics, Out, Work, step
 from components.kernel.tables import Row, read_batches, read_rows
 from components.kernel.tally import REASON_PREFIX, quarantine_row, tally, write_quarantine
+from data_contracts.reasons import IngestReason
 
 if TYPE_CHECKING:
     from components.ingest.addresses import Resolver
@@ -135,7 +136,7 @@ def require_success(
 
 
 def _advice(failures: Mapping[str, int]) -> str:
-    if failures.get("file_not_allowed") or failures.get("file_missing"):
+    if failures.get(IngestReason.FILE_NOT_ALLOWED) or failures.get(IngestReason.FILE_MISSING):
         return "Set ingest.file_root to the folder that the images of file:/// URLs lie in."
     return "Start it again to retry the transient failures; lower the rate if the list is old."
 

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from yarl import URL
 
 from components.ingest.failures import FetchError
+from data_contracts.reasons import IngestReason
 
 LEFT_OUT = str.maketrans("", "", "\t\r\n")
 AROUND = "".join(map(chr, range(0x21)))  # blanks and control characters
@@ -35,9 +36,9 @@ def parse_web_url(text: str, base: URL | None = None) -> URL:
             url = URL(f"{scheme}://{url.raw_authority}{rest}", encoded=True)
         is_complete = bool(url.host and url.port)
     except (ValueError, UnicodeError) as error:
-        raise FetchError("bad_url", str(error)) from None
+        raise FetchError(IngestReason.BAD_URL, str(error)) from None
     if not is_complete or url.user or url.password:
-        raise FetchError("bad_url", "the URL needs a host and no credentials")
+        raise FetchError(IngestReason.BAD_URL, "the URL needs a host and no credentials")
     return url
 
 
@@ -45,13 +46,13 @@ def _parts(text: str, base: URL | None) -> tuple[str, str | None, str]:
     """Scheme, authority (None: that of the base) and the rest, quoted where it has to be."""
     text = text.translate(LEFT_OUT).strip(AROUND)
     if not text:
-        raise FetchError("bad_url", "the URL is empty")
+        raise FetchError(IngestReason.BAD_URL, "the URL is empty")
     found = SCHEME.match(text)
     if not found and base is None:
-        raise FetchError("bad_scheme", "the URL names no scheme")
+        raise FetchError(IngestReason.BAD_SCHEME, "the URL names no scheme")
     scheme = (found[1] if found else base.scheme if base else "").lower()
     if scheme not in WEB_SCHEMES:
-        raise FetchError("bad_scheme", f"scheme {scheme[:20]!r}")
+        raise FetchError(IngestReason.BAD_SCHEME, f"scheme {scheme[:20]!r}")
     rest = text[found.end() :] if found else text
     end = next((place for place, letter in enumerate(rest) if letter in "?#"), len(rest))
     path, query = rest[:end].replace("\\", "/"), rest[end:]
@@ -59,7 +60,9 @@ def _parts(text: str, base: URL | None) -> tuple[str, str | None, str]:
         return scheme, None, _quoted(path + query)
     host, slash, path = path.lstrip("/").partition("/")
     if not host or BAD_IN_HOST.search(host):
-        raise FetchError("bad_url", "the URL's host holds blanks or characters that no host has")
+        raise FetchError(
+            IngestReason.BAD_URL, "the URL's host holds blanks or characters that no host has"
+        )
     return scheme, host.lower(), _quoted(slash + path + query)
 
 
@@ -68,4 +71,4 @@ def _quoted(text: str) -> str:
     try:
         return quote(text.encode("utf-8", "surrogateescape"), safe=AS_WRITTEN)
     except UnicodeError:
-        raise FetchError("bad_url", "the URL holds half of a character") from None
+        raise FetchError(IngestReason.BAD_URL, "the URL holds half of a character") from None

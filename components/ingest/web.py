@@ -26,6 +26,7 @@ from components.ingest.lenient import (
 )
 from components.ingest.settings import IngestSettings
 from components.ingest.urls import parse_web_url
+from data_contracts.reasons import IngestReason
 
 REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 USABLE = frozenset(range(200, 300)) - {204, 205}  # they may have the image as their body
@@ -134,7 +135,9 @@ class WebSource:
             if isinstance(answer, bytes):
                 return Received(answer, chain.facts())
             target = parse_web_url(answer.location, base=target)
-        raise FetchError("too_many_redirects", f"more than {self._settings.max_redirects}")
+        raise FetchError(
+            IngestReason.TOO_MANY_REDIRECTS, f"more than {self._settings.max_redirects}"
+        )
 
     async def _get(self, target: URL, chain: _Chain) -> bytes | _Redirect:
         host = target.raw_host or ""
@@ -170,7 +173,7 @@ class WebSource:
         robots = answer.headers.getall("X-Robots-Tag", [])
         chain.forbids_ai = forbids_ai(robots, self._settings.user_agent)
         if self._settings.respect_noai and chain.forbids_ai:
-            raise FetchError("noai", "X-Robots-Tag")
+            raise FetchError(IngestReason.NOAI, "X-Robots-Tag")
         return await self._read(answer)
 
     async def _read(self, answer: Answer) -> bytes:
@@ -199,7 +202,7 @@ def _require_usable(response: Answer) -> None:
     status = response.status
     if status not in USABLE or (status == 206 and not _is_whole_range(response)):
         raise FetchError(
-            f"http_{status}",
+            IngestReason.HTTP_STATUS.of(status),
             is_transient=status in RETRIED or status >= 500,
             retry_after_s=retry_after_s(response.headers.get("Retry-After"), time.time()),
         )
@@ -245,17 +248,17 @@ def _as_known_error(error: Exception) -> FetchError | WorldError:
     if isinstance(error, OSError) and _errno(error) in LOCAL_ERRNOS:
         return local_fault(error, "cannot go on fetching")
     if isinstance(error, TimeoutError):
-        return FetchError("timeout", is_transient=True)
+        return FetchError(IngestReason.TIMEOUT, is_transient=True)
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return FetchError("tls_error", type(error).__name__)
+        return FetchError(IngestReason.TLS_ERROR, type(error).__name__)
     if isinstance(error, aiohttp.ClientConnectorError | socket.gaierror):
-        return FetchError("connection_failed", is_transient=True)
+        return FetchError(IngestReason.CONNECTION_FAILED, is_transient=True)
     if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
-        return FetchError("bad_response", "the answer is not valid HTTP")
+        return FetchError(IngestReason.BAD_RESPONSE, "the answer is not valid HTTP")
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-        return FetchError("bad_url", "the HTTP library refuses the URL")
+        return FetchError(IngestReason.BAD_URL, "the HTTP library refuses the URL")
     if isinstance(error, aiohttp.ClientError | OSError):
-        return FetchError("connection_broken", is_transient=True)
+        return FetchError(IngestReason.CONNECTION_BROKEN, is_transient=True)
     raise error
 
 

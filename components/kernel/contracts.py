@@ -35,6 +35,7 @@ from components.kernel.tally import (
 from data_contracts.contract import contract_digest, load_contract
 from data_contracts.engine import ContractResult, check_table
 from data_contracts.reading import TableError, read_schema
+from data_contracts.reasons import ContractReason
 
 REGION_KEY, QUARANTINE = "region_id", "quarantine"
 
@@ -167,7 +168,12 @@ def _set_aside(
         if _num_rows(path, reasons):
             dropped += _take_out(path, reasons)
     moved = [
-        quarantine_row(step, row, f"contract:{reasons[row[REGION_KEY]]}", f"contract of {name}")
+        quarantine_row(
+            step,
+            row,
+            ContractReason.BROKEN_RULE.of(reasons[row[REGION_KEY]]),
+            f"contract of {name}",
+        )
         for row in dropped
     ]
     write_quarantine(quarantine, [*read_rows(drafts[QUARANTINE]), *moved])
@@ -201,8 +207,9 @@ def _link_tree(source: Path, target: Path) -> None:
 
 def _recount(metrics: Metrics, dropped: Counter[str]) -> Metrics:
     changed = {
-        f"{REASON_PREFIX}contract:{rule}": metrics.get(f"{REASON_PREFIX}contract:{rule}", 0) + count
+        name: metrics.get(name, 0) + count
         for rule, count in sorted(dropped.items())
+        for name in (f"{REASON_PREFIX}{ContractReason.BROKEN_RULE.of(rule)}",)
     }
     if ROWS_OUT in metrics:
         changed[ROWS_OUT] = metrics[ROWS_OUT] - dropped.total()

@@ -10,13 +10,20 @@ from typing import Any
 from components.kernel.step import Metrics
 from components.kernel.tables import Row, write_rows
 from data_contracts.quarantine import SCHEMA
+from data_contracts.reasons import is_known
 
 ROWS_IN, ROWS_OUT, ROWS_QUARANTINED = "regions_in", "regions_out", "regions_quarantined"
 REASON_PREFIX = "quarantined."
 
 
 def quarantine_row(step: str, row: Row, reason: str, detail: str = "") -> Row:
-    """The quarantine's form of a dropped region row."""
+    """The quarantine's form of a dropped region row.
+
+    Raises:
+        ValueError: `data_contracts/reasons.py` does not know the reason.
+    """
+    if not is_known(step, reason):
+        raise ValueError(f"{step} has no reason '{reason}'; describe it in data_contracts/reasons")
     return {
         "region_id": row["region_id"],
         "record_id": row["record_id"],

@@ -14,13 +14,14 @@ from components.kernel.step import STEP_NAMES
 from components.kernel.tables import Row, groups_of, read_batches, read_rows
 from components.pack.samples import read_provenance
 from components.pack.splits import SPLITS
+from data_contracts.reasons import SegmentReason
 
 # Shares of the image that a mask fills; each bin is twice as wide as the one before.
 AREA_EDGES = (0.0, *(2.0**power for power in range(-9, 1)))
 GRID_CELLS = 24
 STAGES = ("mask", "object", "verify", "context", "merge", "check")
 FUNNEL_STEPS = ("select", "ingest", "deduplicate", "segment", "describe")
-OWN_MASK, UNUSABLE_MASK = "record", "own_mask_unusable"  # source and reason that `segment` gives
+OWN_MASK = "record"  # the source of a mask that came with its record, as `segment` names it
 COST_FIELDS = ("num_requests", "prompt_tokens", "completion_tokens", "cost_usd")
 WHO_FIELDS = ("describer", "model", "prompt", "prompt_version")
 
@@ -71,7 +72,7 @@ class Statistics:
     @property
     def masks_lost(self) -> int:
         """Regions that are missing because nothing of the source's own mask could be read."""
-        return sum(stage.reasons[UNUSABLE_MASK] for stage in self.funnel)
+        return sum(stage.reasons[SegmentReason.OWN_MASK_UNUSABLE] for stage in self.funnel)
 
     @property
     def num_regions(self) -> int:

@@ -14,6 +14,7 @@ from components.segment.record import MaskError, has_unusable_mask, record_mask
 from components.segment.rules import judge_mask
 from components.segment.segmenter import MaskResult, Prompt, Segmenter
 from components.segment.settings import SegmentSettings
+from data_contracts.reasons import SegmentReason
 from pixclip.images import ImageError, open_image
 from pixclip.masks import encode_mask, mask_iou
 
@@ -87,7 +88,9 @@ class Masker:
         image = open_image(read_image_bytes(self._images, first["image_shard"], sha256))
         expected = (first["image_width_px"], first["image_height_px"])
         if image.size != expected:
-            raise ImageError("image_size_mismatch", f"image {image.size}, its rows {expected}")
+            raise ImageError(
+                SegmentReason.IMAGE_SIZE_MISMATCH, f"image {image.size}, its rows {expected}"
+            )
         return Prompt(image, tuple((b[0], b[1], b[2], b[3]) for b in (r["box_xyxy"] for r in rows)))
 
     def _results(self, prompts: list[Prompt]) -> list[list[MaskResult] | str]:
@@ -111,7 +114,7 @@ class Masker:
     def _judge_all(self, rows: Sequence[Row], found: list[MaskResult] | str) -> dict[str, Outcome]:
         if isinstance(found, str):
             return {
-                row["region_id"]: Outcome(row, None, "segmenter_failed", found[:500])
+                row["region_id"]: Outcome(row, None, SegmentReason.SEGMENTER_FAILED, found[:500])
                 for row in rows
             }
         assert self._segmenter is not None

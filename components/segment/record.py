@@ -1,6 +1,7 @@
 """The mask that a row brought along from its source: untrusted until checked."""
 
 from components.kernel.tables import Row
+from data_contracts.reasons import SegmentReason
 from pixclip.masks import Mask, Rle, decode_mask
 
 
@@ -26,14 +27,16 @@ def record_mask(row: Row) -> Mask:
     """
     if has_unusable_mask(row):
         detail = f"{row['mask_fault']}; segment.replace_unusable_masks lets the fallback make one"
-        raise MaskError("own_mask_unusable", detail)
+        raise MaskError(SegmentReason.OWN_MASK_UNUSABLE, detail)
     if row["mask_counts"] is None:
-        raise MaskError("no_mask", "the record brought no mask and there is no fallback source")
+        raise MaskError(
+            SegmentReason.NO_MASK, "the record brought no mask and there is no fallback source"
+        )
     height_px, width_px = row["image_height_px"], row["image_width_px"]
     if row["mask_size"] != [height_px, width_px]:
         detail = f"mask {row['mask_size']}, image {[height_px, width_px]}"
-        raise MaskError("mask_size_mismatch", detail)
+        raise MaskError(SegmentReason.MASK_SIZE_MISMATCH, detail)
     try:
         return decode_mask(Rle(height_px, width_px, row["mask_counts"]))
     except ValueError as error:
-        raise MaskError("mask_damaged", str(error)) from None
+        raise MaskError(SegmentReason.MASK_DAMAGED, str(error)) from None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.segment.settings import MaskRules
+from data_contracts.reasons import SegmentReason
 from pixclip.masks import Box, Mask, box_mask, clip_box
 
 
@@ -26,15 +27,15 @@ def judge_mask(mask: Mask, box: Box, rules: MaskRules) -> MaskVerdict:
     box_share = area_px / max((x2 - x1) * (y2 - y1), 1.0)
     image_share = area_px / mask.size
     if area_px == 0:
-        return MaskVerdict(mask, "empty_mask", "no pixel of the mask is inside the box")
+        return MaskVerdict(mask, SegmentReason.EMPTY_MASK, "no pixel of the mask is inside the box")
     if area_px < rules.min_area_px or box_share < rules.min_box_share:
         detail = (
             f"{area_px} px, {box_share:.1%} of the box; at least {rules.min_area_px} px "
             f"and {rules.min_box_share:.1%}"
         )
-        return MaskVerdict(mask, "small_mask", detail)
+        return MaskVerdict(mask, SegmentReason.SMALL_MASK, detail)
     if image_share > rules.max_image_share:
-        return MaskVerdict(mask, "whole_image_mask", f"{image_share:.1%} of the image")
+        return MaskVerdict(mask, SegmentReason.WHOLE_IMAGE_MASK, f"{image_share:.1%} of the image")
     return MaskVerdict(mask)
 
 

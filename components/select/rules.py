@@ -25,6 +25,7 @@ from components.select.settings import SelectSettings
 from data_contracts.candidates import MAX_PHRASE_WORDS, SPLITS
 from data_contracts.grit_columns import FLAW, FLAW_DETAIL, FLAWS
 from data_contracts.mask_counts import read_counts
+from data_contracts.reasons import SelectReason
 from data_contracts.records import URL
 
 NEEDED = ["id", "url", "caption", "width", "height"]  # of a record
@@ -289,28 +290,28 @@ def _explain_malformed(regions: Regions, i: int, settings: SelectSettings) -> st
 # Of a whole record first, so that a lost image is told as such.
 RECORD_RULES = (
     *map(flaw, FLAWS),
-    Rule("missing_value", missing_value, _explain_missing),
-    Rule("unknown_address", unknown_address, _explain_address),
-    Rule("unknown_split", unknown_split, _explain_split),
-    Rule("masks_not_parallel", masks_not_parallel, _explain_masks),
-    Rule("impossible_size", impossible_size, _explain_impossible_size),
-    Rule("small_image", small_image, _explain_size),
-    Rule("impossible_similarity", impossible_similarity, _explain_no_similarity),
-    Rule("low_clip_similarity", low_clip_similarity, _explain_similarity),
+    Rule(SelectReason.MISSING_VALUE, missing_value, _explain_missing),
+    Rule(SelectReason.UNKNOWN_ADDRESS, unknown_address, _explain_address),
+    Rule(SelectReason.UNKNOWN_SPLIT, unknown_split, _explain_split),
+    Rule(SelectReason.MASKS_NOT_PARALLEL, masks_not_parallel, _explain_masks),
+    Rule(SelectReason.IMPOSSIBLE_SIZE, impossible_size, _explain_impossible_size),
+    Rule(SelectReason.SMALL_IMAGE, small_image, _explain_size),
+    Rule(SelectReason.IMPOSSIBLE_SIMILARITY, impossible_similarity, _explain_no_similarity),
+    Rule(SelectReason.LOW_CLIP_SIMILARITY, low_clip_similarity, _explain_similarity),
 )
 REGION_RULES = (
-    Rule("malformed_region", malformed_region, _explain_malformed),
-    Rule("wrong_offsets", wrong_offsets, _explain_offsets),
-    Rule("not_finite", not_finite, _explain_box),
-    Rule("impossible_score", impossible_score, _explain_no_score),
-    Rule("box_outside_image", box_outside_image, _explain_box),
-    Rule("empty_box", empty_box, _explain_box),
-    Rule("low_score", low_score, _explain_score),
-    Rule("tiny_box", tiny_box, _explain_side),
-    Rule("small_box", small_box, _explain_share),
-    Rule("large_box", large_box, _explain_share),
-    Rule("phrase_names_nothing", nameless_phrase, _explain_nameless),
-    Rule("short_phrase", short_phrase, _explain_phrase),
-    Rule("long_phrase", long_phrase, _explain_phrase),
-    Rule("damaged_mask", damaged_mask, _explain_mask),
+    Rule(SelectReason.MALFORMED_REGION, malformed_region, _explain_malformed),
+    Rule(SelectReason.WRONG_OFFSETS, wrong_offsets, _explain_offsets),
+    Rule(SelectReason.NOT_FINITE, not_finite, _explain_box),
+    Rule(SelectReason.IMPOSSIBLE_SCORE, impossible_score, _explain_no_score),
+    Rule(SelectReason.BOX_OUTSIDE_IMAGE, box_outside_image, _explain_box),
+    Rule(SelectReason.EMPTY_BOX, empty_box, _explain_box),
+    Rule(SelectReason.LOW_SCORE, low_score, _explain_score),
+    Rule(SelectReason.TINY_BOX, tiny_box, _explain_side),
+    Rule(SelectReason.SMALL_BOX, small_box, _explain_share),
+    Rule(SelectReason.LARGE_BOX, large_box, _explain_share),
+    Rule(SelectReason.PHRASE_NAMES_NOTHING, nameless_phrase, _explain_nameless),
+    Rule(SelectReason.SHORT_PHRASE, short_phrase, _explain_phrase),
+    Rule(SelectReason.LONG_PHRASE, long_phrase, _explain_phrase),
+    Rule(SelectReason.DAMAGED_MASK, damaged_mask, _explain_mask),
 )

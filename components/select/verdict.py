@@ -9,6 +9,7 @@ from components.select.duplicates import History, record_keys, repeated_regions
 from components.select.regions import Bools, Ints, Regions, marks
 from components.select.rules import RECORD_RULES, REGION_RULES, Rule
 from components.select.settings import SelectSettings
+from data_contracts.reasons import SelectReason
 
 KEPT = -1
 
@@ -22,9 +23,9 @@ def _earlier(regions: Regions, i: int, settings: SelectSettings) -> str:
 
 
 # Judged with the help of what was met before, not by the batch alone.
-DUPLICATE_ID = Rule("duplicate_id", _nothing, _earlier)
-DUPLICATE_URL = Rule("duplicate_url", _nothing, _earlier)
-DUPLICATE_REGION = Rule("duplicate_region", _nothing, _earlier)
+DUPLICATE_ID = Rule(SelectReason.DUPLICATE_ID, _nothing, _earlier)
+DUPLICATE_URL = Rule(SelectReason.DUPLICATE_URL, _nothing, _earlier)
+DUPLICATE_REGION = Rule(SelectReason.DUPLICATE_REGION, _nothing, _earlier)
 RULES = (*RECORD_RULES, DUPLICATE_ID, *REGION_RULES, DUPLICATE_URL, DUPLICATE_REGION)
 
 

@@ -16,6 +16,7 @@ from pixclip.image_limits import (
     MAX_METADATA_BYTES,
     MAX_PARTS,
     ImageError,
+    ImageFault,
     require_few,
     require_pixels,
 )
@@ -38,8 +39,10 @@ def essential_parts(data: bytes, max_pixels: int) -> tuple[str, bytes]:
             try:
                 return name, keep(data, max_pixels)
             except (struct.error, IndexError):
-                raise ImageError("not_an_image", f"a {name} file that is cut off") from None
-    raise ImageError("not_an_image", "the bytes are no image format we read")
+                raise ImageError(
+                    ImageFault.NOT_AN_IMAGE, f"a {name} file that is cut off"
+                ) from None
+    raise ImageError(ImageFault.NOT_AN_IMAGE, "the bytes are no image format we read")
 
 
 PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
@@ -64,7 +67,7 @@ def _png(data: bytes, _: int) -> bytes:
         if kind == b"IEND":
             return b"".join(kept)
         position = end
-    raise ImageError("too_costly", f"more than {MAX_PARTS} chunks in a PNG")
+    raise ImageError(ImageFault.TOO_COSTLY, f"more than {MAX_PARTS} chunks in a PNG")
 
 
 def _gif(data: bytes, _: int) -> bytes:
@@ -85,7 +88,7 @@ def _gif(data: bytes, _: int) -> bytes:
         position += 1
         if is_control:
             control = data[start:position]
-    raise ImageError("too_costly", f"more than {MAX_PARTS} extensions in a GIF")
+    raise ImageError(ImageFault.TOO_COSTLY, f"more than {MAX_PARTS} extensions in a GIF")
 
 
 def _bmp(data: bytes, _: int) -> bytes:
@@ -115,7 +118,7 @@ def _webp(data: bytes, max_pixels: int) -> bytes:
         if kind in WEBP_ONCE or (kind in WEBP_METADATA and length <= MAX_METADATA_BYTES):
             kept.setdefault(kind, data[position:end])
         position = end
-    raise ImageError("too_costly", f"more than {MAX_PARTS} chunks in a WebP")
+    raise ImageError(ImageFault.TOO_COSTLY, f"more than {MAX_PARTS} chunks in a WebP")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

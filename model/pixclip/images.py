@@ -14,6 +14,7 @@ from pixclip.bit_depth import (
     wide_rawmode,
 )
 from pixclip.image_limits import ImageError as ImageError
+from pixclip.image_limits import ImageFault as ImageFault
 from pixclip.image_limits import require_pixels
 from pixclip.image_parts import essential_parts
 
@@ -69,13 +70,13 @@ def read_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(parts), formats=[name])
     except UnidentifiedImageError:
-        raise ImageError("not_an_image", "the bytes are no image format we read") from None
+        raise ImageError(ImageFault.NOT_AN_IMAGE, "the bytes are no image format we read") from None
     except Image.DecompressionBombError as error:
-        raise ImageError("too_many_pixels", str(error)) from error
+        raise ImageError(ImageFault.TOO_MANY_PIXELS, str(error)) from error
     except MemoryError:
         raise
     except Exception as error:  # Pillow's parsers raise anything on damaged bytes
-        raise ImageError("not_an_image", _describe(error)) from error
+        raise ImageError(ImageFault.NOT_AN_IMAGE, _describe(error)) from error
     require_pixels(*image.size, max_pixels)
     _require_colours(image)
     width, height = image.size
@@ -91,7 +92,7 @@ def read_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
     except (MemoryError, ImageError):
         raise
     except Exception as error:
-        raise ImageError("truncated_image", _describe(error)) from error
+        raise ImageError(ImageFault.TRUNCATED_IMAGE, _describe(error)) from error
     if tiff_orientation in SIDEWAYS:  # Pillow gives a TIFF's size as it will be
         width, height = height, width
     orientation = max(orientation, tiff_orientation)
@@ -107,7 +108,7 @@ def _eight_bits(image: Image.Image, data: bytes, rawmode: str, top: int | None) 
         return colour_to_eight_bits(image, data, rawmode)
     except ValueError:
         raise ImageError(
-            "not_an_image",
+            ImageFault.NOT_AN_IMAGE,
             f"its 16-bit colours ({rawmode}) use fewer bits and would be black; "
             "stretch them to the whole range, or convert to 8 bits",
         ) from None
@@ -155,7 +156,7 @@ def _require_colours(image: Image.Image) -> None:
     """Pillow would cut numbers off at 255: what was measured in thousands becomes all white."""
     if image.mode in ("I", "F"):
         raise ImageError(
-            "not_an_image",
+            ImageFault.NOT_AN_IMAGE,
             f"its pixels are numbers (mode {image.mode}) whose range is not told; "
             "scale them to 0 to 255 and convert to L or RGB",
         )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco
 
-from pixclip.images import ImageError, opaque, open_image
+from pixclip.images import ImageError, ImageFault, opaque, open_image
 from pixclip.masks import Mask, Rle, box_mask, decode_mask
 
 MAX_OUTLINE_PX = 2_000_000  # pycocotools takes some 50 bytes a pixel of outline
@@ -33,7 +33,7 @@ def as_image(image: ImageLike) -> Image.Image:
     try:
         return _opened(image)
     except (OSError, SyntaxError) as error:  # Pillow's word for a broken PNG is SyntaxError
-        raise ImageError("unreadable", f"{type(error).__name__}: {error}") from error
+        raise ImageError(ImageFault.UNREADABLE, f"{type(error).__name__}: {error}") from error
 
 
 def _opened(image: ImageLike) -> Image.Image:

@@ -8,7 +8,14 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 
-from pixclip.image_limits import MAX_ARITHMETIC_SCANS, MAX_PARTS, MAX_SCANS, ImageError, require_few
+from pixclip.image_limits import (
+    MAX_ARITHMETIC_SCANS,
+    MAX_PARTS,
+    MAX_SCANS,
+    ImageError,
+    ImageFault,
+    require_few,
+)
 
 MAX_TABLE_BYTES = 300_000  # all tables that can be used take some thousands
 MAX_PLAIN_SEGMENTS = 1000  # profiles and depth maps of megabytes come in some hundreds
@@ -48,7 +55,7 @@ def jpeg_parts(data: bytes) -> bytes:
             wanted[kind].remove(name)
         if name or kind in TABLES:
             kept.append(segment)
-    raise ImageError("not_an_image", "a JPEG file without a scan")
+    raise ImageError(ImageFault.NOT_AN_IMAGE, "a JPEG file without a scan")
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
@@ -65,7 +72,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         (length,) = struct.unpack_from(">H", data, start)
         end = start + max(length, 2)
         yield kind, data[start - 2 : end], end
-    raise ImageError("too_costly", f"more than {MAX_PARTS} segments in a JPEG")
+    raise ImageError(ImageFault.TOO_COSTLY, f"more than {MAX_PARTS} segments in a JPEG")
 
 
 def is_plain_jpeg(data: bytes) -> bool:

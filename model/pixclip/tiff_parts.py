@@ -14,6 +14,7 @@ from pixclip.image_limits import (
     MAX_PARTS,
     MAX_SCANS,
     ImageError,
+    ImageFault,
     require_few,
     require_pixels,
 )
@@ -83,7 +84,7 @@ def _read_tags(data: bytes, order: str) -> dict[int, _Tag]:
             (place,) = struct.unpack_from(f"{order}I", data, place)
         value = data[place : place + num_bytes]
         if len(value) < num_bytes:
-            raise ImageError("not_an_image", f"a TIFF file whose tag {number} is cut off")
+            raise ImageError(ImageFault.NOT_AN_IMAGE, f"a TIFF file whose tag {number} is cut off")
         tags[number] = _Tag(kind, count, value)
     return tags
 
@@ -103,21 +104,25 @@ def _require_sound(tags: dict[int, _Tag], data: bytes, order: str, max_pixels: i
 
     width, height = number(WIDTH, 0), number(LENGTH, 0)
     if not (width and height):
-        raise ImageError("not_an_image", "a TIFF file without a size")
+        raise ImageError(ImageFault.NOT_AN_IMAGE, "a TIFF file without a size")
     require_pixels(width, height, max_pixels)
     compression, samples = number(COMPRESSION, 1), number(SAMPLES, 1)
     bits = max(_numbers(tags, BITS, order), default=1)
     if compression not in COMPRESSIONS:
-        raise ImageError("not_an_image", f"a TIFF file of compression {compression}, not read")
+        raise ImageError(
+            ImageFault.NOT_AN_IMAGE, f"a TIFF file of compression {compression}, not read"
+        )
     if samples > MAX_SAMPLES or bits > MAX_BITS:
-        raise ImageError("not_an_image", f"a TIFF file of {samples} samples of {bits} bits")
+        raise ImageError(
+            ImageFault.NOT_AN_IMAGE, f"a TIFF file of {samples} samples of {bits} bits"
+        )
     is_tiled = TILE_OFFSETS in tags
     block_width = number(TILE_WIDTH, 0) if is_tiled else width
     block_height = (
         number(TILE_LENGTH, 0) if is_tiled else min(number(ROWS_PER_STRIP, height), height)
     )
     if not (block_width and block_height):
-        raise ImageError("not_an_image", "a TIFF file of empty tiles or strips")
+        raise ImageError(ImageFault.NOT_AN_IMAGE, "a TIFF file of empty tiles or strips")
     num_blocks = math.ceil(width / block_width) * math.ceil(height / block_height)
     block_pixels = block_width * block_height
     require_few(
@@ -131,7 +136,9 @@ def _require_sound(tags: dict[int, _Tag], data: bytes, order: str, max_pixels: i
     offsets = _numbers(tags, TILE_OFFSETS if is_tiled else STRIP_OFFSETS, order)
     sizes = _numbers(tags, TILE_BYTES if is_tiled else STRIP_BYTES, order)
     if len(offsets) < num_blocks or (compression != UNCOMPRESSED and len(sizes) < num_blocks):
-        raise ImageError("not_an_image", "a TIFF file that does not tell where its pixels are")
+        raise ImageError(
+            ImageFault.NOT_AN_IMAGE, "a TIFF file that does not tell where its pixels are"
+        )
     if compression != UNCOMPRESSED:
         require_few(sum(sizes[:num_blocks]), 2 * len(data) + 2**16, "bytes in the blocks of a TIFF")
     if compression == JPEG:

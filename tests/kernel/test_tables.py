@@ -32,7 +32,9 @@ def test_lone_surrogates_are_written_as_the_mark_for_them(tmp_path: Path, text: 
 
 def test_a_dropped_row_with_any_value_is_kept_as_json_that_others_read(tmp_path: Path) -> None:
     row = record_row(3, phrase="a\ud800", score=math.nan, box_norm=[math.inf, 0.0, 1.0, 1.0])
-    write_quarantine(tmp_path / "q.parquet", [quarantine_row("select", row, "odd", "x\udc80")])
+    write_quarantine(
+        tmp_path / "q.parquet", [quarantine_row("select", row, "missing_value", "x\udc80")]
+    )
     (kept,) = read_rows(tmp_path / "q.parquet")
     back = json.loads(kept["row"], parse_constant=pytest.fail)
     assert back == {**row, "score": None, "box_norm": [None, 0.0, 1.0, 1.0]}

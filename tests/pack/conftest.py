@@ -170,18 +170,18 @@ def quarantine_some(run: Run) -> None:
     selected = {**gone, "phrase": "a far kite", "box_norm": [0.1, 0.1, 0.104, 0.104]}
     described = {**third, "region_id": "903-00"}
     files = {
-        "select": [quarantine_row("select", selected, "box_too_small", "0.00001 of the image")],
+        "select": [quarantine_row("select", selected, "small_box", "0.00001 of the image")],
         "ingest-00000": [
             quarantine_row("ingest", {**selected, "region_id": f"901-0{i}"}, "http_404", "gone")
             for i in range(2)
         ],
         "segment-00000": [
             quarantine_row(
-                "segment", {**second, "region_id": "902-00"}, "mask_empty", "no pixel was chosen"
+                "segment", {**second, "region_id": "902-00"}, "empty_mask", "no pixel was chosen"
             )
         ],
         "describe-00000": [
-            quarantine_row("describe", described, "object:not_visible", "it speaks of a dog")
+            quarantine_row("describe", described, "rejected_invisible", "it speaks of a dog")
         ],
     }
     for name, rows in files.items():

@@ -76,7 +76,7 @@ def test_a_provenance_that_is_no_object_names_its_region(make_run):
 def test_a_dropped_row_that_cannot_be_read_any_more_is_shown_without_its_box(make_run, row):
     run = make_run()
     first = next(iter(read_rows(run.inputs["captions"])))
-    dropped = quarantine_row("describe", first, "odd_row", ODD) | {"row": row}
+    dropped = quarantine_row("describe", first, "markup", ODD) | {"row": row, "reason": "odd_row"}
     write_quarantine(run.inputs["quarantines"] / "odd.parquet", [dropped])
     assert "odd_row" in (packed(run) / "report.html").read_text()
 

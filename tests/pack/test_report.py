@@ -59,7 +59,7 @@ def test_the_page_shows_samples_rejections_and_their_reasons(make_run):
     text = "".join(Page(page_of(make_run())).text)
     for said in ("36 regions of 12 composed scenes", "a red", "What was rejected", "88 %"):
         assert said in text
-    for reason in ("box_too_small", "http_404", "mask_empty", "object:not_visible"):
+    for reason in ("small_box", "http_404", "empty_mask", "rejected_invisible"):
         assert reason in text
     for detail in ("no pixel was chosen", "it speaks of a dog", "https://gone.example/x.jpg"):
         assert detail in text
@@ -110,7 +110,7 @@ def test_texts_of_strangers_stay_text(make_run, payload):
 
     run = make_run(num_images=4, change=poison)
     bad = {**run.rows[0], "region_id": payload, "box_xyxy": [1, 1, 5, 5]}
-    rows = [quarantine_row("describe", bad, payload, payload)]
+    rows = [quarantine_row("describe", bad, "markup", payload) | {"reason": payload}]
     write_quarantine(run.folder / "quarantine" / "describe-00001.parquet", rows)
     page = Page(page_of(run))
     assert "script" not in page.tags
@@ -135,7 +135,7 @@ def test_a_region_without_a_usable_box_is_shown_without_one(make_run):
     nowhere = {**run.rows[0], "region_id": "x", "box_xyxy": [float("nan"), 0, 5, 5]}
     write_quarantine(
         run.folder / "quarantine" / "deduplicate.parquet",
-        [quarantine_row("deduplicate", nowhere, "box_outside", "")],
+        [quarantine_row("deduplicate", nowhere, "tiny_box", "")],
     )
     page = page_of(run)
     assert "nan" not in re.findall(r'class="box" x="([^"]*)"', page)

@@ -99,7 +99,7 @@ def test_a_run_that_stopped_early_shows_the_steps_it_finished(make_run):
     summary = summarise(run.folder)
     assert [line.step for line in summary.steps] == ["select"]
     assert summary.cost is None
-    assert "box_too_small 1" in printed(summary)
+    assert "small_box 1" in printed(summary)
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path):

@@ -15,6 +15,7 @@ from components.describe.types import (
     Scene,
     WordLimits,
 )
+from data_contracts.reasons import DescribeReason
 
 RULES = Provenance(describer="embedded-rules", model="rules-v1")
 MAX_MENTIONED_WORDS = 7  # a longer phrase of a neighbour would crowd out the region itself
@@ -67,7 +68,7 @@ class EmbeddedDescriber:
         ):
             count = num_words(text)
             if not low <= count <= high:
-                code = "too_short" if count < low else "too_long"
+                code = DescribeReason.TOO_SHORT if count < low else DescribeReason.TOO_LONG
                 return code, f"{name} has {count} words, {low} to {high} are needed"
         return None
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from components.describe.embedded.colours import colour_words, share_like
 from components.describe.embedded.measure import Measures
+from data_contracts.reasons import DescribeReason
 
 MIN_MASK_PX = 64
 MAX_PHRASE_WORDS = 16
@@ -39,15 +40,15 @@ def named_colours(phrase: str) -> list[str]:
 def _judge_phrase(phrase: str) -> Verdict | None:
     letters = [char for char in phrase if char.isalpha()]
     if not letters:
-        return Verdict("rejected_uncertain", "the phrase holds no words")
+        return Verdict(DescribeReason.REJECTED_UNCERTAIN, "the phrase holds no words")
     num_foreign = sum(ord(char) > 0x24F for char in letters)
     if num_foreign > 0.2 * len(letters):
         detail = f"{num_foreign} of the {len(letters)} letters of the phrase are not Latin"
-        return Verdict("rejected_language", detail)
+        return Verdict(DescribeReason.REJECTED_LANGUAGE, detail)
     num_words = len(phrase.split())
     if num_words > MAX_PHRASE_WORDS:
         detail = f"a phrase of {num_words} words names no single thing (limit {MAX_PHRASE_WORDS})"
-        return Verdict("rejected_uncertain", detail)
+        return Verdict(DescribeReason.REJECTED_UNCERTAIN, detail)
     return None
 
 
@@ -56,7 +57,7 @@ def _judge_mask(measures: Measures | None) -> Verdict | None:
     if area_px >= MIN_MASK_PX:
         return None
     detail = f"a mask of {area_px} pixels is too small to measure (limit {MIN_MASK_PX})"
-    return Verdict("rejected_uncertain", detail)
+    return Verdict(DescribeReason.REJECTED_UNCERTAIN, detail)
 
 
 def _judge_colours(phrase: str, measures: Measures | None) -> Verdict:
@@ -66,7 +67,7 @@ def _judge_colours(phrase: str, measures: Measures | None) -> Verdict:
         if share < MIN_COLOUR_SHARE:
             seen = ", ".join(f"{c.words} {c.share:.0%}" for c in measures.colours)
             detail = f"the phrase says {word}, {share:.1%} of the mask comes near it; it is {seen}"
-            return Verdict("rejected_inconsistent", detail)
+            return Verdict(DescribeReason.REJECTED_INCONSISTENT, detail)
     if not shares:
         return Verdict(ACCEPTED, "the phrase makes no claim that was measured")
     claims = ", ".join(f"{word} {share:.0%}" for word, share in shares.items())

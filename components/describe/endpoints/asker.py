@@ -33,6 +33,7 @@ from components.describe.ledger import StageAccount
 from components.describe.outcomes import add_usage
 from components.describe.settings import StageName, StageSettings
 from components.describe.types import Provenance, Region, Usage
+from data_contracts.reasons import DescribeReason
 
 SAMPLING = frozenset({"model", "temperature", "top_p", "max_tokens", "seed"})
 MAX_QUOTED_CHARS = 4000  # of an answer that is shown to the model again
@@ -162,11 +163,11 @@ class StageAsker:
             answer = parse_answer(raw.content, raw.finish_reason == "length", self._schema)
         except InvalidAnswerError as error:
             if raw.finish_reason == "content_filter":
-                return Problem("refusal", "the server's content filter")
+                return Problem(DescribeReason.REFUSAL, "the server's content filter")
             refusal = REFUSAL.search(without_thinking(raw.content)[:300])
             if refusal:
-                return Problem("refusal", f"found '{refusal[0].strip()[:60]}'")
-            return Problem("invalid_answer", str(error), is_repairable=True)
+                return Problem(DescribeReason.REFUSAL, f"found '{refusal[0].strip()[:60]}'")
+            return Problem(DescribeReason.INVALID_ANSWER, str(error), is_repairable=True)
         for name, rules in self._rules.items():
             problem = find_problem(getattr(answer, name), rules, self._prompt.instructions)
             if problem:

@@ -21,6 +21,7 @@ from components.describe.endpoints.verdicts import Kind, Verdict
 from components.describe.settings import DescribeSettings, StageName
 from components.describe.text import one_line
 from components.kernel.errors import PipelineError
+from data_contracts.reasons import DescribeReason
 
 # Of a stage, bodies of a request about nothing in particular: the cheap one, the whole one.
 Samples = Mapping[StageName, Callable[[], Sequence[bytes]]]
@@ -136,7 +137,7 @@ class ChatClient:
         """Give a refused request up, or find out that its server refuses everybody."""
         sample = await self._sample(case.name, endpoint, sent_at)
         if sample is None or sample.kind is Kind.ANSWERED:
-            raise DroppedError(Problem("request_refused", verdict.detail))
+            raise DroppedError(Problem(DescribeReason.REQUEST_REFUSED, verdict.detail))
         if sample.kind is Kind.REFUSED:
             said = sample.detail.rstrip(".")
             advice = _advice(case.name, said) or "mend the server or the stage's settings"
@@ -152,7 +153,9 @@ class ChatClient:
         """Give up a request that failed although its server served others just before."""
         has_failed_enough = case.num_failures >= self._settings.max_attempts - 1
         if has_failed_enough and endpoint in case.served_others:
-            raise DroppedError(Problem("no_answer", f"again and again: {verdict.detail}"))
+            raise DroppedError(
+                Problem(DescribeReason.NO_ANSWER, f"again and again: {verdict.detail}")
+            )
         if has_failed_enough or self._left_s(case) < self._settings.give_up_after_s / 2:
             sample = await self._sample(case.name, endpoint, sent_at)
             if sample is None or sample.kind is Kind.ANSWERED:

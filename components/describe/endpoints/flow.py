@@ -1,7 +1,7 @@
 """The way of one region through the stages: who is asked what, and what makes it stop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from components.describe.endpoints.answers import AnswerSchema, Caption, Checked, Merged, Verdict
@@ -13,6 +13,7 @@ from components.describe.scenes import PendingScene
 from components.describe.settings import StageName
 from components.describe.text import one_line
 from components.describe.types import Description, Outcome, Region, Rejection
+from data_contracts.reasons import DescribeReason
 from pixclip.images import ImageError
 
 MAX_DETAIL_CHARS, MAX_MASKED_CHARS = 500, 20_000
@@ -115,22 +116,22 @@ def region_facts(region: Region) -> dict[str, object]:
 
 def _require_accepted(verdict: Verdict) -> None:
     reasons = {
-        "rejected_inconsistent": verdict.consistent,
-        "rejected_invisible": verdict.only_visible,
-        "rejected_language": verdict.valid_english,
+        DescribeReason.REJECTED_INCONSISTENT: verdict.consistent,
+        DescribeReason.REJECTED_INVISIBLE: verdict.only_visible,
+        DescribeReason.REJECTED_LANGUAGE: verdict.valid_english,
     }
     _require_all(reasons, verdict.reason)
 
 
 def _require_checked(checked: Checked) -> None:
     reasons = {
-        "merge_lost_object": checked.keeps_object,
-        "merge_lost_location": checked.keeps_location,
+        DescribeReason.MERGE_LOST_OBJECT: checked.keeps_object,
+        DescribeReason.MERGE_LOST_LOCATION: checked.keeps_location,
     }
     _require_all(reasons, checked.reason)
 
 
-def _require_all(reasons: dict[str, bool], said: str) -> None:
+def _require_all(reasons: Mapping[DescribeReason, bool], said: str) -> None:
     for reason, is_met in reasons.items():
         if not is_met:
             raise DroppedError(Problem(reason, said))

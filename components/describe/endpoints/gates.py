@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from data_contracts.reasons import DescribeReason
+
 ECHO_WORDS = 8  # so many words in a row from our own instructions are no coincidence
 MIN_WORDS_TO_JUDGE_LANGUAGE = 4
 LAST_LATIN = 0x24F  # last code point of Latin Extended-B
@@ -66,10 +68,10 @@ class TextRules:
 def find_problem(text: str, rules: TextRules, instructions: str) -> Problem | None:
     """The first problem of a text, or None."""
     checks: tuple[Callable[[], Problem | None], ...] = (
-        lambda: _matches(text, REFUSAL, "refusal"),
-        lambda: _matches(text, INJECTION, "prompt_injection"),
+        lambda: _matches(text, REFUSAL, DescribeReason.REFUSAL),
+        lambda: _matches(text, INJECTION, DescribeReason.PROMPT_INJECTION),
         lambda: _echoes(text, instructions),
-        lambda: _matches(text, MARKUP, "markup"),
+        lambda: _matches(text, MARKUP, DescribeReason.MARKUP),
         lambda: _repeats(text),
         lambda: _wrong_language(text),
         lambda: _wrong_length(text, rules),
@@ -84,7 +86,11 @@ def _matches(text: str, pattern: re.Pattern[str], reason: str) -> Problem | None
 
 def _echoes(text: str, instructions: str) -> Problem | None:
     shared = _word_runs(text) & _instruction_runs(instructions)
-    return Problem("prompt_echo", f"repeats the prompt: '{min(shared)}'") if shared else None
+    return (
+        Problem(DescribeReason.PROMPT_ECHO, f"repeats the prompt: '{min(shared)}'")
+        if shared
+        else None
+    )
 
 
 @lru_cache(maxsize=64)
@@ -109,13 +115,15 @@ def _repeats(text: str) -> Problem | None:
         runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
         for i in range(max(len(runs) - size * (limit - 1), 0)):
             if all(runs[i] == runs[i + size * k] for k in range(1, limit)):
-                return Problem("repetition", f"'{' '.join(runs[i])}' {limit} times in a row")
+                return Problem(
+                    DescribeReason.REPETITION, f"'{' '.join(runs[i])}' {limit} times in a row"
+                )
     fours = Counter(" ".join(words[i : i + 4]) for i in range(len(words) - 3))
     for run, count in fours.most_common(1):
         if count >= 4:
-            return Problem("repetition", f"'{run}' {count} times")
+            return Problem(DescribeReason.REPETITION, f"'{run}' {count} times")
     long_run = LONG_RUN.search(text)
-    return Problem("repetition", f"a run of '{long_run[1]}'") if long_run else None
+    return Problem(DescribeReason.REPETITION, f"a run of '{long_run[1]}'") if long_run else None
 
 
 def _wrong_language(text: str) -> Problem | None:
@@ -124,12 +132,14 @@ def _wrong_language(text: str) -> Problem | None:
         num_foreign = sum(ord(char) > LAST_LATIN for char in letters)
         if num_foreign > MAX_FOREIGN_SHARE * len(letters):
             detail = f"{num_foreign} of {len(letters)} letters are not Latin"
-            return Problem("wrong_language", detail)
+            return Problem(DescribeReason.WRONG_LANGUAGE, detail)
     for sentence in re.split(r"(?<=[.!?;])\s+", text):
         if len(sentence.split()) >= MIN_WORDS_TO_JUDGE_LANGUAGE:
             language, margin = identify_language(sentence)
             if language != "en" and margin > LANGUAGE_MARGIN:
-                return Problem("wrong_language", f"'{sentence[:60]}' looks like {language}")
+                return Problem(
+                    DescribeReason.WRONG_LANGUAGE, f"'{sentence[:60]}' looks like {language}"
+                )
     return None
 
 
@@ -148,8 +158,8 @@ def _wrong_length(text: str, rules: TextRules) -> Problem | None:
     num_words = len(text.split())
     if num_words < rules.min_words:
         detail = f"{rules.name} has {num_words} words, at least {rules.min_words} are needed"
-        return Problem("too_short", detail, is_repairable=True)
+        return Problem(DescribeReason.TOO_SHORT, detail, is_repairable=True)
     if num_words > rules.max_words:
         detail = f"{rules.name} has {num_words} words, at most {rules.max_words} are allowed"
-        return Problem("too_long", detail, is_repairable=True)
+        return Problem(DescribeReason.TOO_LONG, detail, is_repairable=True)
     return None

@@ -3,6 +3,7 @@
 import re
 
 from components.describe.endpoints.gates import Problem
+from data_contracts.reasons import DescribeReason
 
 # Words that say where something is. Prepositions that every sentence has ("of", "on") say nothing.
 _PLACES = """
@@ -27,12 +28,13 @@ def lost_in_merge(object_caption: str, context_caption: str, long_caption: str) 
     merged = _stems(long_caption)
     names = _stems(object_caption) - EVERYDAY_STEMS
     if names and not names & merged:
-        return Problem("merge_lost_object", f"none of: {', '.join(sorted(names)[:8])}")
+        return Problem(DescribeReason.MERGE_LOST_OBJECT, f"none of: {', '.join(sorted(names)[:8])}")
     places = _words(context_caption) & PLACES
     # Said in other words of place is still said; the judge looks at whether it is the same place.
     if places and not _words(long_caption) & PLACES:
         return Problem(
-            "merge_lost_location", f"no word of place; there were {', '.join(sorted(places))}"
+            DescribeReason.MERGE_LOST_LOCATION,
+            f"no word of place; there were {', '.join(sorted(places))}",
         )
     return None
 

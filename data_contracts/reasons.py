@@ -1,0 +1,188 @@
+"""Why a region is dropped: every reason of every step, with its meaning.
+
+The value of a reason is what stands in the quarantine and in a step's metrics. A name with a `*` is
+a family: `http_*` stands for `http_404` and its like. `pixclip reasons` prints the table, and
+docs/reasons.md holds it.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Self
+
+from pixclip.image_limits import ImageFault
+
+
+class Reason(StrEnum):
+    """A reason and its meaning, which goes on where "dropped because" ends."""
+
+    meaning: str
+
+    def __new__(cls, name: str, meaning: str) -> Self:
+        reason = str.__new__(cls, name)
+        reason._value_, reason.meaning = name, meaning
+        return reason
+
+    def of(self, part: object) -> str:
+        """A member of a family: `http_*` of 404 is `http_404`."""
+        return self.value.replace("*", str(part))
+
+    def holds(self, reason: str) -> bool:
+        """Whether a reason is this one, or one of this family."""
+        return fnmatchcase(reason, self.value)
+
+
+class SelectReason(Reason):
+    """What the source says of a record or a region, before anything is downloaded."""
+
+    TEXT_NOT_UTF8 = "text_not_utf8", "a text of the record is not UTF-8"
+    TEXT_TOO_LONG = "text_too_long", "the address or the caption has more bytes than any has"
+    MALFORMED_VALUE = "malformed_value", "a value of the record is not the number it should be"
+    MISSING_VALUE = "missing_value", "the record lacks its id, address, caption or size"
+    UNKNOWN_ADDRESS = "unknown_address", "the address is of no kind that can be fetched"
+    UNKNOWN_SPLIT = "unknown_split", "the source names a split that the data set does not have"
+    MASKS_NOT_PARALLEL = "masks_not_parallel", "the record has masks, but not one for each region"
+    IMPOSSIBLE_SIZE = "impossible_size", "the declared size is beyond that of any image"
+    SMALL_IMAGE = "small_image", "the declared image is too small to crop regions from"
+    IMPOSSIBLE_SIMILARITY = "impossible_similarity", "the CLIP similarity is not a cosine"
+    LOW_CLIP_SIMILARITY = "low_clip_similarity", "the caption hardly matches the image"
+    DUPLICATE_ID = "duplicate_id", "an earlier record has the same id"
+    MALFORMED_REGION = "malformed_region", "the region does not have its seven numbers"
+    WRONG_OFFSETS = "wrong_offsets", "the offsets cut no text out of the caption"
+    NOT_FINITE = "not_finite", "the box or the score is NaN or infinite"
+    IMPOSSIBLE_SCORE = "impossible_score", "the detector's score is not a probability"
+    BOX_OUTSIDE_IMAGE = "box_outside_image", "the box leaves the image by more than rounding"
+    EMPTY_BOX = "empty_box", "the box has no area inside the image"
+    LOW_SCORE = "low_score", "the detector was not sure enough of the region"
+    TINY_BOX = "tiny_box", "the box has too few pixels to show anything"
+    SMALL_BOX = "small_box", "the box covers too little of the image"
+    LARGE_BOX = "large_box", "the box is nearly the whole image"
+    PHRASE_NAMES_NOTHING = "phrase_names_nothing", "the phrase has no letter and no digit"
+    SHORT_PHRASE = "short_phrase", "the phrase is too short to name something"
+    LONG_PHRASE = "long_phrase", "the phrase is longer than a noun phrase"
+    DAMAGED_MASK = "damaged_mask", "the source's mask is not one of an image of the declared size"
+    DUPLICATE_URL = "duplicate_url", "an earlier record has the same address"
+    DUPLICATE_REGION = "duplicate_region", "an earlier region of the image has this box and phrase"
+
+
+class IngestReason(Reason):
+    """Why an address gave no usable image."""
+
+    BAD_URL = "bad_url", "the address is not a valid one"
+    BAD_SCHEME = "bad_scheme", "the address has no scheme, or one that is not fetched"
+    PRIVATE_ADDRESS = "private_address", "the host is in a private network"
+    DNS_FAILURE = "dns_failure", "the host's name has no address"
+    TIMEOUT = "timeout", "the host did not answer in time"
+    CONNECTION_FAILED = "connection_failed", "the host took no connection"
+    CONNECTION_BROKEN = "connection_broken", "the connection ended before the image was there"
+    TLS_ERROR = "tls_error", "no secure connection: the certificate or the protocol is wrong"
+    BAD_RESPONSE = "bad_response", "the answer is not valid HTTP"
+    BAD_ENCODING = "bad_encoding", "the body is compressed in a way that was not asked for"
+    HTTP_STATUS = "http_*", "the host answered with this status instead of an image"
+    TOO_MANY_REDIRECTS = "too_many_redirects", "more redirects than ingest.max_redirects"
+    NOAI = "noai", "the host forbids the use for AI (X-Robots-Tag)"
+    TOO_LARGE = "too_large", "more bytes than ingest.max_bytes"
+    FILE_NOT_ALLOWED = "file_not_allowed", "the file is not below ingest.file_root"
+    FILE_MISSING = "file_missing", "no such file below ingest.file_root"
+    FILE_CHANGED = "file_changed", "the file is not the one that was imported"
+    S3_NOT_ALLOWED = "s3_not_allowed", "the bucket is not in ingest.s3_buckets"
+    S3_MISSING = "s3_missing", "the store has no such object"
+    S3_DENIED = "s3_denied", "the store denies access to the object"
+    S3_UNREACHABLE = "s3_unreachable", "the store gave no answer"
+    S3_ERROR = "s3_error", "the store answered with another error"
+    OUT_OF_MEMORY = "out_of_memory", "decoding the image takes more memory than there is"
+    TOO_SMALL = "too_small", "a side of the image is below ingest.min_side_px"
+
+
+class ImageReason(Reason):
+    """Why a file that arrived cannot be used as an image."""
+
+    NOT_AN_IMAGE = ImageFault.NOT_AN_IMAGE.value, "the bytes are of no image format that is read"
+    TRUNCATED_IMAGE = ImageFault.TRUNCATED_IMAGE.value, "the image is cut off or damaged"
+    TOO_MANY_PIXELS = ImageFault.TOO_MANY_PIXELS.value, "more pixels than the limit"
+    TOO_COSTLY = ImageFault.TOO_COSTLY.value, "decoding it would take too long or too much memory"
+
+
+class DeduplicateReason(Reason):
+    """What the images of all groups together, and their true sizes, show."""
+
+    DUPLICATE_IMAGE = "duplicate_image", "another image that is kept has the same bytes"
+    NEAR_DUPLICATE_IMAGE = "near_duplicate_image", "another image that is kept looks the same"
+    IMAGE_SIZE_MISMATCH = "image_size_mismatch", "the image is not of the declared size or shape"
+    ORIENTATION_UNDECIDED = (
+        "orientation_undecided",
+        "it is unknown whether boxes are measured in the stored or in the turned photograph",
+    )
+    MASK_DAMAGED = "mask_damaged", "the source's mask cannot be decoded to be turned"
+    MASK_SIZE_MISMATCH = "mask_size_mismatch", "the source's mask is not of the image's size"
+    TINY_BOX = "tiny_box", "the box has too few pixels in the image that arrived"
+
+
+class SegmentReason(Reason):
+    """Why a region has no usable mask."""
+
+    NO_MASK = "no_mask", "the record brought no mask and no segmenter is set to make one"
+    OWN_MASK_UNUSABLE = "own_mask_unusable", "the import could not read the record's mask"
+    MASK_SIZE_MISMATCH = "mask_size_mismatch", "the record's mask is not of the image's size"
+    MASK_DAMAGED = "mask_damaged", "the record's mask cannot be decoded"
+    IMAGE_SIZE_MISMATCH = "image_size_mismatch", "the image is not of the size its rows say"
+    SEGMENTER_FAILED = "segmenter_failed", "the segmenter raised an error for the image"
+    EMPTY_MASK = "empty_mask", "no pixel of the mask is inside the box"
+    SMALL_MASK = "small_mask", "the mask has too few pixels, or fills too little of the box"
+    WHOLE_IMAGE_MASK = "whole_image_mask", "the mask covers nearly the whole image"
+
+
+class DescribeReason(Reason):
+    """Why a region has no description."""
+
+    INVALID_MASK = "invalid_mask", "the mask does not fit its image"
+    IMAGE_MISMATCH = "image_mismatch", "the image is not of the size its rows say"
+    REQUEST_REFUSED = "request_refused", "the server refuses the request"
+    NO_ANSWER = "no_answer", "no server gave an answer, however often it was asked"
+    INVALID_ANSWER = "invalid_answer", "the answer is not in the form that was asked for"
+    REFUSAL = "refusal", "the model, or the server's content filter, refuses to describe"
+    PROMPT_INJECTION = "prompt_injection", "the text speaks like an instruction to a model"
+    PROMPT_ECHO = "prompt_echo", "the text repeats the prompt"
+    MARKUP = "markup", "the text holds markup, code or an address"
+    REPETITION = "repetition", "the text repeats itself, as of a model caught in a loop"
+    WRONG_LANGUAGE = "wrong_language", "the text is not English"
+    TOO_SHORT = "too_short", "a caption has fewer words than the settings ask for"
+    TOO_LONG = "too_long", "a caption has more words than the settings allow"
+    REJECTED_INCONSISTENT = "rejected_inconsistent", "the description contradicts the image"
+    REJECTED_INVISIBLE = "rejected_invisible", "the description speaks of what cannot be seen"
+    REJECTED_LANGUAGE = "rejected_language", "the description or the phrase is not English"
+    REJECTED_UNCERTAIN = (
+        "rejected_uncertain",
+        "the phrase or the mask is too little to describe the region by rules",
+    )
+    MERGE_LOST_OBJECT = "merge_lost_object", "the long caption no longer names the object"
+    MERGE_LOST_LOCATION = "merge_lost_location", "the long caption no longer says where it is"
+
+
+class ContractReason(Reason):
+    """Why any step drops a row of its own output."""
+
+    BROKEN_RULE = "contract:*", "the row breaks this rule of the contract of the step's output"
+
+
+BY_STEP: Mapping[str, tuple[type[Reason], ...]] = {
+    "select": (SelectReason,),
+    "ingest": (IngestReason, ImageReason),
+    "deduplicate": (DeduplicateReason,),
+    "segment": (SegmentReason, ImageReason),
+    "describe": (DescribeReason, ImageReason),
+}
+
+
+def reasons_of(step: str) -> Iterator[Reason]:
+    """Every reason that a step may give, in the order of the table."""
+    kinds: tuple[type[Reason], ...] = (*BY_STEP.get(step, ()), ContractReason)
+    return itertools.chain.from_iterable(kinds)
+
+
+@lru_cache(maxsize=1024)
+def is_known(step: str, reason: str) -> bool:
+    """Whether a step may give the reason."""
+    return any(known.holds(reason) for known in reasons_of(step))
