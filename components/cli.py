@@ -25,9 +25,10 @@ from components.kernel.process import begin
 from components.kernel.receipts import Receipt
 from components.kernel.run import run_step
 from components.kernel.settings import merge, parse_assignments, read_params
-from components.kernel.step import STEP_NAMES, Step, load_step
+from components.kernel.step import Step, load_step
 from components.pipelines.cli import pipeline
 from components.reasons import reasons
+from components.steps import STEPS
 
 log = logging.getLogger(__name__)
 Definitions = list[tuple[str, str]]
@@ -76,12 +77,12 @@ class StepGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The steps in the order of the pipeline, then the other commands."""
-        return [*(name.replace("_", "-") for name in STEP_NAMES), *super().list_commands(ctx)]
+        return [*(name.replace("_", "-") for name in STEPS), *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name."""
         name = cmd_name.replace("-", "_")
-        if name in STEP_NAMES:
+        if name in STEPS:
             return StepCommand(load_step(name))
         return super().get_command(ctx, cmd_name)
 

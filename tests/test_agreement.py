@@ -1,11 +1,9 @@
 """Every runner agrees with the signatures of the steps: each calls the same functions.
 
-The command line is made from the signatures; the Kubeflow components, the DVC stages and the
+The command line and the Kubeflow components are made from the signatures; the DVC stages and the
 Airflow tasks are written by hand, and are compared with them here.
 """
 
-import importlib
-import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -18,8 +16,10 @@ import yaml
 
 from components.cli import cli
 from components.kernel.images import image
+from components.kernel.kubeflow import component_of
 from components.kernel.settings import parse_settings, read_params
-from components.kernel.step import STEP_NAMES, Step, load_step
+from components.kernel.step import Step, load_step
+from components.steps import STEPS
 
 ROOT = Path(__file__).parents[1]
 PARAMS = ROOT / "params.yaml"
@@ -31,11 +31,9 @@ NOT_IN_DVC = {
 }  # fmt: skip
 # The DVC pipeline reads the data set where it was made; the DAG brings a version of it.
 BROUGHT = {"dataset/longgrit": "longgrit", "dataset/data_docs": "data_docs/longgrit"}
-# A component's arguments beside its artifacts: stages of a pipeline share the other settings.
-OWN_ARGUMENTS = {"train": {"stage"}}
 
 
-@pytest.fixture(params=STEP_NAMES)
+@pytest.fixture(params=STEPS)
 def step(request) -> Step:
     return load_step(request.param)
 
@@ -48,9 +46,8 @@ def test_the_command_line_has_an_option_for_every_artifact(step):
 
 
 def test_the_component_is_the_step_in_its_image(step):
-    component = getattr(importlib.import_module(f"components.{step.name}.component"), step.name)
-    spec = component.component_spec
-    own = OWN_ARGUMENTS.get(step.name, set())
+    spec = component_of(step).component_spec
+    own = step.per_task_settings
     assert set(spec.inputs) == {*step.inputs, "settings", "destinations", *own}
     assert set(spec.outputs) == {*step.outputs, "metrics"}
     assert spec.implementation.container.image == image(step.image)
@@ -80,9 +77,9 @@ def test_the_component_hands_its_artifacts_to_the_step(step, monkeypatch):
         "components.kernel.kubeflow.run_component",
         lambda name, **arguments: calls.append((name, arguments)),
     )
-    component = getattr(importlib.import_module(f"components.{step.name}.component"), step.name)
     artifacts = {name: FakeArtifact() for name in (*step.inputs, *step.outputs, "metrics")}
-    component.python_func(**artifacts, settings="{1}", destinations="{2}")
+    own = {name: f"one {name}" for name in step.per_task_settings}
+    component_of(step).python_func(**artifacts, settings="{1}", destinations="{2}", **own)
     ((name, arguments),) = calls
     assert name == step.name
     assert arguments == {
@@ -91,20 +88,8 @@ def test_the_component_hands_its_artifacts_to_the_step(step, monkeypatch):
         "metrics": artifacts["metrics"],
         "settings": "{1}",
         "destinations": "{2}",
+        **({"per_task": own} if own else {}),
     }
-
-
-def test_the_component_of_train_puts_its_stage_into_the_settings(monkeypatch):
-    given: list[str] = []
-    monkeypatch.setattr(
-        "components.kernel.kubeflow.run_component",
-        lambda name, *, settings, **_: given.append(settings),
-    )
-    component = importlib.import_module("components.train.component").train
-    artifacts = {name: FakeArtifact() for name in (*component.component_spec.inputs, "metrics")}
-    artifacts |= {name: FakeArtifact() for name in component.component_spec.outputs}
-    component.python_func(**{**artifacts, "settings": '{"num_ranks": 2}', "stage": "refine"})
-    assert json.loads(given[0]) == {"num_ranks": 2, "stage": "refine"}
 
 
 def dvc_stages() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -137,7 +122,7 @@ def test_a_dvc_stage_is_the_command_of_its_step(name, stage):
 
 def test_every_step_has_a_dvc_stage():
     stages = {name.partition("@")[0] for name, _ in dvc_stages()}
-    assert stages == set(STEP_NAMES) - NOT_IN_DVC
+    assert stages == set(STEPS) - NOT_IN_DVC
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +157,7 @@ def test_an_airflow_task_names_every_artifact_of_its_step(tasks):
             own = arguments.get("addresses", {}).get(step.name) or arguments.get("settings", {})
             assert set(own) <= set(step.settings_type.model_fields), task.task_id
             seen.add(step.name)
-    assert seen == set(STEP_NAMES)
+    assert seen == set(STEPS)
 
 
 def test_dvc_and_airflow_keep_artifacts_at_the_same_places(tasks):
@@ -195,4 +180,4 @@ def test_params_yaml_is_valid_and_complete(step):
 
 
 def test_params_yaml_has_no_section_without_a_step():
-    assert set(yaml.safe_load(PARAMS.read_text())) == set(STEP_NAMES)
+    assert set(yaml.safe_load(PARAMS.read_text())) == set(STEPS)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from components import cli
-from components.kernel.step import STEP_NAMES
+from components.steps import STEPS
 
 PIXCLIP = [sys.executable, "-m", "components.cli"]
 
@@ -68,7 +68,7 @@ def help_of(name: str) -> str:
     return CliRunner().invoke(cli.cli, [name, "--help"], catch_exceptions=False).output
 
 
-@pytest.mark.parametrize("name", STEP_NAMES)
+@pytest.mark.parametrize("name", STEPS)
 def test_the_help_of_a_step_ends_with_a_command_that_can_be_typed(name: str) -> None:
     program, command, *words = shlex.split(help_of(name).partition("\nExample:\n")[2])
     assert (program, command) == ("pixclip", name.replace("_", "-"))

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from components.kernel.step import STEP_NAMES
+from components.steps import STEPS
 
 SHOW_HELP = """
 import json, sys
@@ -23,5 +23,5 @@ def test_the_help_names_every_step_and_imports_nothing_heavy() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     text, heavy = done.stdout.rstrip().rsplit("\n", 1)
     listed = [line.split()[0] for line in text.partition("Commands:")[2].split("\n") if line]
-    assert set(listed) >= {name.replace("_", "-") for name in STEP_NAMES}
+    assert set(listed) >= {name.replace("_", "-") for name in STEPS}
     assert json.loads(heavy) == []

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel.step import STEP_NAMES, load_step
+from components.kernel.step import load_step
+from components.steps import STEPS
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_name("step_versions.json")
@@ -41,6 +42,7 @@ AROUND = {
     "components.kernel.state",
     "components.kernel.step",
     "components.kernel.torchrun",
+    "components.steps",
 }
 pytestmark = pytest.mark.skipif(
     sys.version_info[:2] != (3, 11), reason="the syntax tree is written otherwise by other Pythons"
@@ -108,7 +110,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def digest_of_code(step: str) -> str:
-    names = sorted(reached(f"components.{step}.step"))
+    names = sorted(reached(STEPS[step]))
     parts = [f"{name} {digest_of_module(name)}" for name in names]
     for path in sorted((ROOT / "components" / step).rglob("*")):
         if path.suffix in CODE_LIKE:
@@ -144,8 +146,7 @@ def record(steps: dict[str, dict[str, object]], same: set[str]) -> dict[str, obj
 @pytest.fixture(scope="module")
 def steps() -> dict[str, dict[str, object]]:
     return {
-        name: {"version": load_step(name).version, "code": digest_of_code(name)}
-        for name in STEP_NAMES
+        name: {"version": load_step(name).version, "code": digest_of_code(name)} for name in STEPS
     }
 
 

@@ -1,29 +1,46 @@
-"""What runs inside a Kubeflow component: the step, on the paths of the component's artifacts.
+"""A step as a Kubeflow component, and what runs inside: the step, on the component's artifacts.
 
-`components/<step>/component.py` is the shim that calls `run_component`. Nothing here imports kfp,
-so that the image of a step needs no more of it than its executor.
+`component_of` makes the component of the step's signature: a function of kfp's artifacts that calls
+`run_component`. What runs inside imports no kfp, so that the image of a step needs no more of it
+than its executor.
 """
 
 import json
+import linecache
 import os
 import select
 import stat
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from components.kernel import errors
+from components.kernel.artifacts import ARTIFACTS, Kind
 from components.kernel.errors import PipelineError
+from components.kernel.images import image
 from components.kernel.logs import quieten_libraries
 from components.kernel.process import name_user, share_cores
 from components.kernel.receipts import Receipt
 from components.kernel.settings import refuse_credentials
 from components.kernel.state import run_kept, state_folder
-from components.kernel.step import Metrics, load_step
+from components.kernel.step import Metrics, Step, load_step
 
 METRICS = "metrics"
+MAX_COLUMNS = 100
+COMPONENT = '''\
+def {name}(
+    {parameters},
+) -> None:
+    """{summary}"""
+    from {module} import run_component
+
+    run_component(
+        "{name}",
+        {arguments},
+    )
+'''
 
 
 class KfpArtifact(Protocol):
@@ -39,6 +56,57 @@ class KfpMetrics(KfpArtifact, Protocol):
         """Record one number."""
 
 
+def component_of(step: Step) -> Any:
+    """The step as a Kubeflow component, whose program calls the step in the step's image."""
+    from kfp import dsl
+
+    source, file = component_source(step), f"<component of {step.name}>"
+    # kfp reads the function's source as `inspect` does, which asks here.
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    words = ("Input", "Output", "Metrics", *Kind)
+    namespace: dict[str, Any] = {word: getattr(dsl, word) for word in words}
+    exec(compile(source, file, "exec"), namespace)  # noqa: S102  # made of names of artifacts
+    return dsl.component(
+        namespace[step.name], base_image=image(step.image), install_kfp_package=False
+    )
+
+
+def component_source(step: Step) -> str:
+    """The program of a step's component: its signature as a function of kfp's artifacts.
+
+    Beside the artifacts it takes the settings, where the outputs are to be published (both as JSON
+    text) and each setting in which the tasks of one pipeline differ.
+    """
+    own = step.per_task_settings
+    texts = {"settings": "{}", "destinations": "{}"} | dict.fromkeys(own, "")
+    parameters = [f"{name}: Input[{ARTIFACTS[name].kind}]" for name in step.inputs]
+    parameters += [f"{name}: Output[{ARTIFACTS[name].kind}]" for name in step.outputs]
+    parameters += ["metrics: Output[Metrics]"]
+    parameters += [f'{name}: str = "{default}"' for name, default in texts.items()]
+    arguments = [
+        f"inputs={_dictionary(step.inputs)}",
+        f"outputs={_dictionary(step.outputs)}",
+        *(f"{name}={name}" for name in ("metrics", "settings", "destinations")),
+        *([f"per_task={_dictionary(own)}"] if own else []),
+    ]
+    return COMPONENT.format(
+        name=step.name,
+        parameters=",\n    ".join(parameters),
+        summary=step.summary.replace("\\", r"\\").replace('"', r"\""),
+        module=__name__,
+        arguments=",\n        ".join(arguments),
+    )
+
+
+def _dictionary(names: Iterable[str]) -> str:
+    """Source of a dictionary of variables by their names: on one line if that has room."""
+    items = [f'"{name}": {name}' for name in names]
+    line = f"{{{', '.join(items)}}}"
+    if len(f"        outputs={line},") <= MAX_COLUMNS:
+        return line
+    return "".join(["{\n", *(f"            {item},\n" for item in items), "        }"])
+
+
 def run_component(
     name: str,
     *,
@@ -47,10 +115,12 @@ def run_component(
     metrics: KfpMetrics,
     settings: str,
     destinations: str,
+    per_task: Mapping[str, str] | None = None,
 ) -> Receipt:
     """Run a step on a component's artifacts and log its metrics.
 
-    `settings` is JSON text, because kfp makes floats of the integers inside a dictionary.
+    `settings` is JSON text, because kfp makes floats of the integers inside a dictionary; of
+    `per_task`, those that are no empty text win over it.
     `destinations` is JSON too: output name -> the path where it is published. With it, drafts
     are found again after a kill and nothing is copied. Without it, `PIXCLIP_STATE_FOLDER` gives
     that: a folder that outlives the task (see `state.py`). The outcome (metrics, or
@@ -70,7 +140,7 @@ def run_component(
             load_step(name),
             {key: Path(artifact.path) for key, artifact in inputs.items()},
             places,
-            json.loads(settings),
+            json.loads(settings) | {key: text for key, text in (per_task or {}).items() if text},
             None if has_places else state_folder(),
         )
     except PipelineError as error:

@@ -13,8 +13,9 @@ from pydantic_core import ErrorDetails
 from components.kernel.assignments import read_value
 from components.kernel.credentials import places_of_credentials, texts_of, without_credentials
 from components.kernel.errors import SettingsError
-from components.kernel.step import STEP_NAMES, Step, StepSettings
+from components.kernel.step import Step, StepSettings
 from components.kernel.yaml_text import read_yaml, reason_of
+from components.steps import STEPS
 
 MAX_QUOTED_CHARS = 300
 NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")  # also the bytes of a file's name that is no UTF-8
@@ -119,9 +120,9 @@ def read_params(path: Path, step: str) -> dict[str, object]:
     if not isinstance(content, dict):
         raise SettingsError(f"{path} must have a section of settings for each step")
     for name in map(str, content):
-        if name not in (*STEP_NAMES, step):
+        if name not in (*STEPS, step):
             raise SettingsError(
-                f"{path}: section '{name}': no such step; {_advice(name, STEP_NAMES)}"
+                f"{path}: section '{name}': no such step; {_advice(name, tuple(STEPS))}"
             )
     section = content.get(step) or {}
     if not isinstance(section, dict):

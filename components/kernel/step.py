@@ -20,36 +20,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.kernel.artifacts import ARTIFACTS
+from components.steps import STEPS
 
 IN, OUT = "input", "output"
 In = Annotated[Path, IN]
 Out = Annotated[Path, OUT]
 Metrics = dict[str, int | float]
-
-# In the order in which `longgrit_build` and then `pixclip_train` run them.
-STEP_NAMES = (
-    "sample_grit",
-    "import_grit",
-    "import_coco",
-    "select",
-    "ingest",
-    "deduplicate",
-    "segment",
-    "describe",
-    "pack",
-    "export",
-    "check",
-    "publish",
-    "resolve_data",
-    "adapt_text",
-    "embed_text",
-    "init_model",
-    "train",
-    "evaluate",
-    "register",
-    "promote",
-    "rollback",
-)
 
 
 class StepSettings(BaseModel):
@@ -89,6 +65,15 @@ def threshold(default: Any, description: str, **rules: Any) -> Any:
 def place(default: Any, description: str, **rules: Any) -> Any:
     """A setting that may name a file or folder here, whose content decides the outputs too."""
     return _marked("place", default, description, rules)
+
+
+def per_task(default: Any, description: str, **rules: Any) -> Any:
+    """A setting in which the tasks of one pipeline that run this step differ.
+
+    They share the other settings; this one is an argument of the Kubeflow component besides, a text
+    that may be empty.
+    """
+    return _marked("per_task", default, description, rules)
 
 
 def source(default: Any, description: str, *, suffix: str = "", **rules: Any) -> Any:
@@ -169,6 +154,11 @@ class Step:
         if self.gate:
             self.gate(metrics, settings)
 
+    @property
+    def per_task_settings(self) -> tuple[str, ...]:
+        """The settings in which tasks of one pipeline differ."""
+        return tuple(_marked_fields(self.settings_type, "per_task"))
+
     def places(self, settings: StepSettings) -> dict[str, Path]:
         """The files and folders that are named by settings, as far as they are here."""
         named = {name: Path(text) for name, text in self._texts("place", settings).items()}
@@ -233,13 +223,13 @@ def step(
 
 
 def load_step(name: str) -> Step:
-    """The step of that name, from `components/<name>/step.py`.
+    """The step of that name, from its module in `components/steps.py`.
 
     Raises:
         ValueError: no such step.
     """
-    if name not in STEP_NAMES:
-        raise ValueError(f"no step '{name}'; the steps are {', '.join(STEP_NAMES)}")
-    found = getattr(importlib.import_module(f"components.{name}.step"), name)
-    assert isinstance(found, Step), f"components/{name}/step.py: `{name}` lacks the @step decorator"
+    if name not in STEPS:
+        raise ValueError(f"no step '{name}'; the steps are {', '.join(STEPS)}")
+    found = getattr(importlib.import_module(STEPS[name]), name)
+    assert isinstance(found, Step), f"{STEPS[name]}: `{name}` lacks the @step decorator"
     return found

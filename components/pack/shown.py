@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from components.kernel.shards import read_image_bytes, read_member
-from components.kernel.step import STEP_NAMES
 from components.kernel.tables import Row, groups_of, read_rows
 from components.pack.pictures import Outline, Picture, outline, shrink
 from components.pack.splits import SPLITS, shuffle_rank
 from components.pack.statistics import quarantine_rows
+from components.steps import STEPS
 from pixclip.json_files import JsonError, parse_json
 
 SAMPLE_SIDE_PX, REJECTED_SIDE_PX = 720, 320
@@ -94,7 +94,7 @@ def _draw_rejected(rows: Iterable[Row], number: int, seed: int) -> list[Row]:
             del lot[max(lot, key=lambda record: _rank(lot[record]))]
     turns = itertools.zip_longest(*(sorted(by_reason[r].values(), key=_rank) for r in by_reason))
     fair = [row for turn in turns for _, row in filter(None, turn)][:number]
-    order = {step: index for index, step in enumerate(STEP_NAMES)}
+    order = {step: index for index, step in enumerate(STEPS)}
     return sorted(
         fair, key=lambda row: (order.get(row["step"], -1), row["reason"], row["region_id"])
     )

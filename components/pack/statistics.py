@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from components.kernel.receipts import read_receipt
-from components.kernel.step import STEP_NAMES
 from components.kernel.tables import Row, groups_of, read_batches, read_rows
 from components.pack.samples import read_provenance
 from components.pack.splits import SPLITS
+from components.steps import STEPS
 from data_contracts.reasons import SegmentReason
 
 # Shares of the image that a mask fills; each bin is twice as wide as the one before.
@@ -103,7 +103,7 @@ def mean_words(words: Counter[int]) -> float:
 
 def funnel(regions_out: int, reasons: dict[str, Counter[str]]) -> list[FunnelStage]:
     """The steps in their order; what a step took in is what came out plus what it dropped."""
-    order = {step: index for index, step in enumerate(STEP_NAMES)}
+    order = {step: index for index, step in enumerate(STEPS)}
     steps = {*reasons, *FUNNEL_STEPS}
     stages: list[FunnelStage] = []
     for step in sorted(steps, key=lambda step: (order.get(step, -1), step), reverse=True):

@@ -9,8 +9,9 @@ import click
 
 from components.kernel.errors import SettingsError
 from components.kernel.settings import merge, parse_assignments
-from components.kernel.step import STEP_NAMES, load_step
+from components.kernel.step import load_step
 from components.pipelines.compile import PIPELINES, compile_pipeline, pipeline_settings
+from components.steps import STEPS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PIPELINE = click.argument("name", type=click.Choice(PIPELINES))
@@ -191,7 +192,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, dict[str, object]]:
         if not separator or "=" in step:
             raise SettingsError(f"--set takes step.key=value, got '{assignment}'")
         step = step.strip()
-        settings_type = load_step(step).settings_type if step in STEP_NAMES else None
+        settings_type = load_step(step).settings_type if step in STEPS else None
         value = parse_assignments([setting], settings_type)
         overrides[step] = merge(overrides.get(step, {}), value)
     return overrides

@@ -8,12 +8,12 @@ Every parameter is the settings of a step as JSON, and its default the step's se
 file with which the pipeline was compiled (`compile.py`).
 """
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
 from kfp import dsl
 
+from components.kernel.kubeflow import component_of
 from components.kernel.step import load_step
 from components.pipelines.cluster import ClusterSettings, place, use_state
 from components.pipelines.outcome import record_outcome
@@ -26,8 +26,7 @@ def build_pipeline(stages: Sequence[str], cluster: ClusterSettings) -> Any:
 
     def run(name: str, **arguments: Any) -> Any:
         step = load_step(name)
-        component = getattr(importlib.import_module(f"components.{name}.component"), name)
-        task = place(component(**arguments), step, cluster)
+        task = place(component_of(step)(**arguments), step, cluster)
         # A step that looks at the world beyond its inputs must look again in every run.
         return task.set_caching_options(enable_caching=step.is_pure)
 

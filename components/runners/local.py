@@ -5,7 +5,6 @@ publishes its outputs in place (`destinations`), so nothing is copied.
 """
 
 import contextlib
-import importlib
 import json
 import logging
 import os
@@ -15,8 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from components.kernel.artifacts import ARTIFACTS
 from components.kernel.errors import InputError
-from components.kernel.kubeflow import METRICS, read_outcome
+from components.kernel.kubeflow import METRICS, component_of, read_outcome
 from components.kernel.receipts import read_receipt
 from components.kernel.run import is_published
 from components.kernel.step import Metrics, load_step
@@ -168,11 +168,9 @@ def one_step_pipeline(run: StepRun, outcome: Path) -> Any:
     """A Kubeflow pipeline of one task, which takes its inputs from their paths."""
     from kfp import dsl
 
-    component = getattr(importlib.import_module(f"components.{run.step}.component"), run.step)
+    component = component_of(load_step(run.step))
     destinations = {name: str(path) for name, path in run.outputs.items()}
-    # "system.Model@0.0.1" is the class Model
-    types = {name: spec.type for name, spec in component.component_spec.inputs.items()}
-    kinds = {name: getattr(dsl, types[name].split(".")[1].split("@")[0]) for name in run.inputs}
+    kinds = {name: getattr(dsl, ARTIFACTS[name].kind) for name in run.inputs}
 
     @dsl.pipeline(name=f"pixclip-{run.step.replace('_', '-')}")
     def one_step() -> None:

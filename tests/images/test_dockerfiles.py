@@ -11,7 +11,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from components.kernel.process import WAITING_THREADS
-from components.kernel.step import STEP_NAMES, load_step
+from components.kernel.step import load_step
+from components.steps import STEPS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = REPOSITORY / "images" / "Dockerfile"
@@ -126,7 +127,7 @@ def test_torch_is_in_the_image_of_models_only():
 
 
 def test_every_step_names_an_image_that_exists():
-    assert {load_step(name).image for name in STEP_NAMES} <= set(IMAGES)
+    assert {load_step(name).image for name in STEPS} <= set(IMAGES)
 
 
 def test_the_scripts_parse():

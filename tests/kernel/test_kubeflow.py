@@ -11,7 +11,7 @@ import pytest
 from components.kernel import kubeflow
 from components.kernel.errors import ContractViolation, GateError, PipelineError
 from components.kernel.images import image
-from components.kernel.kubeflow import read_outcome, run_component, write_outcome
+from components.kernel.kubeflow import component_of, read_outcome, run_component, write_outcome
 from components.kernel.process import WAITING_THREADS
 from components.kernel.step import In, Metrics, Out, StepSettings, step
 
@@ -50,7 +50,9 @@ def component(tmp_path, monkeypatch):
     Path(source.path).mkdir(parents=True)
     Path(source.path, "text").write_text("ab")
 
-    def run(settings: dict[str, object], destinations: dict[str, str]) -> FakeArtifact:
+    def run(
+        settings: dict[str, object], destinations: dict[str, str], **per_task: str
+    ) -> FakeArtifact:
         run_component(
             "export",
             inputs={"exports": source},
@@ -58,6 +60,7 @@ def component(tmp_path, monkeypatch):
             metrics=metrics,
             settings=json.dumps(settings),
             destinations=json.dumps(destinations),
+            per_task=per_task,
         )
         return metrics
 
@@ -83,6 +86,23 @@ def test_a_component_s_threads_sleep_while_they_wait(component, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     component({}, {})
     assert WAITING_THREADS.items() <= os.environ.items()
+
+
+def test_a_setting_of_the_task_wins_over_those_that_its_step_shares(component):
+    assert component({"times": 3}, {}, times="2").logged == {"num_copies": 2.0}
+
+
+def test_an_empty_setting_of_the_task_leaves_the_shared_one(component):
+    assert component({"times": 3}, {}, times="").logged == {"num_copies": 3.0}
+
+
+def test_any_summary_of_a_step_can_stand_in_its_component():
+    @step(image="data")
+    def strange(publication: Out, settings: CopySettings) -> Metrics:
+        r"""Say "hello", in \n and '''.""\""""
+        return {}
+
+    assert component_of(strange).component_spec.description == strange.summary
 
 
 def test_an_error_is_raised_and_left_for_the_runner(component):

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from kfp import compiler, dsl
 
-from components.check.component import check
+from components.kernel.kubeflow import component_of
+from components.kernel.step import load_step
 from components.pipelines.local import PipelineFailedError, run_local
 from components.pipelines.outcome import record_outcome
-from components.resolve_data.component import resolve_data
 from tests.packed import make_longgrit
 
 
@@ -20,9 +20,11 @@ def small_pipeline(folder: Path, **settings: Any) -> str:
     @dsl.pipeline(name="small")
     def small() -> None:
         with dsl.ExitHandler(record_outcome()):
-            data = resolve_data(settings=json.dumps(settings)).set_caching_options(False)
+            data = component_of(load_step("resolve_data"))(
+                settings=json.dumps(settings)
+            ).set_caching_options(False)
             data.set_retry(1, backoff_duration="0s")
-            check(checked=data.outputs["longgrit"])
+            component_of(load_step("check"))(checked=data.outputs["longgrit"])
 
     path = folder / "small.yaml"
     compiler.Compiler().compile(small, str(path))
