@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +191,8 @@ def with_margin(checkpoint: Path, parent: Path, crop_margin: float) -> Path:
     follows is repeated.
     """
     model = pixclip.load(checkpoint)
-    preprocess = replace(model.config.preprocess, crop_margin=crop_margin)
-    model.config = replace(model.config, preprocess=preprocess)
+    preprocess = model.config.preprocess.changed(crop_margin=crop_margin)
+    model.config = model.config.changed(preprocess=preprocess)
     save_checkpoint(parent, model, text_tower=checkpoint / "text_tower")
     return parent
 

@@ -14,7 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +191,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     encode = open_encoder(Path(options.language_model))
-    vision = replace(ARCHITECTURES[options.architecture], embed_dim=256)
+    vision = ARCHITECTURES[options.architecture].changed(embed_dim=256)
     case = make_case(options.images, options.regions, vision.image_size_px, encode)
     text = TextConfig(embed_dim=case.texts_BE.shape[1])
     model = PixClip(ModelConfig(vision=vision, text=text))

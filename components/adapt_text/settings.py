@@ -4,79 +4,17 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from components.kernel.step import StepSettings, place, runtime
-from pixclip.config import MOST
-from pixclip.text.adapt.job import Contrast, Lora, require_two_views
-
-
-class Section(BaseModel):
-    """Base of the sections below."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TextSettings(Section):
-    """How captions are put to the model."""
-
-    max_tokens: int = Field(
-        512, ge=8, le=MOST["max_tokens"], description="longest caption with its markers, in tokens"
-    )
-    prefix: str = Field("", description="text before every caption, e.g. Llama-3's chat markers")
-    suffix: str = Field("", description="text after every caption")
-    tokens_per_pass: int = Field(
-        128,
-        ge=16,
-        le=MOST["tokens_per_pass"],
-        description="tokens in one forward pass; 8192 and more fill a GPU",
-    )
-
-
-class MaskedTokensSettings(Section):
-    """Masked next-token prediction."""
-
-    num_steps: int = Field(6, ge=0, description="steps; 0 leaves the stage out")
-    batch_size: int = Field(16, ge=1, description="captions of a step")
-    lr: float = Field(3e-4, gt=0, description="peak learning rate")
-    warmup_steps: int = Field(2, ge=0, description="steps until the peak")
-    mask_share: float = Field(0.2, gt=0, lt=1, description="share of tokens that are hidden")
-    hide_behind: str = Field("_", description="token in place of hidden ones")
-
-
-class ContrastSettings(Section):
-    """Contrast of captions."""
-
-    kind: Literal["captions", "simcse"] = Field(
-        "captions", description="short against long caption of a region, or a caption with itself"
-    )
-    num_steps: int = Field(10, ge=0, description="steps; 0 leaves the stage out")
-    batch_size: int = Field(16, ge=2, description="pairs of a step: all are each other's negatives")
-    lr: float = Field(5e-4, gt=0, description="peak learning rate")
-    warmup_steps: int = Field(2, ge=0, description="steps until the peak")
-    scale: float = Field(20.0, gt=0, description="factor of cosines in the loss")
-    attention_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of attention weights dropped; 0.3 for simcse"
-    )
-
-
-class LoraSettings(Section):
-    """Low-rank adapters on every linear layer but the head."""
-
-    rank: int = Field(16, ge=1, description="rank of the adapters")
-    alpha: int = Field(32, ge=1, description="their weight, in ranks")
-    dropout: float = Field(0.05, ge=0, lt=1, description="dropout before them")
-
-
-class WhitenSettings(Section):
-    """Evening out of the finished tower's vectors, whose mean and few directions hold most."""
-
-    share: float = Field(
-        0.0, ge=0, le=1, description="1 makes all directions equally strong; 0 leaves them alone"
-    )
-    num_captions: int = Field(
-        8192, ge=2, description="captions that mean and directions are measured on"
-    )
+from pixclip.text.adapt.job import (
+    Contrast,
+    Lora,
+    MaskedTokens,
+    TextFormat,
+    Whiten,
+    require_two_views,
+)
 
 
 class AdaptTextSettings(StepSettings):
@@ -92,11 +30,11 @@ class AdaptTextSettings(StepSettings):
         ge=0,
         description="lowest layers of the model that are kept, for speed; 0 keeps all",
     )
-    text: TextSettings = TextSettings()
-    masked_tokens: MaskedTokensSettings = MaskedTokensSettings()
-    contrast: ContrastSettings = ContrastSettings()
-    lora: LoraSettings = LoraSettings()
-    whiten: WhitenSettings = WhitenSettings()
+    text: TextFormat = TextFormat()
+    masked_tokens: MaskedTokens = MaskedTokens()
+    contrast: Contrast = Contrast()
+    lora: Lora = Lora()
+    whiten: Whiten = Whiten()
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of matrix products in training; bf16 for GPUs"
     )
@@ -117,8 +55,7 @@ class AdaptTextSettings(StepSettings):
     @model_validator(mode="after")
     def _views_differ(self) -> "AdaptTextSettings":
         # Told now, not after the base model was measured.
-        contrast, lora = self.contrast.model_dump(), self.lora.model_dump()
-        require_two_views(Contrast(**contrast), Lora(**lora))
+        require_two_views(self.contrast, self.lora)
         return self
 
     @model_validator(mode="after")

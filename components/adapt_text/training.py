@@ -63,8 +63,7 @@ def make_job(work: Path, settings: AdaptTextSettings) -> AdaptJob:
     """The job of the training processes."""
     values = settings.model_dump(include={*SAME_IN_JOB, *SECTIONS, "save_every_s"})
     files = {"pairs": str(work / "pairs.parquet"), "work": str(work)}
-    job: AdaptJob = from_dict(AdaptJob, {**values, **files}, "adapt_text")
-    return job
+    return from_dict(AdaptJob, {**values, **files}, "adapt_text")
 
 
 def measure_base(settings: AdaptTextSettings, pairs: CaptionPairs) -> dict[str, float]:

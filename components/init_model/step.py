@@ -45,8 +45,6 @@ def model_config(text_tower: Path, settings: InitModelSettings) -> "ModelConfig"
         SettingsError: no such recipe.
         InputError: the folder is no text tower.
     """
-    from dataclasses import replace
-
     from pixclip.config import ARCHITECTURES, ModelConfig, PreprocessConfig
     from pixclip.importers import find_format
     from pixclip.text.encoder import read_text_tower
@@ -61,8 +59,7 @@ def model_config(text_tower: Path, settings: InitModelSettings) -> "ModelConfig"
         text, _ = read_text_tower(text_tower)
     except ValueError as error:
         raise InputError(f"init_model: {error}") from None
-    vision = replace(
-        ARCHITECTURES[recipe.architecture],
+    vision = ARCHITECTURES[recipe.architecture].changed(
         embed_dim=recipe.embed_dim,
         mask_bias=bool(settings.format) and find_format(settings.format).mask_bias,
     )

@@ -6,7 +6,6 @@ pixclip train --longgrit … --text-embeddings … --parent … --checkpoint …
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +68,7 @@ def train(
             (work / LOGGED).unlink(missing_ok=True)
         (work / RUN_ID).write_text(run.run_id, encoding="utf-8")
         job = make_job(settings, longgrit, text_embeddings, parent, checkpoint)
-        write_job(work / JOB, replace(job, notes=notes))
+        write_job(work / JOB, job.changed(notes=notes))
         with following(Followed(work / STEPS, work / LOGGED, run)):
             run_ranks("pixclip.training.run", work / JOB, num_ranks=settings.num_ranks)
         steps = read_steps(work / STEPS)

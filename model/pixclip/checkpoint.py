@@ -182,12 +182,11 @@ def _require_files(folder: Path, sums: Mapping[str, str]) -> None:
 
 def _read_config(folder: Path) -> ModelConfig:
     try:
-        config: ModelConfig = from_dict(ModelConfig, read_json_object(folder / CONFIG_NAME))
+        return from_dict(ModelConfig, read_json_object(folder / CONFIG_NAME))
     except JsonError as error:
         raise CheckpointError(f"{error}; {OTHER}") from None
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG_NAME}: {error}; {OTHER}") from None
-    return config
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -4,13 +4,10 @@ The configuration of a checkpoint is complete: nothing about the model is decide
 elsewhere, so training and inference cannot differ.
 """
 
-import dataclasses
-import math
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from pixclip.json_files import brief, shown
 
@@ -18,57 +15,56 @@ from pixclip.json_files import brief, shown
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+MOST_PATCHES = 65_536
+MAX_TOLD = 5  # faults named in a message
 
-# What no model has: a configuration of a few bytes could ask for more than any machine holds.
-MOST = {
-    "image_size_px": 4096,
-    "patch_size_px": 256,
-    "width": 16_384,
-    "num_layers": 256,
-    "num_heads": 1024,
-    "mlp_width": 131_072,
-    "embed_dim": 65_536,
-    "rope_grid": 1024,
-    "max_tokens": 1_048_576,
-    "tokens_per_pass": 262_144,  # every pass is filled up to it
-    "expansion": 64,
-    "crop_margin": 100,
-}
-MOST_WHOLE = 2**63
-MOST_PATCHES, MOST_MARKER_CHARS = 65_536, 65_536
+Count = Annotated[int, Field(ge=1)]
+Mean = Annotated[float, Field(ge=-1e6)]
+Std = Annotated[float, Field(ge=1e-6)]  # it is divided by
+Marker = Annotated[str, Field(max_length=65_536)]
 
 
-def _require(section: str, config: Any, names: tuple[str, ...], least: float) -> None:
-    for name in names:
-        value = getattr(config, name)
-        values = value if isinstance(value, tuple) else (value,)
-        if not all(least <= number < math.inf for number in values):
-            raise ValueError(f"{section}.{name} must be at least {least}, got {shown(value)}")
-        if max(values) > MOST.get(name, math.inf):
-            raise ValueError(f"{section}.{name} must be at most {MOST[name]}, got {shown(value)}")
+class Config(BaseModel):
+    """Base of all configurations: frozen; other names and other types are refused.
+
+    Upper bounds are what no model has: a configuration of a few bytes could ask for more than any
+    machine holds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def changed(self, **changes: Any) -> Self:
+        """A copy with other values, checked like a new one.
+
+        Raises:
+            ValueError: a value breaks a rule.
+        """
+        return type(self)(**(dict(self) | changes))
 
 
-@dataclass(frozen=True, kw_only=True)
-class VisionConfig:
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+class VisionConfig(Config):
     """A vision transformer with a mask patch embedding beside the image's (paper, eq. 1)."""
 
     kind: Literal["clip", "eva02"]
-    image_size_px: int
-    patch_size_px: int
-    width: int
-    num_layers: int
-    num_heads: int
-    mlp_width: int
-    embed_dim: int  # width of the embeddings that images and texts share
+    image_size_px: Count = Field(le=4096)
+    patch_size_px: Count = Field(le=256)
+    width: Count = Field(le=16_384)
+    num_layers: Count = Field(le=256)
+    num_heads: Count = Field(le=1024)
+    mlp_width: Count = Field(le=131_072)
+    # Width of the embeddings that images and texts share.
+    embed_dim: Count = Field(le=65_536)
     activation: Literal["quick_gelu", "gelu", "swiglu"] = "gelu"
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: float = Field(1e-5, ge=0)
     mask_bias: bool = False  # PixCLIP's released weights have one; ours need none
-    rope_grid: int = 16  # eva02: side of the patch grid that positions were pretrained on
+    # eva02: side of the patch grid that positions were pretrained on.
+    rope_grid: Count = Field(16, le=1024)
 
-    def __post_init__(self) -> None:
-        sides = ("image_size_px", "patch_size_px", "width", "num_layers", "num_heads", "mlp_width")
-        _require("vision", self, (*sides, "embed_dim", "rope_grid"), 1)
-        _require("vision", self, ("layer_norm_eps",), 0)
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
         if self.grid**2 > MOST_PATCHES:
             raise ValueError(
                 f"vision.image_size_px={self.image_size_px} and patch_size_px={self.patch_size_px} "
@@ -83,6 +79,10 @@ class VisionConfig:
             raise ValueError(
                 f"vision.width must be a multiple of num_heads={self.num_heads}, got {self.width}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
         if (self.kind == "eva02") != (self.activation == "swiglu"):
             raise ValueError(
                 "vision.activation must be swiglu for kind eva02 and for no other, "
@@ -93,6 +93,7 @@ class VisionConfig:
                 "vision.width / num_heads must be a multiple of 4 for kind eva02, whose heads hold "
                 f"pairs of channels for rows and columns; got {self.width} / {self.num_heads}"
             )
+        return self
 
     @property
     def grid(self) -> int:
@@ -100,131 +101,124 @@ class VisionConfig:
         return self.image_size_px // self.patch_size_px
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextConfig:
+class TextConfig(Config):
     """A causal language model read in both directions, mean-pooled (LLM2Vec)."""
 
-    embed_dim: int  # width of the language model
-    max_tokens: int = 512
-    prefix: str = ""  # text around every caption, e.g. the chat markers of Llama-3
-    suffix: str = ""
-    # Tokens of one forward pass. Part of the model: rounding depends on the shape of a pass.
-    tokens_per_pass: int = 512
+    embed_dim: Count = Field(le=65_536)  # width of the language model
+    max_tokens: Count = Field(512, le=1_048_576)
+    prefix: Marker = ""  # text around every caption, e.g. the chat markers of Llama-3
+    suffix: Marker = ""
+    # Tokens of one forward pass, which is always filled up to it. Part of the model: rounding
+    # depends on the shape of a pass.
+    tokens_per_pass: Count = Field(512, le=262_144)
     whitened: bool = False  # the tower holds a map that evens its vectors out
 
-    def __post_init__(self) -> None:
-        _require("text", self, ("embed_dim", "max_tokens", "tokens_per_pass"), 1)
-        for name in ("prefix", "suffix"):
-            if len(getattr(self, name)) > MOST_MARKER_CHARS:
-                raise ValueError(
-                    f"text.{name} must have at most {MOST_MARKER_CHARS} characters, "
-                    f"got {len(getattr(self, name))}"
-                )
 
-
-@dataclass(frozen=True, kw_only=True)
-class AdaptorConfig:
+class AdaptorConfig(Config):
     """The residual adaptor between language model and shared space (paper, Table 9)."""
 
-    num_layers: int = 4
-    expansion: int = 2  # width inside a block, in widths of the language model
-
-    def __post_init__(self) -> None:
-        _require("adaptor", self, ("num_layers",), 0)
-        _require("adaptor", self, ("expansion",), 1)
+    num_layers: int = Field(4, ge=0, le=256)
+    expansion: Count = Field(2, le=64)  # width inside a block, in widths of the language model
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreprocessConfig:
+class PreprocessConfig(Config):
     """How pixels become tensors. Stored with the model; training and inference both obey it."""
 
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
-    mask_mean: float = 0.5  # AlphaCLIP's: inside becomes +1.92, outside -1.92
-    mask_std: float = 0.26
-    crop_margin: float = 0.0  # around a mask's box for I', as a share of its sides
-
-    def __post_init__(self) -> None:
-        _require("preprocess", self, ("mean", "mask_mean"), -1e6)
-        _require("preprocess", self, ("std", "mask_std"), 1e-6)  # it is divided by
-        _require("preprocess", self, ("crop_margin",), 0)
+    mean: Annotated[tuple[Mean, Mean, Mean], Strict(False)] = CLIP_MEAN
+    std: Annotated[tuple[Std, Std, Std], Strict(False)] = CLIP_STD
+    mask_mean: Mean = 0.5  # AlphaCLIP's: inside becomes +1.92, outside -1.92
+    mask_std: Std = 0.26
+    # Around a mask's box for I', as a share of its sides.
+    crop_margin: float = Field(0.0, ge=0, le=100)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Config):
     """A whole model."""
 
     vision: VisionConfig
     text: TextConfig
-    adaptor: AdaptorConfig = field(default_factory=AdaptorConfig)
-    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    adaptor: AdaptorConfig = AdaptorConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
     name: str = ""  # what people call it, e.g. the recipe it was trained by
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: Config) -> dict[str, Any]:
     """A configuration as plain data for JSON."""
-    return dataclasses.asdict(config)
+    return config.model_dump()
 
 
-def from_dict(kind: type[Any], data: Mapping[str, Any], path: str = "") -> Any:
-    """The configuration dataclass `kind` made of plain data, strictly.
+def from_dict(kind: type[AnyConfig], data: Mapping[str, Any], path: str = "") -> AnyConfig:
+    """The configuration `kind` made of plain data, strictly.
 
     Raises:
-        ValueError: a name is unknown or missing, or a value has the wrong type; tells which.
+        ValueError: a name is unknown or missing, or a value has the wrong type or breaks a rule;
+            tells `section.field`, the rule and the value.
     """
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = [str(name) for name in data if name not in fields]
-    if unknown:
-        raise ValueError(
-            f"{path or kind.__name__}: unknown settings {brief(', '.join(sorted(unknown)))}; "
-            f"known are {', '.join(fields)}"
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        told = dict.fromkeys(
+            _fault(kind, dict(item), path) for item in error.errors(include_url=False)
         )
-    required = [
-        name
-        for name, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    missing = [name for name in required if name not in data]
-    if missing:
-        raise ValueError(f"{path or kind.__name__}: missing settings {', '.join(missing)}")
-    values = {
-        name: _convert(hints[name], value, f"{path}.{name}" if path else name)
-        for name, value in data.items()
-    }
-    return kind(**values)
+        raise ValueError("; ".join(list(told)[:MAX_TOLD])) from None
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{path} must be a section of settings, got {shown(value)}")
-        return from_dict(hint, value, path)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, path)
-    if origin is typing.Literal:
-        if not any(value == known and type(value) is type(known) for known in arguments):
-            raise ValueError(
-                f"{path} must be one of {', '.join(map(str, arguments))}, got {brief(value)}"
-            )
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{path} must be a list, got {shown(value)}")
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(kinds) != len(value):
-            raise ValueError(f"{path} must have {len(kinds)} values, got {len(value)}")
-        return tuple(_convert(k, v, path) for k, v in zip(kinds, value, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > MOST_WHOLE:  # a float holds no number of 400 digits
-            raise ValueError(f"{path} must be a number below {MOST_WHOLE}, got {shown(value)}")
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{path} must be of type {hint.__name__}, got {shown(value)}")
-    return value
+# Texts of pydantic's rules, by the name of the error.
+RULES = {
+    "int_type": "be of type int",
+    "float_type": "be of type float",
+    "bool_type": "be of type bool",
+    "string_type": "be of type str",
+    "dict_type": "be of type dict",
+    "tuple_type": "be a list",
+    "model_type": "be a section of settings",
+    "finite_number": "be finite",
+    "greater_than": "be greater than {gt}",
+    "greater_than_equal": "be at least {ge}",
+    "less_than": "be less than {lt}",
+    "less_than_equal": "be at most {le}",
+    "string_too_long": "have at most {max_length} characters",
+    "too_long": "have {max_length} values",
+    "too_short": "have at least {min_length} values",
+    "missing": "have more values",
+}
+
+
+def _fault(kind: type[Config], item: Mapping[str, Any], path: str) -> str:
+    """What is wrong with a value, or a rule about several that names them itself."""
+    rule, place, value = item["type"], item["loc"], shown(item["input"])
+    if rule == "value_error":
+        return str(item["ctx"]["error"])
+    parts = [part for part in (path, *map(str, place)) if part]
+    section, where = ".".join(parts[:-1]) or kind.__name__, brief(".".join(parts))
+    if rule == "extra_forbidden":
+        known = ", ".join(_section(kind, place[:-1]).model_fields)
+        return f"{section}: unknown settings {brief(place[-1])}; known are {known}"
+    if rule == "missing" and isinstance(place[-1], str):
+        return f"{section}: missing settings {place[-1]}"
+    context = item.get("ctx", {})
+    if rule == "literal_error":
+        known = context["expected"].replace("'", "").replace(" or ", ", ")
+        return f"{where} must be one of {known}, got {brief(value.strip(chr(39)))}"
+    if rule == "missing":  # of a list that has too few
+        where = section
+    bounds = {name: _plain(bound) for name, bound in context.items()}
+    text = RULES[rule].format(**bounds) if rule in RULES else f"be otherwise ({item['msg']})"
+    return f"{where} must {text}, got {value}"
+
+
+def _plain(bound: Any) -> Any:
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
+
+
+def _section(kind: type[Config], place: tuple[int | str, ...]) -> type[BaseModel]:
+    section: type[BaseModel] = kind
+    for name in place:
+        inner = section.model_fields[str(name)].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
+        section = inner
+    return section
 
 
 def clip_vit(width: int, num_layers: int, patch_px: int, image_px: int, dim: int) -> VisionConfig:

@@ -1,7 +1,6 @@
 """The model that training starts from."""
 
 import json
-from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -38,8 +37,8 @@ def text_tower(tmp_path):
 def small_recipe(monkeypatch):
     """A recipe of an EVA02 tower that is made in no time."""
     monkeypatch.setitem(ARCHITECTURES, SMALL, EVA02)
-    recipe = replace(
-        recipes.RECIPES["pixclip_b16_paper"], name=SMALL, architecture=SMALL, embed_dim=16
+    recipe = recipes.RECIPES["pixclip_b16_paper"].changed(
+        name=SMALL, architecture=SMALL, embed_dim=16
     )
     monkeypatch.setitem(recipes.RECIPES, SMALL, recipe)
     return SMALL
@@ -56,7 +55,7 @@ def test_without_weights_the_recipes_model_is_drawn_at_random(text_tower, tmp_pa
     metrics = run(text_tower, tmp_path / "parent", recipe="tiny")
     model = load(tmp_path / "parent")
     recipe = recipes.RECIPES["tiny"]
-    assert model.config.vision == replace(ARCHITECTURES["tiny"], embed_dim=recipe.embed_dim)
+    assert model.config.vision == ARCHITECTURES["tiny"].changed(embed_dim=recipe.embed_dim)
     assert model.config.text.max_tokens == 99
     assert model.logit_scale.item() == pytest.approx(recipe.logit_scale)
     assert metrics["num_imported"] == 0
@@ -81,7 +80,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
 
 
 def test_public_weights_come_with_a_report_of_every_key(text_tower, tmp_path, small_recipe):
-    original = build(replace(EVA02, mask_bias=True))
+    original = build(EVA02.changed(mask_bias=True))
     torch.save(public.released(original.state_dict()), tmp_path / "iter_8700.pth")
     metrics = run(
         text_tower,
@@ -102,7 +101,7 @@ def test_public_weights_come_with_a_report_of_every_key(text_tower, tmp_path, sm
 
 
 def test_weights_that_do_not_fit_leave_no_model(text_tower, tmp_path, small_recipe):
-    weights = public.eva_clip(build(replace(EVA02, num_layers=3)).state_dict())
+    weights = public.eva_clip(build(EVA02.changed(num_layers=3)).state_dict())
     torch.save(weights, tmp_path / "weights.pt")
     with pytest.raises(InputError, match="source's tower has 3 blocks, the model's 2"):
         run(

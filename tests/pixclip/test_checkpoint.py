@@ -98,7 +98,7 @@ def test_a_loaded_model_reads_texts_through_its_own_text_tower(folder):
         ("vision", {"mlp_width": 4 * 10**18}, "vision.mlp_width must be at most 131072"),
         ("vision", {"num_heads": 10**6, "width": 10**6}, "vision.width must be at most"),
         ("vision", {"embed_dim": 10**400}, "vision.embed_dim must be at most 65536, got 1000"),
-        ("vision", {"layer_norm_eps": 10**400}, "vision.layer_norm_eps must be a number below"),
+        ("vision", {"layer_norm_eps": 10**400}, "vision.layer_norm_eps must be of type float"),
         ("text", {"embed_dim": 10**19}, "text.embed_dim must be at most 65536"),
         ("text", {"max_tokens": 2**40}, "text.max_tokens must be at most 1048576"),
         ("text", {"tokens_per_pass": 10**6}, "text.tokens_per_pass must be at most 262144"),

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -13,7 +12,7 @@ TINY = ModelConfig(vision=ARCHITECTURES["tiny"], text=TextConfig(embed_dim=16))
 
 def test_a_configuration_comes_back_from_json_as_it_was():
     for name, vision in ARCHITECTURES.items():
-        config = replace(TINY, vision=vision, name=name)
+        config = TINY.changed(vision=vision, name=name)
         assert from_dict(ModelConfig, json.loads(json.dumps(to_dict(config)))) == config
 
 
@@ -29,13 +28,30 @@ def test_a_configuration_comes_back_from_json_as_it_was():
         ("vision", {"patch_size_px": 0}, "vision.patch_size_px must be at least 1, got 0"),
         ("vision", {"num_heads": 0}, "vision.num_heads must be at least 1, got 0"),
         ("vision", {"num_layers": -1}, "vision.num_layers must be at least 1, got -1"),
-        ("vision", {"layer_norm_eps": float("nan")}, "vision.layer_norm_eps must be at least 0"),
+        (
+            "vision",
+            {"layer_norm_eps": float("nan")},
+            "vision.layer_norm_eps must be finite, got nan",
+        ),
         ("text", {"max_tokens": 0}, "text.max_tokens must be at least 1, got 0"),
         ("adaptor", {"num_layers": -1}, "adaptor.num_layers must be at least 0, got -1"),
-        ("preprocess", {"std": [0.2, 0, 0.2]}, "preprocess.std must be at least 1e-06, got (0.2, "),
-        ("preprocess", {"crop_margin": float("inf")}, "preprocess.crop_margin must be at least 0"),
-        ("preprocess", {"mean": [0.5, 0.5]}, "preprocess.mean must have 3 values, got 2"),
-        ("adaptor", {"depth": 3}, "adaptor: unknown settings depth"),
+        ("preprocess", {"std": [0.2, 0, 0.2]}, "preprocess.std.1 must be at least 1e-06, got 0"),
+        (
+            "preprocess",
+            {"crop_margin": float("inf")},
+            "preprocess.crop_margin must be finite, got inf",
+        ),
+        (
+            "preprocess",
+            {"mean": [0.5, 0.5]},
+            "preprocess.mean must have more values, got [0.5, 0.5]",
+        ),
+        ("preprocess", {"mean": [0.5] * 4}, "preprocess.mean must have 3 values, got [0.5, 0.5, "),
+        (
+            "adaptor",
+            {"depth": 3},
+            "adaptor: unknown settings depth; known are num_layers, expansion",
+        ),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_by_name(section, change, message):
@@ -57,4 +73,4 @@ def test_a_missing_setting_is_refused():
 )
 def test_an_eva02_tower_needs_its_gated_mlp_and_heads_that_rotate(change):
     with pytest.raises(ValueError, match="kind eva02"):
-        replace(ARCHITECTURES["eva02_b16"], **change)
+        ARCHITECTURES["eva02_b16"].changed(**change)

@@ -1,6 +1,5 @@
 """Models small enough for tests, of both kinds, and a text tower with random weights."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,8 +10,8 @@ from pixclip.model import PixClip
 TEXT = TextConfig(embed_dim=16, max_tokens=32)
 SMALL = {"image_size_px": 32, "patch_size_px": 8, "width": 32, "num_layers": 2, "num_heads": 2}
 VISION = {
-    "clip": replace(ARCHITECTURES["clip_vit_b16"], **SMALL, mlp_width=64, embed_dim=24),
-    "eva02": replace(ARCHITECTURES["eva02_b16"], **SMALL, mlp_width=48, embed_dim=24),
+    "clip": ARCHITECTURES["clip_vit_b16"].changed(**SMALL, mlp_width=64, embed_dim=24),
+    "eva02": ARCHITECTURES["eva02_b16"].changed(**SMALL, mlp_width=48, embed_dim=24),
 }
 
 

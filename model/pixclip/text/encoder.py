@@ -221,7 +221,6 @@ def read_text_tower(folder: Path) -> tuple[TextConfig, dict[str, Any]]:
             "`pixclip adapt-text` makes one of a causal language model"
         ) from None
     try:
-        read: TextConfig = from_dict(TextConfig, config, "config")
+        return from_dict(TextConfig, config, "text"), provenance
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return read, provenance

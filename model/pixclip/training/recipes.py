@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from pixclip.config import AdaptorConfig, from_dict, to_dict
@@ -32,17 +31,16 @@ def pixclip_l14() -> Recipe:
     align = Stage(
         name="align",
         losses=LossConfig(alpha=0.0, beta=0.0),
-        data=replace(regions.data, needs_crops=False),
+        data=regions.data.changed(needs_crops=False),
         optimizer=OptimizerConfig(rest_lr=1e-5, weight_decay=0.05, max_grad_norm=5.0),
         num_epochs=8,
         trainable=("mask", "vision", "adaptor"),
         gradient_checkpointing=True,
     )
-    return replace(
-        paper,
+    return paper.changed(
         name="pixclip_l14",
         architecture="clip_vit_l14_336",
-        stages=(align, replace(regions, gradient_checkpointing=True)),
+        stages=(align, regions.changed(gradient_checkpointing=True)),
     )
 
 
@@ -68,12 +66,11 @@ def tiny() -> Recipe:
         trainable=("mask", "vision", "adaptor", "logit_scale"),
         precision="fp32",
     )
-    refine = replace(
-        align,
+    refine = align.changed(
         name="refine",
         losses=LossConfig(),
-        data=replace(data, needs_crops=True, seed=1),
-        optimizer=replace(optimizer, mask_lr=3e-4, rest_lr=3e-4),
+        data=data.changed(needs_crops=True, seed=1),
+        optimizer=optimizer.changed(mask_lr=3e-4, rest_lr=3e-4),
         num_epochs=6,
     )
     return Recipe(
@@ -105,9 +102,7 @@ def find_stage(recipe: str, stage: str, changes: Mapping[str, Any] | None = None
     data = to_dict(stages[stage])
     for name, value in (changes or {}).items():
         _change(data, name, value)
-    found = from_dict(Stage, data)
-    assert isinstance(found, Stage)
-    return found
+    return from_dict(Stage, data)
 
 
 def _change(data: dict[str, Any], name: str, value: Any) -> None:

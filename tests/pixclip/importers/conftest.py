@@ -1,7 +1,5 @@
 """Small models of both kinds of tower, filled with random numbers everywhere."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -19,7 +17,7 @@ CLIP = VisionConfig(
     embed_dim=16,
     activation="quick_gelu",
 )
-EVA02 = replace(CLIP, kind="eva02", activation="swiglu", layer_norm_eps=1e-6, mlp_width=40)
+EVA02 = CLIP.changed(kind="eva02", activation="swiglu", layer_norm_eps=1e-6, mlp_width=40)
 
 
 def build(vision: VisionConfig, seed: int = 0) -> PixClip:

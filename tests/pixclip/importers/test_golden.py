@@ -5,7 +5,6 @@ peers are not installed.
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,11 @@ from tests.pixclip.importers.conftest import CLIP, EVA02, build
 
 GOLDEN = Path(__file__).with_name("golden")
 SMALL = {"width": 32, "num_heads": 2}
-VIT = replace(CLIP, **SMALL, mlp_width=128)
+VIT = CLIP.changed(**SMALL, mlp_width=128)
 MODELS = {
     "vit_quick_gelu": (VIT, "open_clip"),
-    "vit_gelu": (replace(VIT, activation="gelu"), "open_clip"),
-    "eva02": (replace(EVA02, **SMALL, mlp_width=85), "timm"),
+    "vit_gelu": (VIT.changed(activation="gelu"), "open_clip"),
+    "eva02": (EVA02.changed(**SMALL, mlp_width=85), "timm"),
 }
 
 
@@ -42,7 +41,7 @@ def test_embeddings_equal_those_the_peer_wrote_down(name, tmp_path):
 )
 def test_a_setting_that_is_in_no_shape_matters(name, change, tmp_path):
     vision, format_name = MODELS[name]
-    file, wrong = GOLDEN / f"{name}.safetensors", replace(vision, **change)
+    file, wrong = GOLDEN / f"{name}.safetensors", vision.changed(**change)
     assert largest_difference(file, wrong, format_name, tmp_path) > 1e-3
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from pixclip.importers import FORMATS, WeightsRefused, import_weights
 from tests.pixclip.importers import public_formats as public
 from tests.pixclip.importers.conftest import CLIP, EVA02, build
 
-BIASED = replace(EVA02, mask_bias=True)
+BIASED = EVA02.changed(mask_bias=True)
 WRITERS = {
     "openai": (CLIP, lambda ours: public.openai(ours) | public.clip_text_tower()),
     "open_clip": (CLIP, lambda ours: public.openai(ours) | public.clip_text_tower("text.")),
@@ -110,7 +109,7 @@ def test_an_unknown_key_is_refused(name, tmp_path):
 @pytest.mark.parametrize("name", WRITERS)
 def test_another_depth_is_refused(name, tmp_path):
     vision = WRITERS[name][0]
-    write(tmp_path / "weights.pt", name, replace(vision, num_layers=4))
+    write(tmp_path / "weights.pt", name, vision.changed(num_layers=4))
     with pytest.raises(WeightsRefused, match="source's tower has 4 blocks, the model's 2"):
         import_weights(build(vision), tmp_path / "weights.pt", name)
 
@@ -118,7 +117,7 @@ def test_another_depth_is_refused(name, tmp_path):
 @pytest.mark.parametrize("name", WRITERS)
 def test_another_number_of_positions_is_refused(name, tmp_path):
     vision = WRITERS[name][0]
-    write(tmp_path / "weights.pt", name, replace(vision, image_size_px=48))
+    write(tmp_path / "weights.pt", name, vision.changed(image_size_px=48))
     with pytest.raises(
         WeightsRefused, match=r"\[37, 64\], vision.position_embedding is \[17, 64\]"
     ):
@@ -129,7 +128,7 @@ def test_another_number_of_positions_is_refused(name, tmp_path):
 def test_another_projection_needs_a_setting(name, tmp_path, images):
     vision = WRITERS[name][0]
     write(tmp_path / "weights.pt", name)
-    model = build(replace(vision, embed_dim=24), seed=1)
+    model = build(vision.changed(embed_dim=24), seed=1)
     before = model.vision.projection.weight.clone()
     with pytest.raises(WeightsRefused, match=r"projection.weight is \[24, 64\]"):
         import_weights(model, tmp_path / "weights.pt", name)
@@ -157,7 +156,7 @@ def test_the_right_format_is_told_where_another_was_asked_for(name, wrong, tmp_p
 
 
 def test_the_right_format_is_not_told_where_it_was_asked_for(tmp_path):
-    write(tmp_path / "weights.pt", "timm", replace(EVA02, num_layers=3))
+    write(tmp_path / "weights.pt", "timm", EVA02.changed(num_layers=3))
     with pytest.raises(WeightsRefused, match="give weights, format and architecture"):
         import_weights(build(EVA02), tmp_path / "weights.pt", "timm")
 
@@ -308,8 +307,8 @@ def test_a_model_with_the_pixel_statistics_of_the_source_takes_its_weights(tmp_p
     halves = {"mean": [0.5] * 3, "std": [0.5] * 3}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(described(pixels=halves)))
     model = build(CLIP)
-    pixels = replace(model.config.preprocess, mean=(0.5,) * 3, std=(0.5,) * 3)
-    model.config = replace(model.config, preprocess=pixels)
+    pixels = model.config.preprocess.changed(mean=(0.5,) * 3, std=(0.5,) * 3)
+    model.config = model.config.changed(preprocess=pixels)
     assert import_weights(model, tmp_path / "weights.pt", "open_clip").assumed == ()
 
 
@@ -341,7 +340,7 @@ def test_two_keys_for_one_tensor_are_refused(tmp_path):
 def test_openai_weights_need_quick_gelu(tmp_path):
     write(tmp_path / "weights.pt", "openai")
     with pytest.raises(WeightsRefused, match=r"activation=quick_gelu, vision\.activation is gelu"):
-        import_weights(build(replace(CLIP, activation="gelu")), tmp_path / "weights.pt", "openai")
+        import_weights(build(CLIP.changed(activation="gelu")), tmp_path / "weights.pt", "openai")
 
 
 def test_half_precision_weights_become_the_models_own(tmp_path):

@@ -1,7 +1,5 @@
 """What an adaptation is made of: masked tokens, the order of pairs, retrieval, adapters."""
 
-from dataclasses import replace
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -114,8 +112,8 @@ def test_simcse_without_any_dropout_is_refused():
     simcse, still = Contrast(kind="simcse"), Lora(dropout=0.0)
     with pytest.raises(ValueError, match=r"both views are equal: set contrast.attention_dropout"):
         AdaptJob(**files, contrast=simcse, lora=still)
-    AdaptJob(**files, contrast=replace(simcse, attention_dropout=0.3), lora=still)
-    AdaptJob(**files, contrast=replace(simcse, num_steps=0), lora=still)
+    AdaptJob(**files, contrast=simcse.changed(attention_dropout=0.3), lora=still)
+    AdaptJob(**files, contrast=simcse.changed(num_steps=0), lora=still)
     AdaptJob(**files, contrast=Contrast(), lora=still)
 
 

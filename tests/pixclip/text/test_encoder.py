@@ -326,7 +326,7 @@ def test_all_passes_over_a_length_have_one_shape(tower, monkeypatch):
         ("config.json", {"num_attention_heads": "4"}, "cannot be opened"),
         ("text_tower.json", {"config": [1]}, "text_tower.json cannot be read"),
         ("text_tower.json", {"config": {"embed_dim": 10**9}}, "text_tower.json: text.embed_dim"),
-        ("text_tower.json", {"config": {"embed_dim": "x"}}, "config.embed_dim must be of type int"),
+        ("text_tower.json", {"config": {"embed_dim": "x"}}, "text.embed_dim must be of type int"),
     ],
 )
 def test_a_text_tower_that_asks_for_more_than_any_is_refused_by_file_and_field(

@@ -1,7 +1,6 @@
 """Whitening of a text tower's vectors."""
 
 import shutil
-from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -89,7 +88,7 @@ def test_an_adaptation_whitens_the_tower_by_its_captions(tower, base):
     assert config.whitened
     assert provenance["adaptation"]["whiten"] == {"share": 1.0, "num_captions": 1000}
     tokenizer = AutoTokenizer.from_pretrained(base)
-    raw = TextEncoder(plain, tokenizer, replace(config, whitened=False)).encode(texts)
+    raw = TextEncoder(plain, tokenizer, config.changed(whitened=False)).encode(texts)
     found = TextEncoder.open(tower).encode(texts)
     mean_length = F.normalize(raw, dim=-1).mean(0).norm()
     assert mean_length > 0.3
@@ -124,7 +123,7 @@ def test_a_map_of_another_width_is_refused(tower, tmp_path):
 def test_a_tower_that_does_not_say_whitened_is_not(base, tmp_path):
     tower = save_text_tower_of(base, tmp_path / "tower")
     assert not (tower / WHITENING_NAME).exists()
-    config = replace(read_text_tower(tower)[0], whitened=True)
+    config = read_text_tower(tower)[0].changed(whitened=True)
     body = open_language_model(base, with_head=False)
     tokenizer = AutoTokenizer.from_pretrained(base)
     with pytest.raises(ValueError, match="whitened is True"):

@@ -1,7 +1,5 @@
 """A very small model and batches of random numbers for tests of training."""
 
-from dataclasses import replace
-
 import torch
 
 from pixclip.config import ARCHITECTURES, AdaptorConfig, ModelConfig, TextConfig
@@ -9,8 +7,7 @@ from pixclip.data.batch import Batch
 from pixclip.model import PixClip
 from pixclip.training.config import LossConfig, OptimizerConfig, Stage
 
-VISION = replace(
-    ARCHITECTURES["tiny"],
+VISION = ARCHITECTURES["tiny"].changed(
     image_size_px=32,
     patch_size_px=8,
     width=32,
@@ -36,7 +33,7 @@ def stage(**changes) -> Stage:
         trainable=("mask", "vision", "adaptor", "logit_scale"),
         precision="fp32",
     )
-    return replace(base, **changes)
+    return base.changed(**changes)
 
 
 def small_model(seed: int = 0) -> PixClip:

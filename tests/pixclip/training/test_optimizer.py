@@ -1,7 +1,5 @@
 """Which parameters learn at which rate, over the whole run."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given
@@ -37,7 +35,7 @@ def test_a_short_run_with_the_papers_warm_up_learns_from_its_first_step():
 
 @pytest.mark.parametrize("mask_bias", [False, True])
 def test_the_mask_convolution_with_its_bias_has_its_own_rate(mask_bias):
-    config = replace(CONFIG, vision=replace(CONFIG.vision, mask_bias=mask_bias))
+    config = CONFIG.changed(vision=CONFIG.vision.changed(mask_bias=mask_bias))
     model = PixClip(config)
     groups = parameter_groups(model, OptimizerConfig(mask_lr=1.0, rest_lr=2.0))
     fast = {id(p) for group in groups if group["lr"] == 1.0 for p in group["params"]}

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,13 +121,13 @@ def test_a_run_that_fails_after_its_last_step_repeats_no_step(world, tmp_path, m
 def test_a_warm_up_that_never_ends_is_told(world, tmp_path, caplog):
     stage = make_stage(2)
     for warmup_steps in (1, 8):
-        warmed = replace(stage, optimizer=replace(stage.optimizer, warmup_steps=warmup_steps))
+        warmed = stage.changed(optimizer=stage.optimizer.changed(warmup_steps=warmup_steps))
         run.train(make_job(world, tmp_path / str(warmup_steps), stage=warmed))
         assert ("reach 25 % of what was set" in caplog.text) == (warmup_steps == 8)
 
 
 def test_gradcache_learns_what_the_whole_batch_learns(untouched, world, tmp_path):
-    few = replace(make_stage(), num_steps=5)
+    few = make_stage().changed(num_steps=5)
     jobs = [
         make_job(world, tmp_path / str(size), stage=few, micro_batch_size=size) for size in (0, 2)
     ]
@@ -139,7 +138,7 @@ def test_gradcache_learns_what_the_whole_batch_learns(untouched, world, tmp_path
 
 
 def test_parts_that_are_frozen_stay_bit_by_bit(world, tmp_path):
-    job = make_job(world, tmp_path, stage=replace(make_stage(3), trainable=("mask",)))
+    job = make_job(world, tmp_path, stage=make_stage(3).changed(trainable=("mask",)))
     run.train(job)
     trained = pixclip.load(job.checkpoint).state_dict()
     for name, tensor in pixclip.load(world / "parent").state_dict().items():
@@ -148,7 +147,7 @@ def test_parts_that_are_frozen_stay_bit_by_bit(world, tmp_path):
 
 @pytest.mark.parametrize("num_steps", [0, 5])
 def test_too_few_regions_for_a_batch_are_told(world, tmp_path, num_steps):
-    big = replace(make_stage(num_steps), data=replace(make_stage().data, batch_size=600))
+    big = make_stage(num_steps).changed(data=make_stage().data.changed(batch_size=600))
     with pytest.raises(ValueError, match="has no batch of 600 regions"):
         run.train(make_job(world, tmp_path, stage=big))
 

@@ -1,7 +1,5 @@
 """The vision towers of both kinds: parent equality, saved work, memory savings."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -13,8 +11,8 @@ from pixclip.vision import VisionTower, build_vision_tower
 from pixclip.vision.eva02 import RotaryPositions
 
 SMALL = {"image_size_px": 32, "patch_size_px": 8, "width": 32, "num_layers": 3, "num_heads": 2}
-CLIP = replace(ARCHITECTURES["clip_vit_b16"], **SMALL, mlp_width=64, embed_dim=24)
-EVA02 = replace(ARCHITECTURES["eva02_b16"], **SMALL, mlp_width=48, embed_dim=24)
+CLIP = ARCHITECTURES["clip_vit_b16"].changed(**SMALL, mlp_width=64, embed_dim=24)
+EVA02 = ARCHITECTURES["eva02_b16"].changed(**SMALL, mlp_width=48, embed_dim=24)
 both_kinds = pytest.mark.parametrize("config", [CLIP, EVA02], ids=["clip", "eva02"])
 
 
@@ -40,7 +38,7 @@ def small_tower(config: VisionConfig, *, trained: bool = True) -> VisionTower:
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_a_new_tower_equals_its_parent_whatever_the_mask(config, mask_bias, seed):
-    tower = small_tower(replace(config, mask_bias=mask_bias), trained=False)
+    tower = small_tower(config.changed(mask_bias=mask_bias), trained=False)
     images, masks = random_input(config, seed=seed)
     with torch.no_grad():
         assert torch.equal(tower(images, masks), tower(images, None))
@@ -54,7 +52,7 @@ def test_a_mask_changes_the_embedding_of_a_trained_tower(config):
 
 
 def test_initialising_a_tower_again_keeps_the_mask_embedding_at_zero():
-    tower = small_tower(replace(CLIP, mask_bias=True))
+    tower = small_tower(CLIP.changed(mask_bias=True))
     for layer in tower.modules():
         if hasattr(layer, "reset_parameters"):
             layer.reset_parameters()

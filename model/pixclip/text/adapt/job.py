@@ -1,47 +1,85 @@
 """What an adaptation is asked to do, as a JSON file. Without torch."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pixclip.config import from_dict, to_dict
+from pydantic import Field, model_validator
+
+from pixclip.config import Config, from_dict, to_dict
 
 Precision = Literal["fp32", "bf16"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MaskedTokens:
-    """Masked next-token prediction (LLM2Vec, section 2.1, step 2)."""
+class Section(Config, strict=False):
+    """A part of the settings of `adapt_text`, which a file in YAML may give: 1e-4 is a text there.
 
-    num_steps: int = 1000
-    batch_size: int = 32  # captions over all ranks
-    lr: float = 5e-5
-    warmup_steps: int = 0
-    mask_share: float = 0.2
-    hide_behind: str = "_"  # causal models have no mask token; LLM2Vec takes this one
+    The defaults suit a language model of 135 M parameters on a CPU; `docs/text-tower.md` gives
+    those of LLM2Vec and LLM2CLIP.
+    """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contrast:
-    """Contrast of a region's short and long caption, or of a caption with itself (SimCSE)."""
+class TextFormat(Section):
+    """How captions are put to the model."""
 
-    kind: Literal["captions", "simcse"] = "captions"
-    num_steps: int = 1000
-    batch_size: int = 512  # pairs over all ranks
-    lr: float = 2e-4
-    warmup_steps: int = 300
-    scale: float = 50.0  # factor of cosines; LLM2Vec: 50 for pairs, 20 for SimCSE
-    attention_dropout: float = 0.0  # LLM2Vec: 0.3 for SimCSE, whose two views differ by it alone
+    max_tokens: int = Field(
+        512, ge=8, le=1_048_576, description="longest caption with its markers, in tokens"
+    )
+    prefix: str = Field("", description="text before every caption, e.g. Llama-3's chat markers")
+    suffix: str = Field("", description="text after every caption")
+    tokens_per_pass: int = Field(
+        128,
+        ge=16,
+        le=262_144,
+        description="tokens in one forward pass; 8192 and more fill a GPU",
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Low-rank adapters on every linear layer but the head; merged at the end."""
+class MaskedTokens(Section):
+    """Masked next-token prediction."""
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
+    num_steps: int = Field(6, ge=0, description="steps; 0 leaves the stage out")
+    batch_size: int = Field(16, ge=1, description="captions of a step")
+    lr: float = Field(3e-4, gt=0, description="peak learning rate")
+    warmup_steps: int = Field(2, ge=0, description="steps until the peak")
+    mask_share: float = Field(0.2, gt=0, lt=1, description="share of tokens that are hidden")
+    # Causal models have no mask token; LLM2Vec takes this one.
+    hide_behind: str = Field("_", description="token in place of hidden ones")
+
+
+class Contrast(Section):
+    """Contrast of captions."""
+
+    kind: Literal["captions", "simcse"] = Field(
+        "captions", description="short against long caption of a region, or a caption with itself"
+    )
+    num_steps: int = Field(10, ge=0, description="steps; 0 leaves the stage out")
+    batch_size: int = Field(16, ge=2, description="pairs of a step: all are each other's negatives")
+    lr: float = Field(5e-4, gt=0, description="peak learning rate")
+    warmup_steps: int = Field(2, ge=0, description="steps until the peak")
+    scale: float = Field(20.0, gt=0, description="factor of cosines in the loss")
+    attention_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of attention weights dropped; 0.3 for simcse"
+    )
+
+
+class Lora(Section):
+    """Low-rank adapters on every linear layer but the head."""
+
+    rank: int = Field(16, ge=1, description="rank of the adapters")
+    alpha: int = Field(32, ge=1, description="their weight, in ranks")
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout before them")
+
+
+class Whiten(Section):
+    """Evening out of the finished tower's vectors, whose mean and few directions hold most."""
+
+    share: float = Field(
+        0.0, ge=0, le=1, description="1 makes all directions equally strong; 0 leaves them alone"
+    )
+    num_captions: int = Field(
+        8192, ge=2, description="captions that mean and directions are measured on"
+    )
 
 
 def require_two_views(contrast: Contrast, lora: Lora) -> None:
@@ -59,45 +97,28 @@ def require_two_views(contrast: Contrast, lora: Lora) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Whiten:
-    """Evening out of the finished tower's vectors; see `pixclip.text.whitening`."""
-
-    share: float = 0.0  # 1 makes all directions equally strong; 0 leaves the vectors alone
-    num_captions: int = 8192  # that mean and directions are measured on, short and long ones
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFormat:
-    """How captions are put to the model; see `pixclip.config.TextConfig`."""
-
-    max_tokens: int = 512
-    prefix: str = ""
-    suffix: str = ""
-    tokens_per_pass: int = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdaptJob:
+class AdaptJob(Config):
     """An adaptation; everything it makes is below `work`."""
 
     base_model: str  # folder or name on the Hugging Face Hub
     pairs: str  # Parquet file with the columns short_caption and long_caption
     work: str
     revision: str = "main"
-    num_layers: int = 0  # lowest layers that are kept; 0 keeps all
-    text: TextFormat = field(default_factory=TextFormat)
-    masked_tokens: MaskedTokens = field(default_factory=MaskedTokens)
-    contrast: Contrast = field(default_factory=Contrast)
-    lora: Lora = field(default_factory=Lora)
-    whiten: Whiten = field(default_factory=Whiten)
+    num_layers: int = Field(0, ge=0)  # lowest layers that are kept; 0 keeps all
+    text: TextFormat = TextFormat()
+    masked_tokens: MaskedTokens = MaskedTokens()
+    contrast: Contrast = Contrast()
+    lora: Lora = Lora()
+    whiten: Whiten = Whiten()
     precision: Precision = "bf16"
     gradient_checkpointing: bool = False
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     save_every_s: float = 300.0
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _views_differ(self) -> Self:
         require_two_views(self.contrast, self.lora)
+        return self
 
     @property
     def tower(self) -> Path:
@@ -127,5 +148,4 @@ def read_job(path: Path) -> AdaptJob:
     Raises:
         ValueError: a setting is unknown, missing or of the wrong type.
     """
-    job: AdaptJob = from_dict(AdaptJob, json.loads(path.read_text(encoding="utf-8")), "job")
-    return job
+    return from_dict(AdaptJob, json.loads(path.read_text(encoding="utf-8")), "job")

@@ -7,7 +7,6 @@ import argparse
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,7 @@ def write_tower(model: Any, tokenizer: Any, pairs: Pairs, job: AdaptJob) -> None
         # Without a stage, no engine has moved the model.
         body = model.base_model.to("cuda" if torch.cuda.is_available() else "cpu")
         whitening = fit_whitening(TextEncoder(body, tokenizer, config), pairs, job)
-        config = replace(config, whitened=True)
+        config = config.changed(whitened=True)
     body = model.base_model.to(base.dtype or torch.float32)
     save_text_tower(draft, body, tokenizer, config, provenance, whitening)
     digest = tower_digest(draft)
