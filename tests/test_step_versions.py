@@ -112,7 +112,10 @@ def _is_text(node: ast.AST) -> bool:
 def digest_of_code(step: str) -> str:
     names = sorted(reached(STEPS[step]))
     parts = [f"{name} {digest_of_module(name)}" for name in names]
-    for path in sorted((ROOT / "components" / step).rglob("*")):
+    folders = [ROOT / "components" / step]
+    if "components.kernel.pages" in names:
+        folders.append(module_file("components.kernel.pages").parent / "templates")
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
         if path.suffix in CODE_LIKE:
             parts.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

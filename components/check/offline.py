@@ -9,15 +9,9 @@ import re
 import shutil
 from pathlib import Path
 
-STYLE = (Path(__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
-# No script runs and nothing is fetched, whatever a value in the page says.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-HEAD = (
-    '<meta charset="UTF-8">\n'
-    f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f"<style>\n{STYLE}</style>\n"
-)
+from components.kernel.pages import template
+
+TEMPLATES = Path(__file__).parent / "templates"
 REMOVED = (
     r"<script\b.*?</script>",
     r"<style\b.*?</style>",
@@ -33,16 +27,22 @@ NO_TIME = "1970-01-01T00:00:00Z"
 
 def make_offline(site: Path) -> None:
     """Rewrite every page of a site and remove what only the scripts used."""
+    head = own_head()
     for page in sorted(site.rglob("*.html")):
-        page.write_text(offline_page(page.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(offline_page(page.read_text(encoding="utf-8"), head), encoding="utf-8")
     shutil.rmtree(site / "static", ignore_errors=True)
 
 
-def offline_page(text: str) -> str:
-    """A page without scripts and remote parts."""
+def own_head() -> str:
+    """What our own pages have in their heads: the policy and the style."""
+    return template(TEMPLATES, "head.html.j2").render(style="docs.css")
+
+
+def offline_page(text: str, head: str) -> str:
+    """A page without scripts and remote parts, under another head."""
     for pattern in REMOVED:
         text = re.sub(pattern, "", text, flags=re.DOTALL | re.IGNORECASE)
     text = re.sub(UUID, "", text).replace(NO_TIME, "not recorded")
     text = re.sub(r'(<a href="[^"]*index\.html">)\s*</a>', r"\1Data Docs</a>", text)
-    text = text.replace("<head>", f"<head>\n{HEAD}", 1)
+    text = text.replace("<head>", f"<head>\n{head}", 1)
     return re.sub(r"\n\s*\n+", "\n", text)

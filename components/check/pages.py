@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from components.check.offline import HEAD, make_offline
+from components.check.offline import TEMPLATES, make_offline
+from components.kernel.pages import template
 from data_contracts.contract import Contract
 from data_contracts.data_docs import build_site
 from data_contracts.engine import ContractResult
 
 WHOLE = "all"
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_site(
@@ -29,13 +29,9 @@ def write_site(
 def _index(
     folder: Path, contract: Contract, results: Mapping[str, ContractResult], num_hidden: int
 ) -> str:
-    from jinja2 import Environment, FileSystemLoader
-
     whole = results[WHOLE]
     pages = {path.stem: path.relative_to(folder) for path in folder.glob("validations/**/*.html")}
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
-    return environment.get_template("index.html.j2").render(
-        head=_markup(HEAD),
+    return template(TEMPLATES, "index.html.j2").render(
         artifact=contract.artifact,
         budget=contract.budget,
         is_past_budget=is_past_budget(contract, whole),
@@ -78,9 +74,3 @@ def _rules(result: ContractResult) -> list[dict[str, object]]:
         }
         for sums in sorted(result.totals, key=lambda sums: (sums.is_met, -sums.num_failing))
     ]
-
-
-def _markup(text: str) -> str:
-    from markupsafe import Markup
-
-    return Markup(text)  # noqa: S704 - our own style, no value in it

@@ -18,7 +18,7 @@ from data_contracts.engine import ContractResult
 log = logging.getLogger(__name__)
 
 
-@step(image="data")
+@step(image="data", version=2)
 def check(checked: In, data_docs: Out, settings: CheckSettings) -> Metrics:
     """Check an artifact's contract as a whole and build its Data Docs.
 

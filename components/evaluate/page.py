@@ -1,20 +1,18 @@
 """`evaluation.html`: numbers beside their baselines, and what the model finds; no scripts.
 
-Captions come from strangers and language models: the template engine escapes every value, and the
-page's own policy forbids scripts and anything from elsewhere.
+Captions come from strangers and language models; `kernel.pages` escapes them.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from torch import Tensor
 
 from components.evaluate.chosen import Shown, by_lot, show, worst
 from components.evaluate.drawn import Artist, Drawings
 from components.evaluate.settings import EvaluateSettings
 from components.evaluate.tables import tables
+from components.kernel.pages import template
 from pixclip.data.shards import iterate_images
 from pixclip.evaluation.answers import Embedded
 from pixclip.evaluation.protocol import ALL, protocol_of
@@ -66,7 +64,7 @@ def render(
     settings: EvaluateSettings,
 ) -> str:
     """The page as HTML text."""
-    page: str = _template("evaluation.html.j2").render(
+    return template(TEMPLATES, "evaluation.html.j2").render(
         benchmark=results.benchmark,
         protocol=protocol_of(settings.split),
         model=results.numbers[ALL].metrics[MODEL],
@@ -77,24 +75,9 @@ def render(
         drawings=drawings,
         settings=settings,
     )
-    return page
 
 
 def _regions_of(shown: list[Shown]) -> set[int]:
     """Every region of which the page needs a picture: those asked and those found."""
     asked = {item.region for item in shown}
     return asked | {found.place for item in shown for found in item.regions}
-
-
-def _template(name: str) -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=select_autoescape(("html.j2",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["thousands"] = lambda number: f"{number:,}"
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
-    return environment.get_template(name)

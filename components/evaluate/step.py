@@ -9,7 +9,7 @@ from components.kernel.step import In, Metrics, Out, step
 from pixclip.json_files import JsonError, read_json_object
 
 
-@step(image="train", gpus=1)
+@step(image="train", gpus=1, version=2)
 def evaluate(
     longgrit: In,
     text_embeddings: In,

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from components.pack.report import template
+from components.kernel.pages import template
+from components.pack.report import TEMPLATES, markdown_cell
 from components.pack.settings import PackSettings
 from components.pack.sources import SOURCES
 from components.pack.statistics import Statistics, mean_words
@@ -25,7 +26,7 @@ def write_card(longgrit: Path, statistics: Statistics, settings: PackSettings) -
 def render_card(statistics: Statistics, settings: PackSettings) -> str:
     """The card as Markdown text."""
     front = yaml.safe_dump(front_matter(statistics, settings), sort_keys=False, allow_unicode=True)
-    body = template("card.md.j2").render(
+    body = template(TEMPLATES, "card.md.j2", cell=markdown_cell).render(
         statistics=statistics,
         settings=settings,
         source=SOURCES[settings.source],

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-
+from components.kernel.pages import template
 from components.pack.charts import area_histogram, cover_cells, reason_bars, word_histogram
 from components.pack.settings import PackSettings
 from components.pack.shown import Rejected, Sample, rejected_by_lot, samples_by_lot
@@ -21,7 +20,6 @@ from components.pack.writer import MANIFEST_NAME
 
 REPORT_NAME = "report.html"
 SAMPLE_BUDGET_BYTES, REJECTED_BUDGET_BYTES = 3_200_000, 1_000_000
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 TEMPLATES = Path(__file__).parent / "templates"
 
 Shown = TypeVar("Shown", Sample, Rejected)
@@ -56,7 +54,8 @@ def render_report(
 ) -> str:
     """The page as HTML text."""
     stages = statistics.funnel
-    page: str = template("report.html.j2").render(
+    filters = {"in_stage_order": in_stage_order}
+    return template(TEMPLATES, "report.html.j2", **filters).render(
         statistics=statistics,
         samples=samples,
         rejected=rejected,
@@ -73,35 +72,11 @@ def render_report(
         num_cells=GRID_CELLS,
         reasons=reason_bars(stages),
     )
-    return page
 
 
-def template(name: str) -> Any:
-    """A template of this package; HTML escapes every value."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=select_autoescape(("html.j2",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_printable,
-    )
-    environment.filters["thousands"] = lambda number: f"{number:,}"
-    environment.filters["in_stage_order"] = lambda items: sorted(items, key=_by_stage)
-    environment.filters["cell"] = markdown_cell
-    return environment.get_template(name)
-
-
-def _printable(value: Any) -> Any:
-    """A text without what no page of UTF-8 may hold: control characters and lone surrogates."""
-    if isinstance(value, str) and UNPRINTABLE.search(value):
-        return type(value)(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value))
-    return value
-
-
-def _by_stage(item: tuple[str, Any]) -> tuple[int, Any]:
-    return stage_order(item[:1])
+def in_stage_order(items: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Pairs whose first is a stage, in the order in which stages come."""
+    return sorted(items, key=lambda item: stage_order(item[:1]))
 
 
 def markdown_cell(text: object) -> str:

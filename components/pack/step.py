@@ -8,7 +8,7 @@ from components.kernel.tally import tally
 from components.pack.settings import PackSettings
 
 
-@step(image="data")
+@step(image="data", version=2)
 def pack(
     captions: In, images: In, quarantines: In, longgrit: Out, settings: PackSettings
 ) -> Metrics:

@@ -1,7 +1,6 @@
 """`report.json` and `report.html`: what was decided, and why, check by check.
 
-The page holds no scripts, every value is escaped, and its own policy forbids anything from
-elsewhere.
+The page holds no scripts and nothing from elsewhere, see `kernel.pages`.
 """
 
 import json
@@ -10,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from components.kernel.pages import template
 from components.promote.policy import Check
 
 REPORT_NAME, PAGE_NAME = "report.json", "report.html"
@@ -71,13 +71,8 @@ def _clipped(check: Check) -> dict[str, object]:
 
 def write_report(folder: Path, report: Report) -> None:
     """Write both files."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     content = {"headline": report.headline, **asdict(report)}
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
     (folder / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
-    )
-    page = environment.get_template("report.html.j2").render(report=report)
+    page = template(TEMPLATES, "report.html.j2").render(report=report)
     (folder / PAGE_NAME).write_text(page, encoding="utf-8")

@@ -35,7 +35,7 @@ POLICY_MET = "The policy was met."
 
 
 # Another champion asks for another decision: the step looks every time.
-@step(image="train", is_pure=False)
+@step(image="train", is_pure=False, version=2)
 def promote(registration: In, promotion: Out, settings: PromoteSettings) -> Metrics:
     """Make the candidate the champion, if it passes the policy.
 

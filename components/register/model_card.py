@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.kernel.pages import template
 from components.register.evaluation import Evaluation
 from components.register.settings import RegisterSettings
 
@@ -25,21 +26,10 @@ METRICS = {
 
 def render_card(tags: Mapping[str, str], evaluation: Evaluation, settings: RegisterSettings) -> str:
     """The card as Markdown text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=False,  # noqa: S701 - Markdown; values are cleaned by `plain`
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["plain"] = plain
     subsets = [
         name for name in ("all", "seen_objects", "held_out_objects") if _has(evaluation, name)
     ]
-    return environment.get_template("card.md.j2").render(
+    return template(TEMPLATES, "card.md.j2", plain=plain).render(
         tags=tags,
         settings=settings,
         data=evaluation.content["data"],

@@ -140,7 +140,7 @@ def test_the_text_of_a_page_stays() -> None:
         '<img class="NO-CACHE" src="https://x.test/logo.png?d=2026">'
         "<p id=a-f621540b-e75a-41a8-8ef8-adb0514c4d05>1970-01-01T00:00:00Z</p></body></html>"
     )
-    found = offline_page(page)
+    found = offline_page(page, "")
     assert "x.test" not in found
     assert "<b>kept</b><p id=a>not recorded</p>" in found
 
