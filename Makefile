@@ -13,7 +13,7 @@ export PYTHONUTF8 = 1
 PORT = 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment demo demo-vllm airflow test test-vllm test-python test-peers test-kills lint ablation golden versions lock clean
+.PHONY: help setup environment demo demo-vllm airflow test test-vllm test-python test-peers test-kills lint ablation params golden versions lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ lint: setup  ## ruff, mypy --strict, import-linter
 
 ablation: setup  ## does each loss help? rows, options and seeds into docs/ablation.md (about two and a half hours on 2 cores)
 	$(BIN)/python benchmarks/ablation.py
+
+params: setup  ## write the meaning of every setting, and new settings, into params/*.yaml; values stay
+	$(BIN)/python -m components.kernel.params params/*.yaml
 
 golden: setup  ## write the golden files anew after a wanted change
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/dags tests/pipelines/test_compile.py

@@ -222,9 +222,8 @@ def step(
     outputs = "-".join(path.relative_to(folder).as_posix() for path in paths.values())
     own = folder / "params" / f"{name}-{outputs.replace('/', '_')}.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)
-    section = merge(
-        yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))[name], settings or {}
-    )
+    params = yaml.safe_load((ROOT / "params" / "pixclip.yaml").read_text(encoding="utf-8"))
+    section = merge(params[name], settings or {})
     own.write_text(yaml.safe_dump({name: section}), encoding="utf-8")
     options = [text for key, path in paths.items() for text in (f"--{key.replace('_', '-')}", path)]
     threads = "2" if name in ("adapt_text", "embed_text") else "1"

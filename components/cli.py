@@ -21,12 +21,13 @@ from pydantic_core import PydanticUndefined
 from components.kernel.artifacts import ARTIFACTS
 from components.kernel.errors import PipelineError, SettingsError
 from components.kernel.logs import quieten_libraries
+from components.kernel.params import params_files
 from components.kernel.process import begin
 from components.kernel.receipts import Receipt
 from components.kernel.run import run_step
 from components.kernel.settings import merge, parse_assignments, read_params
 from components.kernel.step import Step, load_step
-from components.pipelines.cli import pipeline
+from components.pipelines.cli import component, pipeline
 from components.reasons import reasons
 from components.steps import STEPS
 
@@ -116,6 +117,7 @@ def cli(verbose: bool) -> None:
     quieten_libraries()
 
 
+cli.add_command(component)
 cli.add_command(pipeline)
 cli.add_command(reasons)
 
@@ -192,7 +194,8 @@ def _example(step: Step) -> str:
     for name in step.outputs:
         if name not in DEFAULT_OUTPUTS:
             paths.append(f"--{name.replace('_', '-')} runs/mine/{name}{FILE_ENDINGS.get(name, '')}")
-    words = [f"pixclip {step.name.replace('_', '-')}", *paths, "--params params.yaml"]
+    params = [f"--params {file}" for file in params_files(Path("params"), step.name)[:1]]
+    words = [f"pixclip {step.name.replace('_', '-')}", *paths, *params]
     words += [f"--set {setting}" for setting in EXAMPLE_SETTINGS.get(step.name, ())]
     return "  " + " \\\n      ".join(words) + "\n"
 

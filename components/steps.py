@@ -26,3 +26,9 @@ STEPS = {
     "promote": "components.promote.step",
     "rollback": "components.rollback.step",
 }
+
+
+def steps_between(first: str, last: str) -> list[str]:
+    """The names of neighbouring steps, both ends among them."""
+    names = list(STEPS)
+    return names[names.index(first) : names.index(last) + 1]

@@ -29,6 +29,7 @@ from components.operators.params import run_params
 from components.operators.publish import PublishOperator
 from components.operators.source import SourceOperator
 from components.operators.step import StepOperator
+from components.steps import steps_between
 
 LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit/", group="pixclip")
 # What the dataset card says of licences.
@@ -36,9 +37,7 @@ LICENCE_SOURCES = {"sample_grit": "sample", "import_grit": "grit", "import_coco"
 SOURCES = list(LICENCE_SOURCES)
 # Jinja: below which folder the images of `file:///` URLs lie.
 FILE_ROOTS = "{'sample_grit': params.run_folder ~ '/grit', 'import_coco': params.source_uri}"
-STEPS = [
-    "select", "ingest", "deduplicate", "segment", "describe", "pack", "export", "check", "publish",
-]  # fmt: skip
+STEPS = steps_between("select", "publish")
 
 PARAMS = {
     "source": Param(
@@ -63,7 +62,7 @@ PARAMS = {
         description="A path or s3://bucket/key of a COCO JSON file; empty: as the params file says",
         section="Source",
     ),
-    **run_params("runs/demo", [*SOURCES, *STEPS]),
+    **run_params("runs/demo", "params/longgrit.yaml", [*SOURCES, *STEPS]),
 }
 
 # What the tasks of a group write.

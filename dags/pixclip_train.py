@@ -27,6 +27,7 @@ from airflow.sdk import Asset, chain, dag, task
 from components.operators.params import run_params
 from components.operators.resolve import ResolveOperator
 from components.operators.step import StepOperator
+from components.pipelines.pixclip_train import STEPS
 from pixclip.training.recipes import RECIPES
 
 LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit/", group="pixclip")
@@ -34,12 +35,8 @@ RECIPE = os.environ.get("PIXCLIP_RECIPE", "tiny")
 STAGES = tuple(stage.name for stage in RECIPES[RECIPE].stages)
 GPU_POOL = "gpu"
 DATA = "dataset/longgrit"
-STEPS = [
-    "resolve_data", "check", "adapt_text", "embed_text", "init_model", "train", "evaluate",
-    "register", "promote",
-]  # fmt: skip
 
-PARAMS = run_params("runs/pixclip", STEPS)
+PARAMS = run_params("runs/pixclip", "params/pixclip.yaml", STEPS)
 
 
 @task

@@ -54,7 +54,7 @@ PARAMS = {
         description="Why, for the promotion log",
         section="Model",
     ),
-    **run_params("runs/promotions", ACTIONS),
+    **run_params("runs/promotions", "params/pixclip.yaml", ACTIONS),
 }
 
 

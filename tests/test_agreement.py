@@ -17,12 +17,12 @@ import yaml
 from components.cli import cli
 from components.kernel.images import image
 from components.kernel.kubeflow import component_of
-from components.kernel.settings import parse_settings, read_params
+from components.kernel.params import params_text
 from components.kernel.step import Step, load_step
 from components.steps import STEPS
 
 ROOT = Path(__file__).parents[1]
-PARAMS = ROOT / "params.yaml"
+PARAMS = sorted((ROOT / "params").glob("*.yaml"))
 RUN_FOLDER = "runs/dvc"
 SOURCES = ("sample_grit", "import_grit", "import_coco")
 # Other sources; DVC inside DVC; steps that look beyond their inputs.
@@ -92,6 +92,10 @@ def test_the_component_hands_its_artifacts_to_the_step(step, monkeypatch):
     }
 
 
+def sections_of(params_file: Path) -> dict[str, Any]:
+    return yaml.safe_load(params_file.read_text())
+
+
 def dvc_stages() -> Iterator[tuple[str, dict[str, Any]]]:
     """The stages of dvc.yaml, the repeated ones written out."""
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -113,8 +117,8 @@ def test_a_dvc_stage_is_the_command_of_its_step(name, stage):
     program, command, *arguments = shlex.split(stage["cmd"])
     assert (program, command.replace("-", "_")) == ("pixclip", step.name)
     options = cli.get_command(click.Context(cli), command).make_context(command, arguments).params
-    assert str(options["params"]) == "params.yaml"
-    assert stage["params"] == [step.name]
+    assert stage["params"] == [{str(options["params"]): [step.name]}]
+    assert step.name in sections_of(ROOT / options["params"])
     inputs = {str(options[name]) for name in step.inputs}
     assert inputs <= set(stage.get("deps", []))
     assert {str(options[name]) for name in step.outputs} == set(stage["outs"])
@@ -173,11 +177,17 @@ def test_dvc_and_airflow_keep_artifacts_at_the_same_places(tasks):
     assert dvc == {BROUGHT.get(path, path) for path in airflow}
 
 
-def test_params_yaml_is_valid_and_complete(step):
-    section = read_params(PARAMS, step.name)
-    parse_settings(step, section)
-    assert set(section) == set(step.settings_type.model_fields), "tell people what they can tune"
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.name)
+def test_a_params_file_holds_every_setting_of_its_steps_with_its_meaning(path):
+    assert path.read_text() == params_text(path), "run `make params`"
 
 
-def test_params_yaml_has_no_section_without_a_step():
-    assert set(yaml.safe_load(PARAMS.read_text())) == set(STEPS)
+def test_every_step_has_its_settings_in_a_params_file():
+    assert {name for path in PARAMS for name in sections_of(path)} == set(STEPS)
+
+
+def test_a_pipeline_finds_the_settings_of_its_steps_in_its_params_file(tasks):
+    for task in tasks.values():
+        if "outputs" in arguments_of(task):
+            file = ROOT / task.dag.params["params_file"]
+            assert {step.name for step in steps_of(task)} <= set(sections_of(file)), task.task_id

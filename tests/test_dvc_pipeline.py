@@ -17,7 +17,8 @@ PHOTOGRAPHS = ROOT / DEFAULT_FOLDER
 @pytest.fixture
 def project(tmp_path) -> Path:
     """The pipeline's files in a fresh Git repository, with a smaller sample."""
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config"):
+    params = ("params/longgrit.yaml", "params/pixclip.yaml")
+    for name in ("dvc.yaml", *params, ".dvcignore", ".gitignore", ".dvc/config"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     text = (tmp_path / "dvc.yaml").read_text()

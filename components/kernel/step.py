@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from components.kernel.artifacts import ARTIFACTS
 from components.steps import STEPS
@@ -91,12 +92,18 @@ def _marked(mark: str, default: Any, description: str, rules: Mapping[str, Any])
     return Field(default, description=description, json_schema_extra={mark: True}, **rules)
 
 
+def is_marked(field: FieldInfo, *marks: str) -> bool:
+    """Whether a setting has one of these marks, e.g. "runtime"."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and any(extra.get(mark) for mark in marks)
+
+
 def _marked_fields(model: type[BaseModel], *marks: str) -> dict[str, Any]:
     """The settings with one of these marks, also in nested sections, in the form of `include`."""
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        kind, extra = field.annotation, field.json_schema_extra
-        if isinstance(extra, dict) and any(extra.get(mark) for mark in marks):
+        kind = field.annotation
+        if is_marked(field, *marks):
             found[name] = True
         elif isinstance(kind, type) and issubclass(kind, BaseModel):
             found[name] = _marked_fields(kind, *marks)

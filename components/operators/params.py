@@ -7,8 +7,8 @@ from airflow.sdk import Param
 from components.runners.backends import BACKENDS
 
 
-def run_params(run_folder: str, steps: Sequence[str]) -> dict[str, Param]:
-    """Run folder (with its default), params file, overrides of these steps, and backend."""
+def run_params(run_folder: str, params_file: str, steps: Sequence[str]) -> dict[str, Param]:
+    """Run folder, params file (with their defaults), overrides of these steps, and backend."""
     return {
         "run_folder": Param(
             run_folder,
@@ -19,7 +19,7 @@ def run_params(run_folder: str, steps: Sequence[str]) -> dict[str, Param]:
             section="Run",
         ),
         "params_file": Param(
-            "params.yaml",
+            params_file,
             type="string",
             minLength=1,
             title="Params file",

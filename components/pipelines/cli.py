@@ -1,4 +1,7 @@
-"""`pixclip pipeline`: compile a Kubeflow pipeline, bring it to a server, run it there or here."""
+"""`pixclip pipeline` and `pixclip component`: what Kubeflow is given, and where it runs.
+
+pixclip component compile select --out select.yaml
+"""
 
 import time
 from collections.abc import Callable, Iterable
@@ -10,19 +13,23 @@ import click
 from components.kernel.errors import SettingsError
 from components.kernel.settings import merge, parse_assignments
 from components.kernel.step import load_step
-from components.pipelines.compile import PIPELINES, compile_pipeline, pipeline_settings
+from components.pipelines.compile import (
+    PIPELINES,
+    compile_component,
+    compile_pipeline,
+    pipeline_settings,
+)
 from components.steps import STEPS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-PIPELINE = click.argument("name", type=click.Choice(PIPELINES))
+PIPELINE = click.argument("name", type=click.Choice(list(PIPELINES)))
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def params_option(default: Path | None) -> Decorator:
+def params_option() -> Decorator:
     """The option `--params`."""
-    return click.option(
-        "--params", type=FILE, default=default, show_default=True, help="Settings of each step."
-    )
+    files = ", ".join(f"{file} of {name}" for name, file in PIPELINES.items())
+    return click.option("--params", type=FILE, help=f"Settings of each step.  [default: {files}]")
 
 
 def set_option() -> Decorator:
@@ -47,6 +54,29 @@ def cluster_option() -> Decorator:
     )
 
 
+@click.group("component")
+def component() -> None:
+    """Compile a step as a Kubeflow component, for a pipeline of your own."""
+
+
+@component.command("compile")
+@click.argument("step", type=click.Choice([name.replace("_", "-") for name in STEPS]))
+@click.option(
+    "--out",
+    default=Path("component.yaml"),
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+)
+def compile_component_command(step: str, out: Path) -> None:
+    """Write a step as a component that kfp loads without this project.
+
+    It runs in the step's image, whose name PIXCLIP_IMAGE_REPOSITORY and PIXCLIP_IMAGE_TAG decide.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(compile_component(load_step(step.replace("-", "_"))), encoding="utf-8")
+    click.echo(f"{step}: {out}")
+
+
 @click.group("pipeline")
 def pipeline() -> None:
     """Compile a Kubeflow pipeline, bring it to a server, run it there or on this machine."""
@@ -55,15 +85,15 @@ def pipeline() -> None:
 @pipeline.command("compile")
 @PIPELINE
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
-@params_option(Path("params.yaml"))
+@params_option()
 @set_option()
 @cluster_option()
 def compile_command(
-    name: str, out: Path, params: Path, assignments: tuple[str, ...], cluster: Path
+    name: str, out: Path, params: Path | None, assignments: tuple[str, ...], cluster: Path
 ) -> None:
     """Write a pipeline as Kubeflow's YAML."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(_compile(params, assignments, cluster), encoding="utf-8")
+    out.write_text(_compile(params or PIPELINES[name], assignments, cluster), encoding="utf-8")
     click.echo(f"{name}: {out}")
 
 
@@ -76,7 +106,7 @@ def compile_command(
     default="",
     help="Name of the version; default: the time. A new pipeline's first version gets its name.",
 )
-@params_option(Path("params.yaml"))
+@params_option()
 @set_option()
 @cluster_option()
 def upload_command(
@@ -84,7 +114,7 @@ def upload_command(
     host: str,
     namespace: str,
     version: str,
-    params: Path,
+    params: Path | None,
     assignments: tuple[str, ...],
     cluster: Path,
 ) -> None:
@@ -95,7 +125,8 @@ def upload_command(
 
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / f"{name}.yaml"
-        package.write_text(_compile(params, assignments, cluster), encoding="utf-8")
+        text = _compile(params or PIPELINES[name], assignments, cluster)
+        package.write_text(text, encoding="utf-8")
         version = version or time.strftime("%Y%m%d-%H%M%S")
         version_id = Host(host, namespace).upload(package, name, version)
     click.echo(f"{name}: version {version_id}")
@@ -115,7 +146,7 @@ def upload_command(
     show_default=True,
     help="Where a local run keeps its artifacts.",
 )
-@params_option(None)
+@params_option()
 @set_option()
 def run_command(
     name: str,
@@ -130,13 +161,13 @@ def run_command(
 ) -> None:
     """Run a pipeline: --local compiles it and runs it here; --host runs what was uploaded.
 
-    Settings are those of params.yaml here, and those of the uploaded version there; --params and
-    --set change them for this run.
+    Settings are those of the params file here, and those of the uploaded version there; --params
+    and --set change them for this run.
     """
     if is_local == bool(host):
         raise SettingsError("pipeline run: choose --local or --host ADDRESS")
     if is_local:
-        _run_here(params or Path("params.yaml"), assignments, root)
+        _run_here(params or PIPELINES[name], assignments, root)
     else:
         assert host
         _run_there(name, host, namespace, experiment, wait, params, assignments)

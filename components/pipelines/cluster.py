@@ -1,7 +1,7 @@
 """What a cluster adds to a pipeline's tasks: node pools, accelerators, memory, volumes, secrets.
 
-`cluster.yaml` beside params.yaml holds these settings; none of them changes what a step makes. A
-secret is named here, never written down.
+`cluster.yaml` holds these settings, apart from those of the steps: none of them changes what a step
+makes. A secret is named here, never written down.
 """
 
 from pathlib import Path

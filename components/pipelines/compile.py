@@ -1,4 +1,4 @@
-"""Compile a pipeline to Kubeflow's YAML: the same settings, the same bytes."""
+"""Compile a pipeline or a component to Kubeflow's YAML: the same settings, the same bytes."""
 
 import json
 import tempfile
@@ -7,24 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from components.kernel.errors import SettingsError
+from components.kernel.kubeflow import component_of
 from components.kernel.settings import merge, parse_settings
-from components.kernel.step import load_step
+from components.kernel.step import Step, load_step
 from components.pipelines.cluster import ClusterSettings
+from components.pipelines.pixclip_train import STEPS, build_pipeline
 from components.runners.plan import Overrides, check_settings, step_settings
 
-PIPELINES = ("pixclip-train",)
-# The steps of `pixclip-train`, whose settings are its parameters.
-STEPS = (
-    "resolve_data",
-    "check",
-    "adapt_text",
-    "embed_text",
-    "init_model",
-    "train",
-    "evaluate",
-    "register",
-    "promote",
-)
+PIPELINES = {"pixclip-train": Path("params/pixclip.yaml")}  # with the settings of its steps
 NO_STAGE = (
     "train.stage cannot be set here: a pipeline trains all stages of train.recipe, one task each; "
     "`pixclip train` trains a single one"
@@ -76,18 +66,23 @@ def compile_pipeline(
         SettingsError: the recipe of `train` is unknown, or a step of `cluster.gpus`, or a step
             would leave accelerators idle or lack some.
     """
-    from kfp import compiler
-
-    from components.pipelines.pixclip_train import build_pipeline
-
     if cluster:
         _require_a_rank_an_accelerator(settings, cluster)
     pipeline = build_pipeline(recipe_stages(recipe_of(settings)), cluster or ClusterSettings())
+    return _compiled(pipeline, pipeline_arguments(settings))
+
+
+def compile_component(step: Step) -> str:
+    """A step as YAML text, which kfp loads as a component."""
+    return _compiled(component_of(step))
+
+
+def _compiled(definition: Any, parameters: Mapping[str, str] | None = None) -> str:
+    from kfp import compiler
+
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(
-            pipeline, str(path), pipeline_parameters=pipeline_arguments(settings)
-        )
+        path = Path(folder) / "definition.yaml"
+        compiler.Compiler().compile(definition, str(path), pipeline_parameters=parameters)
         return path.read_text(encoding="utf-8")
 
 

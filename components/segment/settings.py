@@ -67,7 +67,8 @@ class SegmentSettings(StepSettings):
     source: Source = Field("record", description="where masks come from")
     fallback: Literal["none", "sam", "grabcut", "box"] = Field(
         "none",
-        description="source for rows that never had a mask of their own, if source is record",
+        description="source for rows that never had a mask of their own, if source is record; sam "
+        "for a real data set",
     )
     replace_unusable_masks: bool = Field(
         False,

@@ -45,7 +45,7 @@ def select(grit: In, records: Out, quarantine: Out, settings: SelectSettings) ->
         raise GateError(
             f"select kept none of {counts.regions} regions in {counts.records} records",
             counts.reasons,
-            "Look at the source, or loosen the limits under `select` in params.yaml."
+            "Look at the source, or loosen the limits under `select` in the params file."
             if counts.regions
             else "No record of the source has a region (`ref_exps`).",
         )

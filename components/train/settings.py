@@ -18,7 +18,7 @@ class TrainSettings(StepSettings):
     """Which stage of which recipe, what is changed of it, and how it runs."""
 
     recipe: str = Field("tiny", description=f"one of {', '.join(RECIPES)}")
-    stage: str = per_task("align", f"stage of the recipe: {STAGES}")
+    stage: str = per_task("align", f"stage of the recipe, of which pipelines take all: {STAGES}")
     changes: dict[str, Any] = Field(
         default_factory=dict,
         description="changes of the stage by dotted name, e.g. {optimizer.rest_lr: 1.0e-6}",

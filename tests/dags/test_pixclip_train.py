@@ -15,7 +15,7 @@ from components.kernel.step import load_step
 from components.operators import step as step_module
 from components.operators.resolve import ResolveOperator
 from components.operators.step import StepOperator
-from components.pipelines.compile import STEPS
+from components.pipelines.pixclip_train import STEPS
 from tests.dags.conftest import DAGS_FOLDER, as_served, load_dag
 from tests.dags.test_longgrit_build import PARSE
 from tests.dags.test_operators import FakeBackend

@@ -11,15 +11,17 @@ from kfp import components
 from components.kernel.errors import SettingsError
 from components.kernel.step import load_step
 from components.pipelines.cluster import ClusterSettings, read_cluster
-from components.pipelines.compile import STEPS, compile_pipeline, pipeline_settings
+from components.pipelines.compile import PIPELINES, compile_pipeline, pipeline_settings
+from components.pipelines.pixclip_train import STEPS
 
 ROOT = Path(__file__).parents[2]
+PARAMS = ROOT / PIPELINES["pixclip-train"]
 GOLDEN = Path(__file__).with_name("pixclip-train.yaml")
 NOT_CACHED = {"resolve-data", "register", "promote", "record-outcome"}
 
 
 def compiled(cluster: ClusterSettings | None = None, **overrides: Any) -> str:
-    settings = pipeline_settings(ROOT / "params.yaml", overrides)
+    settings = pipeline_settings(PARAMS, overrides)
     return compile_pipeline(settings, cluster or read_cluster(ROOT / "cluster.yaml"))
 
 
@@ -68,10 +70,10 @@ def test_kubeflow_s_own_loader_takes_it(text):
     assert tuple(sorted(pipeline.component_spec.inputs)) == tuple(sorted(STEPS))
 
 
-def test_every_parameter_has_the_settings_of_params_yaml_as_default(parts):
+def test_every_parameter_has_the_settings_of_the_params_file_as_default(parts):
     defaults = parts[0]["root"]["inputDefinitions"]["parameters"]
     for step in STEPS:
-        section = yaml.safe_load((ROOT / "params.yaml").read_text()).get(step, {})
+        section = yaml.safe_load(PARAMS.read_text()).get(step, {})
         assert yaml.safe_load(defaults[step]["defaultValue"]) == section
 
 
@@ -192,7 +194,7 @@ def test_a_wrong_setting_is_refused_before_anything_is_compiled(tmp_path):
 
 def test_a_single_stage_cannot_be_asked_of_a_pipeline_that_trains_all():
     with pytest.raises(SettingsError, match=r"train\.stage cannot be set here"):
-        pipeline_settings(ROOT / "params.yaml", {"train": {"stage": "align"}})
+        pipeline_settings(PARAMS, {"train": {"stage": "align"}})
 
 
 def test_a_wrong_cluster_file_is_told_by_field(tmp_path):
