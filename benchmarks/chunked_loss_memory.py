@@ -17,7 +17,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from pixclip.losses import contrastive_loss
+from pixclip.training.contrastive import contrastive_loss
 
 GIB = 2**30
 

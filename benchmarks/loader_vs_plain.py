@@ -149,8 +149,8 @@ def compare(
 def step_seconds(longgrit: Path, config: DataConfig) -> dict[str, float]:
     """Core seconds of one batch and of the tiny model's step on it, forwards and backwards."""
     from pixclip.model import PixClip
-    from pixclip.training.branches import ThreeBranches
-    from pixclip.training.config import LossConfig
+    from pixclip.training.pixclip import PixClipObjective
+    from pixclip.training.recipes import LossConfig
 
     vision = ARCHITECTURES["tiny"]
     model = PixClip(
@@ -160,14 +160,14 @@ def step_seconds(longgrit: Path, config: DataConfig) -> dict[str, float]:
             adaptor=AdaptorConfig(num_layers=1),
         )
     )
-    module = ThreeBranches(model, LossConfig())
+    module = PixClipObjective(model, LossConfig())
     preprocess = Preprocess(vision.image_size_px, PreprocessConfig())
     data = LongGrit(longgrit, "train", preprocess, PATCH_PX, RandomVectors(), config)
     started = time.process_time()
     batches: list[Batch] = list(data.batches(epoch=0))
     loaded = time.process_time()
     for batch in batches[:3]:
-        module(batch).total.backward()
+        module(batch)["total"].backward()
     stepped = time.process_time()
     return {
         "load_core_s": round((loaded - started) / len(batches), 3),

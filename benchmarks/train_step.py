@@ -25,12 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pixclip.config import ARCHITECTURES, ModelConfig, TextConfig
 from pixclip.data.batch import Batch
-from pixclip.losses import Embeddings, pool_regions, total_loss
 from pixclip.model import PixClip
 from pixclip.text.encoder import TextEncoder
 from pixclip.text.language_model import open_language_model
-from pixclip.training.branches import ThreeBranches
-from pixclip.training.config import LossConfig
+from pixclip.training.pixclip import Embeddings, PixClipObjective, pool_regions, total_loss
+from pixclip.training.recipes import LossConfig
 
 CAPTION = (
     "A {colour} {thing} with a smooth surface and a slightly worn edge stands at place {side} "
@@ -130,7 +129,7 @@ def _loss_and_gradient(model: PixClip, made: Embeddings, ids: torch.Tensor) -> t
         text_ids_b=ids,
         is_full_image_b=torch.zeros(len(ids), dtype=torch.bool),
         config=CONFIG,
-    ).total
+    )["total"]
     loss.backward()
     return loss.detach()
 
@@ -155,9 +154,9 @@ def our_batch(model: PixClip, case: Case) -> Batch:
     )
 
 
-def our_step(model: PixClip, branches: ThreeBranches, case: Case) -> torch.Tensor:
+def our_step(model: PixClip, branches: PixClipObjective, case: Case) -> torch.Tensor:
     """Masks, one forward pass, and backward."""
-    loss = branches(our_batch(model, case)).total
+    loss = branches(our_batch(model, case))["total"]
     loss.backward()
     return loss.detach()
 
@@ -195,7 +194,7 @@ def main() -> None:
     case = make_case(options.images, options.regions, vision.image_size_px, encode)
     text = TextConfig(embed_dim=case.texts_BE.shape[1])
     model = PixClip(ModelConfig(vision=vision, text=text))
-    branches = ThreeBranches(model, CONFIG)
+    branches = PixClipObjective(model, CONFIG)
     ways = {
         "plain, language model in the loop": lambda: plain_step(model, case, encode(case.captions)),
         "plain, cached texts": lambda: plain_step(model, case, case.texts_BE),

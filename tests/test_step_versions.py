@@ -171,7 +171,11 @@ def test_a_changed_step_is_refused_until_its_version_is_raised_or_it_is_said_to_
 
 def test_the_code_of_a_step_reaches_into_the_library_and_its_contracts():
     names = reached("components.train.step")
-    assert {"pixclip.training.loop", "pixclip.losses", "components.train.settings"} <= names
+    assert {
+        "pixclip.training.loop",
+        "pixclip.training.contrastive",
+        "components.train.settings",
+    } <= names
     assert "components.kernel.run" not in names
     assert "data_contracts.quarantine" in reached("components.select.step")
     assert importlib.util.find_spec("pixclip.training.run"), "which torchrun starts"

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from components.kernel.step import StepSettings, place, runtime
-from pixclip.text.adapt.job import (
+from pixclip.text.adapt_job import (
     Contrast,
     Lora,
     MaskedTokens,

@@ -17,12 +17,12 @@ from components.kernel.torchrun import run_ranks
 from components.tracking.runs import tracked_run
 from pixclip.config import TextConfig, from_dict
 from pixclip.json_files import JsonError, read_json_object
-from pixclip.text.adapt.job import AdaptJob, write_job
-from pixclip.text.adapt.loop import read_lines
-from pixclip.text.adapt.retrieval import short_to_long_recall
+from pixclip.text.adapt import short_to_long_recall
+from pixclip.text.adapt_job import STAGES, AdaptJob, write_job
 from pixclip.text.encoder import TextEncoder
 from pixclip.text.language_model import damage_told, open_language_model
 from pixclip.text.tower_digest import tower_digest
+from pixclip.training.stage import read_steps
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ def adapt(work: Path, settings: AdaptTextSettings) -> list[dict[str, Any]]:
         with _curves_to_mlflow(job, settings):
             if not is_done:
                 write_job(work / JOB_NAME, job)
-                run_ranks("pixclip.text.adapt.run", work / JOB_NAME, num_ranks=settings.num_ranks)
+                run_ranks("pixclip.text.adapt", work / JOB_NAME, num_ranks=settings.num_ranks)
         sent.touch()
-    return read_steps(job.steps)
+    return read_lines(job)
 
 
 def make_job(work: Path, settings: AdaptTextSettings) -> AdaptJob:
@@ -141,9 +141,11 @@ def is_finished(job: AdaptJob) -> bool:
     return False
 
 
-def read_steps(path: Path) -> list[dict[str, Any]]:
-    """The lines of `steps.jsonl`; none if no stage had a step."""
-    return read_lines(path)
+def read_lines(job: AdaptJob) -> list[dict[str, Any]]:
+    """The line of every step with its stage; none if no stage had a step."""
+    return [
+        {"stage": stage, **line} for stage in STAGES for line in read_steps(job.stage_work(stage))
+    ]
 
 
 @contextmanager
@@ -158,6 +160,6 @@ def _curves_to_mlflow(job: AdaptJob, settings: AdaptTextSettings) -> Iterator[No
         try:
             yield
         finally:
-            for line in read_steps(job.steps):
+            for line in read_lines(job):
                 stage, number = line.pop("stage"), line.pop("step")
                 run.log(number, {f"{stage}/{name}": value for name, value in line.items()})

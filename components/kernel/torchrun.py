@@ -39,7 +39,7 @@ def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
         InputError: a rank refused its data, model or settings, with its reason.
         RanksFailed: a rank failed otherwise; its traceback is above in the log.
     """
-    from pixclip.training.failure import forget_failure, read_failure
+    from pixclip.training.job import forget_failure, read_failure
 
     forget_failure(job)
     command = [

@@ -5,8 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from components.kernel.step import StepSettings, per_task, runtime
-from pixclip.training.config import Stage
-from pixclip.training.recipes import RECIPES, find_stage
+from pixclip.training.recipes import RECIPES, Stage, find_stage
 
 STAGES = "; ".join(
     f"{', '.join(stage.name for stage in recipe.stages)} of {name}"

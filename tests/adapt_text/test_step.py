@@ -18,8 +18,8 @@ from components.kernel.run import run_step
 from components.kernel.step import load_step
 from components.tracking.store import TrackingError
 from pixclip.checksums import sha256_of
-from pixclip.text.adapt import lora
-from pixclip.text.adapt.job import AdaptJob, read_job, write_job
+from pixclip.text import adapt
+from pixclip.text.adapt_job import AdaptJob, read_job, write_job
 from pixclip.text.encoder import TextEncoder, read_text_tower
 from pixclip.text.tower_digest import tower_digest
 from tests.language_models import WIDTH, save_language_model
@@ -103,8 +103,9 @@ def test_curves_that_mlflow_missed_are_sent_by_the_next_attempt(tmp_path, monkey
 
     def train(module, path, *, num_ranks):
         started.append(module)
-        line = {"stage": "contrast", "step": 1, "loss": 2.0}
-        (tmp_path / "steps.jsonl").write_text(json.dumps(line) + "\n")
+        line = {"step": 1, "loss": 2.0}
+        (tmp_path / "contrast").mkdir()
+        (tmp_path / "contrast" / "steps.jsonl").write_text(json.dumps(line) + "\n")
         (tmp_path / "tower").mkdir()
         (tmp_path / "tower.sha256").write_text(tower_digest(tmp_path / "tower"))
 
@@ -176,14 +177,14 @@ def test_pairs_are_of_train_alone_and_drawn_by_the_seed(longgrit, tmp_path):
 @pytest.mark.parametrize(
     "damage", [lambda path: path.write_bytes(b"half"), lambda path: path.unlink()]
 )
-@pytest.mark.parametrize("name", ["contrast.safetensors", "contrast.sha256"])
+@pytest.mark.parametrize("name", ["adapters.safetensors", "adapters.sha256"])
 def test_adapters_that_a_crash_damaged_are_not_taken_for_a_finished_stage(tmp_path, damage, name):
-    path = tmp_path / "contrast.safetensors"
+    path = tmp_path / "adapters.safetensors"
     path.write_bytes(b"adapters")
-    (tmp_path / "contrast.sha256").write_text(sha256_of(path))
-    assert lora.is_whole(path)
+    (tmp_path / "adapters.sha256").write_text(sha256_of(path))
+    assert adapt.has_whole_adapters(path)
     damage(tmp_path / name)
-    assert not lora.is_whole(path)
+    assert not adapt.has_whole_adapters(path)
 
 
 def test_a_tower_that_a_crash_damaged_is_written_again(tmp_path, caplog):

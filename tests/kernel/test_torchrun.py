@@ -88,7 +88,7 @@ REFUSING = """
 import sys
 from pathlib import Path
 from pixclip.data.errors import DataError
-from pixclip.training.failure import failure_told
+from pixclip.training.job import failure_told
 with failure_told(Path(sys.argv[2])):
     raise {error}
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "model" / "pixclip"
-TRAINING = ("training/", "text/adapt/")  # need the extra `train`
+TRAINING = ("training/", "text/adapt")  # need the extra `train`
 TOOLS = {"apache-airflow", "dvc", "great-expectations", "kfp", "mlflow", "deepspeed"}
 
 

@@ -8,14 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixclip.losses import (
-    Embeddings,
-    contrastive_loss,
-    pool_regions,
-    positives_loss,
-    total_loss,
-)
-from pixclip.training.config import LossConfig
+from pixclip.training.contrastive import contrastive_loss, positives_loss
+from pixclip.training.pixclip import Embeddings, pool_regions, total_loss
+from pixclip.training.recipes import LossConfig
 from tests.pixclip import numpy_losses
 
 torch.set_num_threads(1)
@@ -154,17 +149,17 @@ def test_the_total_is_the_weighted_sum_of_what_the_options_name(fc_target, lg_ta
     )
     target = texts if lg_target == "text" else regions
     lg = numpy_losses.contrastive(pooled, target, 7.0, ids, ~is_full)
-    assert close(losses.cl, cl)
-    assert close(losses.fc, fc)
-    assert close(losses.lg, lg)
-    assert close(losses.total, cl + 0.3 * fc + 0.7 * lg)
+    assert close(losses["cl"], cl)
+    assert close(losses["fc"], fc)
+    assert close(losses["lg"], lg)
+    assert close(losses["total"], cl + 0.3 * fc + 0.7 * lg)
 
 
 def test_a_full_image_teaches_neither_the_crop_nor_the_dense_branch():
     made = embeddings(3)
     is_full = torch.tensor([False, True, False])
     losses = losses_of(made, LossConfig(alpha=1.0, beta=1.0), is_full)
-    (losses.fc + losses.lg).backward()
+    (losses["fc"] + losses["lg"]).backward()
     for side in (made.crops_bD, made.pooled_bD, made.regions_bD):
         assert side.grad[1].abs().max() == 0
         assert side.grad[0].abs().max() > 0
@@ -173,29 +168,29 @@ def test_a_full_image_teaches_neither_the_crop_nor_the_dense_branch():
 def test_a_batch_of_full_images_alone_has_finite_losses_and_gradients():
     made = embeddings(2)
     losses = losses_of(made, LossConfig(), torch.tensor([True, True]))
-    assert losses.fc == losses.lg == 0
-    losses.total.backward()
+    assert losses["fc"] == losses["lg"] == 0
+    losses["total"].backward()
     assert all(side.grad.isfinite().all() for side in (made.regions_bD, made.crops_bD))
 
 
 def test_the_gradient_of_eq_6_stops_where_asked():
     for stops in (True, False):
         made = embeddings(3)
-        losses_of(made, LossConfig(lg_stop_gradient=stops)).lg.backward()
+        losses_of(made, LossConfig(lg_stop_gradient=stops))["lg"].backward()
         assert (made.regions_bD.grad is None) == stops
 
 
 def test_another_sample_with_the_same_text_is_no_wrong_answer_unless_asked():
     made, ids = embeddings(2), torch.tensor([5, 5])
-    assert losses_of(made, LossConfig(), ids=ids).total == 0
-    assert losses_of(made, LossConfig(same_text="negative"), ids=ids).total > 0
+    assert losses_of(made, LossConfig(), ids=ids)["total"] == 0
+    assert losses_of(made, LossConfig(same_text="negative"), ids=ids)["total"] > 0
 
 
 def test_branches_that_are_off_count_nothing():
     made = replace(embeddings(), crops_bD=None, pooled_bD=None)
     losses = losses_of(made, LossConfig())
-    assert losses.fc == losses.lg == 0
-    assert losses.total == losses.cl
+    assert losses["fc"] == losses["lg"] == 0
+    assert losses["total"] == losses["cl"]
 
 
 def test_the_loss_is_exact_inside_autocast():

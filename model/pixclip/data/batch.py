@@ -41,6 +41,11 @@ class Batch:
     is_full_image_B: Tensor  # bool: the mask is everything, the text the image's caption
     region_ids: list[str]
 
+    @property
+    def num_samples(self) -> int:
+        """The number of regions, whole images among them."""
+        return len(self.image_index_B)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device."""
         moved: dict[str, Any] = {

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pixclip.training.optimizer import ParamGroup
+from pixclip.training.schedule import ParamGroup
 
 Precision = Literal["fp32", "bf16"]
 State = dict[str, Any]  # tensors, numbers and strings alone: it loads with `weights_only=True`
@@ -43,10 +43,10 @@ class Engine:
         """The groups of the optimiser that really steps, with their rates and decays."""
         return cast(list[ParamGroup], self._engine.optimizer.param_groups)
 
-    def set_rate_share(self, share: float) -> None:
-        """Set every group's learning rate to a share of its peak."""
+    def set_rates(self, multiplier: float) -> None:
+        """Set every group's learning rate to its peak times the schedule's multiplier."""
         for group, peak in zip(self.param_groups, self.peak_rates, strict=True):
-            group["lr"] = peak * share
+            group["lr"] = peak * multiplier
 
     def rates(self) -> dict[str, float]:
         """The learning rate of each group by its name."""

@@ -7,31 +7,25 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from tqdm import tqdm
 
 import pixclip
 from pixclip.checkpoint import save_checkpoint
 from pixclip.data.batch import Batch
 from pixclip.data.loader import LongGrit
 from pixclip.distributed import num_ranks, rank
-from pixclip.json_files import brief
 from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess
 from pixclip.text.embeddings import TextEmbeddings
-from pixclip.training.branches import ThreeBranches
-from pixclip.training.checkpoints import load_state, save_state
-from pixclip.training.engine import Engine, open_engine, ranks_leave_together
-from pixclip.training.failure import failure_told
-from pixclip.training.job import STATES, Job, read_job
-from pixclip.training.loop import Plan, fit
-from pixclip.training.optimizer import freeze_other_parts, parameter_groups
-from pixclip.training.randomness import random_state, seed_all, set_random_state
-from pixclip.training.signals import STOPPED, SaveSignals
-from pixclip.training.steps_file import StepsFile
+from pixclip.training.engine import open_engine, ranks_leave_together
+from pixclip.training.job import Job, failure_told, read_job
+from pixclip.training.pixclip import PixClipObjective
+from pixclip.training.schedule import freeze_other_parts, parameter_groups
+from pixclip.training.stage import STOPPED, SaveSignals, StageRun, train_stage
+from pixclip.training.states import seed_all
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +35,12 @@ def train(job: Job) -> bool:
     seed_all(job.stage.data.seed)
     model = pixclip.load(job.parent)
     model.train()
-    freeze_other_parts(model, job.stage)
+    freeze_other_parts(model, job.stage.trainable)
     model.vision.gradient_checkpointing = job.stage.gradient_checkpointing
-    module = ThreeBranches(model, job.stage.losses, job.micro_batch_size)
+    objective = PixClipObjective(model, job.stage.losses, job.micro_batch_size)
     optimizer = job.stage.optimizer
     engine = open_engine(
-        module,
+        objective,
         parameter_groups(model, optimizer),
         precision=job.stage.precision,
         betas=optimizer.betas,
@@ -60,10 +54,12 @@ def train(job: Job) -> bool:
             f"the data set has no batch of {job.stage.data.batch_size} regions to train on; "
             "set data.batch_size lower"
         )
-    plan = Plan(_resume(job, engine), num_steps, optimizer.warmup_steps)
-    _warn_of_long_warmup(plan)
-    if _fit(job, engine, data, plan) < num_steps:
-        return False
+    run = StageRun(f"train {job.stage.name}", Path(job.work), num_steps, optimizer.warmup_steps)
+    _warn_of_long_warmup(run)
+    batches = partial(batches_from, data, num_workers=job.num_workers, device=engine.device)
+    with SaveSignals(job.save_every_s, job.save_every_steps) as signals:
+        if not train_stage(engine, batches, run, signals):
+            return False
     if rank() == 0:
         model.eval()
         parent_tower = Path(job.parent) / "text_tower"
@@ -76,27 +72,13 @@ def train(job: Job) -> bool:
     return True
 
 
-def _warn_of_long_warmup(plan: Plan) -> None:
-    if plan.num_steps <= plan.warmup_steps and rank() == 0:
+def _warn_of_long_warmup(run: StageRun) -> None:
+    if run.num_steps <= run.warmup_steps and rank() == 0:
         log.warning(
             "the stage has %s steps and its warm-up takes %s: the rates only reach %.0f %% of what "
             "was set; lower optimizer.warmup_steps",
-            *(plan.num_steps, plan.warmup_steps, 100 * plan.num_steps / plan.warmup_steps),
+            *(run.num_steps, run.warmup_steps, 100 * run.num_steps / run.warmup_steps),
         )
-
-
-def _fit(job: Job, engine: Engine, data: LongGrit, plan: Plan) -> int:
-    def save(step: int) -> None:
-        state = {"step": step, "engine": engine.state(), "random": random_state()}
-        save_state(Path(job.work) / STATES, step, state)
-
-    with (
-        SaveSignals(job.save_every_steps, job.save_every_s, plan.start_step) as signals,
-        _bar(job, plan) as bar,
-        StepsFile(Path(job.work), plan.start_step, bar) as steps,
-    ):
-        batches = batches_from(data, plan.start_step, job.num_workers, engine.device)
-        return fit(engine, batches, plan, read_signals=signals.read, on_step=steps.write, save=save)
 
 
 def _open_data(job: Job, model: PixClip) -> LongGrit:
@@ -110,21 +92,6 @@ def _open_data(job: Job, model: PixClip) -> LongGrit:
         embeddings,
         job.stage.data,
     )
-
-
-def _resume(job: Job, engine: Engine) -> int:
-    state = load_state(Path(job.work) / STATES, engine.device)
-    if state is None:
-        return 0
-    try:
-        engine.load_state(state["engine"])
-        set_random_state(state["random"])
-        return int(state["step"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"the states in {Path(job.work) / STATES} are of another version or model "
-            f"({brief(repr(error))}); remove the folder to train from the start"
-        ) from error
 
 
 def batches_from(
@@ -146,18 +113,6 @@ def batches_from(
         ):
             yield epoch, batch
         start_step, epoch = 0, epoch + 1
-
-
-def _bar(job: Job, plan: Plan) -> "tqdm[Any]":
-    is_live = sys.stderr.isatty()
-    return tqdm(
-        desc=f"train {job.stage.name}",
-        initial=plan.start_step,
-        total=plan.num_steps,
-        unit=" step",
-        mininterval=0.2 if is_live else 30,
-        disable=rank() > 0,
-    )
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from pixclip.text.adapt import run
-from pixclip.text.adapt.job import AdaptJob, Contrast, MaskedTokens
+from pixclip.text import adapt
+from pixclip.text.adapt_job import AdaptJob, Contrast, MaskedTokens
 from pixclip.training.engine import ranks_leave_together
 
 
@@ -18,42 +18,41 @@ def job_in(folder: Path, work: str) -> AdaptJob:
         base_model=str(folder / "base"),
         pairs=str(folder / "pairs.parquet"),
         work=str(folder / work),
-        masked_tokens=MaskedTokens(num_steps=4, batch_size=4, lr=1e-2),
+        masked_tokens=MaskedTokens(num_steps=4, batch_size=4, lr=1e-2, warmup_steps=0),
         contrast=Contrast(
-            num_steps=4, batch_size=4, lr=1e-2, warmup_steps=1, attention_dropout=0.3
+            num_steps=4, batch_size=4, lr=1e-2, warmup_steps=1, attention_dropout=0.3, scale=50.0
         ),
         precision="fp32",
     )
 
 
 def adapt_with_stops(job: AdaptJob, stops: list[tuple[str, int]]) -> None:
-    """Adapt; SIGTERM comes after these steps, and the same command follows each time."""
+    """Adapt; SIGTERM comes before these steps, and the same command follows each time."""
     for stage, step in stops:
-        code = stopped_after(job, stage, step)
+        code = stopped_at(job, stage, step)
         assert code == 128 + signal.SIGTERM, code
-    run.adapt(job)
+    adapt.adapt(job)
 
 
-def stopped_after(job: AdaptJob, stage: str, step: int) -> object:
-    plain = run.run_stage
+def stopped_at(job: AdaptJob, stage: str, step: int) -> object:
+    plain = adapt.train_stage
 
-    def run_stage(stage_run: run.StageRun, job: AdaptJob) -> None:
-        loss_of = stage_run.loss_of
+    def train_stage(engine, batches_from, run, signals) -> bool:
+        def with_signal(start_step: int):
+            for number, batch in enumerate(batches_from(start_step), start_step):
+                if (run.work.name, number) == (stage, step):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
 
-        def with_signal(number: int) -> torch.Tensor:
-            if (stage_run.name, number) == (stage, step):
-                os.kill(os.getpid(), signal.SIGTERM)
-            return loss_of(number)
+        return plain(engine, with_signal, run, signals)
 
-        plain(run.StageRun(**{**vars(stage_run), "loss_of": with_signal}), job)
-
-    run.run_stage = run_stage
+    adapt.train_stage = train_stage
     try:
-        run.adapt(job)
+        adapt.adapt(job)
     except SystemExit as error:
         return error.code
     finally:
-        run.run_stage = plain
+        adapt.train_stage = plain
     return None
 
 
@@ -61,5 +60,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with ranks_leave_together():
         folder = Path(sys.argv[1])
-        run.adapt(job_in(folder, "undisturbed"))
+        adapt.adapt(job_in(folder, "undisturbed"))
         adapt_with_stops(job_in(folder, "stopped"), [("masked_tokens", 1), ("contrast", 2)])

@@ -7,15 +7,31 @@ import torch
 from transformers import AutoTokenizer
 
 from pixclip.config import TextConfig
-from pixclip.text.adapt import lora
-from pixclip.text.adapt.batches import NOT_ASKED, Tokens, mask_id_of, mask_tokens, pad
-from pixclip.text.adapt.job import AdaptJob, Contrast, Lora
-from pixclip.text.adapt.pairs import Pairs
-from pixclip.text.adapt.retrieval import short_to_long_recall
-from pixclip.text.adapt.stages import MaskedPrediction, PooledPairs, set_attention_dropout
+from pixclip.text.adapt import (
+    adapt,
+    load_adapters,
+    merge_adapters,
+    put_adapters_on,
+    save_adapters,
+    short_to_long_recall,
+)
+from pixclip.text.adapt_job import AdaptJob, Contrast, Lora, MaskedTokens
 from pixclip.text.encoder import TextEncoder
 from pixclip.text.language_model import open_language_model, read_both_ways
 from pixclip.text.tokens import CaptionTokenizer
+from pixclip.training.llm2vec import (
+    NOT_ASKED,
+    CaptionContrast,
+    HiddenTokens,
+    MaskedPrediction,
+    Pairs,
+    Tokens,
+    mask_id_of,
+    mask_tokens,
+    pad,
+    set_attention_dropout,
+)
+from pixclip.training.stage import read_steps
 from tests.language_models import CAPTIONS, WIDTH, save_language_model
 
 MASK, VOCABULARY = 7, 1000
@@ -54,14 +70,16 @@ def test_a_hidden_token_is_predicted_from_the_state_before_it(base):
         logits = states[row, place - 1] @ causal.lm_head.weight.T
         losses.append(-logits.log_softmax(-1)[labels[row, place]])
     expected = torch.stack(losses).mean()
-    torch.testing.assert_close(MaskedPrediction(causal)(hidden, labels), expected)
+    torch.testing.assert_close(
+        MaskedPrediction(causal)(HiddenTokens(hidden, labels, 0))["total"], expected
+    )
 
 
 def test_a_batch_without_a_hidden_token_has_no_loss(base):
     tokens = pad(_tokenize(base, CAPTIONS[:1]))
     labels = torch.full_like(tokens.ids_BN, NOT_ASKED)
-    loss = MaskedPrediction(open_language_model(base, with_head=True))(tokens, labels)
-    assert loss.item() == 0
+    objective = MaskedPrediction(open_language_model(base, with_head=True))
+    assert objective(HiddenTokens(tokens, labels, 0))["total"].item() == 0
 
 
 def test_training_pools_as_the_encoder_does(base):
@@ -70,7 +88,7 @@ def test_training_pools_as_the_encoder_does(base):
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenize = CaptionTokenizer(tokenizer, config)
     batch = pad(tokenize(CAPTIONS))
-    pooled, _ = PooledPairs(causal)(batch, batch)
+    pooled = CaptionContrast(causal, 20.0).pooled(batch)
     encoded = TextEncoder(causal.base_model, tokenizer, config).encode(CAPTIONS)
     torch.testing.assert_close(pooled.bfloat16().float(), encoded, atol=2e-2, rtol=1e-2)
 
@@ -119,14 +137,14 @@ def test_simcse_without_any_dropout_is_refused():
 
 def test_dropout_of_adapters_tells_views_apart_once_the_adapters_have_learned(base):
     model = open_language_model(base, with_head=True)
-    adapted = lora.put_on(model, Lora(dropout=0.5)).train()
-    pooled, tokens = PooledPairs(model), pad(_tokenize(base, CAPTIONS[:2]))
-    left, right = pooled(tokens, tokens)
+    adapted = put_adapters_on(model, Lora(dropout=0.5)).train()
+    pooled, tokens = CaptionContrast(model, 20.0).pooled, pad(_tokenize(base, CAPTIONS[:2]))
+    left, right = pooled(tokens), pooled(tokens)
     assert torch.equal(left, right), "adapters begin at zero"
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    left, right = pooled(tokens, tokens)
+    left, right = pooled(tokens), pooled(tokens)
     assert not torch.allclose(left, right)
 
 
@@ -138,7 +156,25 @@ def test_a_model_without_attention_dropout_to_set_is_refused():
 
 @pytest.mark.filterwarnings("error::FutureWarning")
 def test_adapters_are_put_on_without_a_warning_that_nobody_can_act_on(base):
-    lora.put_on(open_language_model(base, with_head=True), Lora(rank=2))
+    put_adapters_on(open_language_model(base, with_head=True), Lora(rank=2))
+
+
+def test_states_of_an_earlier_version_are_not_used_and_told(base, tmp_path, caplog):
+    pairs = [{"short_caption": "a dog", "long_caption": "a small dog"}]
+    pq.write_table(pa.Table.from_pylist(pairs), tmp_path / "pairs.parquet")
+    (tmp_path / "states-contrast" / "step-00000001").mkdir(parents=True)
+    adapt(
+        AdaptJob(
+            base_model=str(base),
+            pairs=str(tmp_path / "pairs.parquet"),
+            work=str(tmp_path),
+            masked_tokens=MaskedTokens(num_steps=0),
+            contrast=Contrast(num_steps=1, batch_size=2),
+            precision="fp32",
+        )
+    )
+    assert "states-contrast are states of an earlier version" in caplog.text
+    assert [step["step"] for step in read_steps(tmp_path / "contrast")] == [1]
 
 
 def test_a_tower_that_says_the_same_of_all_finds_nothing():
@@ -150,7 +186,7 @@ def test_adapters_change_nothing_at_first_and_survive_saving_and_merging(base, t
     model = open_language_model(base, with_head=True)
     tokens = pad(_tokenize(base, CAPTIONS[:2]))
     plain = read_both_ways(model.base_model, tokens.ids_BN, tokens.is_token_BN)
-    adapted = lora.put_on(model, Lora(rank=2, alpha=4)).eval()
+    adapted = put_adapters_on(model, Lora(rank=2, alpha=4)).eval()
     assert torch.equal(read_both_ways(model.base_model, tokens.ids_BN, tokens.is_token_BN), plain)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert trained
@@ -160,10 +196,10 @@ def test_adapters_change_nothing_at_first_and_survive_saving_and_merging(base, t
             torch.nn.init.normal_(parameter, std=0.1)
     changed = read_both_ways(model.base_model, tokens.ids_BN, tokens.is_token_BN)
     assert not torch.allclose(changed, plain)
-    lora.save(adapted, tmp_path / "adapters.safetensors")
-    again = lora.put_on(open_language_model(base, with_head=True), Lora(rank=2, alpha=4))
-    lora.load(again, tmp_path / "adapters.safetensors")
-    merged = lora.merge(again)
+    save_adapters(adapted, tmp_path / "adapters.safetensors")
+    again = put_adapters_on(open_language_model(base, with_head=True), Lora(rank=2, alpha=4))
+    load_adapters(again, tmp_path / "adapters.safetensors")
+    merged = merge_adapters(again)
     found = read_both_ways(merged.base_model, tokens.ids_BN, tokens.is_token_BN)
     torch.testing.assert_close(found, changed, atol=1e-4, rtol=1e-4)
 

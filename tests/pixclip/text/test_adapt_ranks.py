@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pixclip.text.adapt import run
-from pixclip.text.adapt.job import AdaptJob, Contrast, MaskedTokens, Whiten, write_job
+from pixclip.text import adapt
+from pixclip.text.adapt_job import AdaptJob, Contrast, MaskedTokens, Whiten, write_job
 from pixclip.text.encoder import TextEncoder
 from tests.language_models import CAPTIONS, WIDTH, save_language_model
 from tests.pixclip.training.test_two_ranks import launch
@@ -25,5 +25,5 @@ def test_one_rank_alone_writes_the_tower_also_if_no_stage_is_left_to_train(tmp_p
     )
     write_job(tmp_path / "work" / "job.json", job)
     # A second writer would find its draft renamed, and fail.
-    launch(Path(run.__file__), 2, "--job", str(tmp_path / "work" / "job.json"))
+    launch(Path(adapt.__file__), 2, "--job", str(tmp_path / "work" / "job.json"))
     assert TextEncoder.open(job.tower).encode(["a dog"]).shape == (1, WIDTH)

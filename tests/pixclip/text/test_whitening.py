@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 
-from pixclip.text.adapt.job import AdaptJob, Contrast, MaskedTokens, Whiten
-from pixclip.text.adapt.run import adapt
+from pixclip.text.adapt import adapt
+from pixclip.text.adapt_job import AdaptJob, Contrast, MaskedTokens, Whiten
 from pixclip.text.encoder import TextEncoder, read_text_tower
 from pixclip.text.language_model import open_language_model
 from pixclip.text.whitening import WHITENING_NAME, Whitening

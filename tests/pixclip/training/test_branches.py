@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pixclip.losses import Embeddings, pool_regions, total_loss
-from pixclip.training.branches import ThreeBranches
-from pixclip.training.config import LN_100, LossConfig
+from pixclip.training.pixclip import Embeddings, PixClipObjective, pool_regions, total_loss
+from pixclip.training.recipes import LN_100, LossConfig
 from tests.pixclip.training.small import random_batch, small_model
 
 torch.set_num_threads(1)
@@ -39,7 +38,7 @@ def plain_losses(model, batch, config):
 
 def gradients(model, losses):
     model.zero_grad()
-    losses.total.backward()
+    losses["total"].backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
@@ -48,10 +47,10 @@ def test_one_pass_in_parts_of_any_size_gives_the_losses_and_gradients_of_three_p
     micro_batch_size,
 ):
     model, batch = small_model(), random_batch()
-    fused = ThreeBranches(model, OPTIONS, micro_batch_size)(batch)
+    fused = PixClipObjective(model, OPTIONS, micro_batch_size)(batch)
     plain = plain_losses(model, batch, OPTIONS)
     for name in ("cl", "fc", "lg", "total"):
-        torch.testing.assert_close(getattr(fused, name), getattr(plain, name))
+        torch.testing.assert_close(fused[name], plain[name])
     expected = gradients(model, plain)
     for name, gradient in gradients(model, fused).items():
         torch.testing.assert_close(gradient, expected[name], msg=name, atol=1e-6, rtol=1e-4)
@@ -65,7 +64,7 @@ def test_parts_keep_no_activations_but_embeddings():
         with torch.autograd.graph.saved_tensors_hooks(
             lambda tensor: sizes.append(tensor.numel()) or tensor, lambda tensor: tensor
         ):
-            ThreeBranches(model, OPTIONS, micro_batch_size)(batch)
+            PixClipObjective(model, OPTIONS, micro_batch_size)(batch)
         return sum(sizes)
 
     assert kept_numbers(2) < kept_numbers(0) / 5
@@ -74,8 +73,8 @@ def test_parts_keep_no_activations_but_embeddings():
 def test_a_branch_without_weight_is_not_computed():
     model = small_model()
     batch = replace(random_batch(), crops_BCHW=None, crop_masks_B1HW=None)
-    losses = ThreeBranches(model, LossConfig(alpha=0.0, beta=0.0))(batch)
-    assert losses.total == losses.cl > 0
+    losses = PixClipObjective(model, LossConfig(alpha=0.0, beta=0.0))(batch)
+    assert losses["total"] == losses["cl"] > 0
 
 
 @pytest.mark.parametrize("beyond", [-1.0, 1.0])
@@ -83,21 +82,21 @@ def test_a_learned_scale_beyond_its_bound_learns_to_come_back(beyond):
     model, batch = small_model(), random_batch()
     with torch.no_grad():
         model.logit_scale.fill_(LN_100 + beyond)
-    losses = ThreeBranches(model, OPTIONS)(batch)
-    losses.total.backward()
+    losses = PixClipObjective(model, OPTIONS)(batch)
+    losses["total"].backward()
     assert model.logit_scale.grad.item() > 0, "random embeddings call for a smaller scale"
     model.logit_scale.grad = None
-    (-ThreeBranches(model, OPTIONS)(batch).total).backward()
+    (-PixClipObjective(model, OPTIONS)(batch)["total"]).backward()
     assert (model.logit_scale.grad.item() < 0) == (beyond < 0), "never further up"
 
 
 def test_a_frozen_scale_is_used_as_it_is_and_a_learned_one_is_bounded():
     model, batch = small_model(), random_batch()
-    branches = ThreeBranches(model, OPTIONS)
+    branches = PixClipObjective(model, OPTIONS)
     with torch.no_grad():
         model.logit_scale.fill_(LN_100 + 1)
-    learned = branches(batch).total
+    learned = branches(batch)["total"]
     model.logit_scale.requires_grad_(False)
-    frozen = branches(batch).total
+    frozen = branches(batch)["total"]
     model.logit_scale.fill_(LN_100)
-    assert branches(batch).total == learned != frozen
+    assert branches(batch)["total"] == learned != frozen

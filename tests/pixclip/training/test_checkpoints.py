@@ -10,9 +10,8 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from pixclip.training.checkpoints import load_state, save_state
-from pixclip.training.randomness import random_state, seed_all, set_random_state
-from pixclip.training.steps_file import StepsFile
+from pixclip.training.stage import StepsFile
+from pixclip.training.states import load_state, random_state, save_state, seed_all, set_random_state
 from tests.pixclip.training.small import random_batch, small_model, stage
 from tests.pixclip.training.two_ranks import open_small_engine
 
@@ -138,7 +137,7 @@ def test_random_generators_go_on_where_they_were(tmp_path):
 
 def test_an_engine_goes_on_bit_by_bit_from_its_state(tmp_path):
     def learn(engine, seed):
-        engine.backward(engine(random_batch(seed)).total)
+        engine.backward(engine(random_batch(seed))["total"])
         engine.step()
 
     model = small_model()

@@ -5,7 +5,6 @@ from itertools import count
 import pytest
 import torch
 
-from pixclip.losses import Losses
 from pixclip.training.loop import Plan, fit
 from tests.pixclip.training.small import random_batch
 
@@ -16,17 +15,17 @@ class NotingEngine:
     device = torch.device("cpu")
 
     def __init__(self, *losses: float) -> None:
-        self.losses, self.shares, self.num_updates = list(losses), [], 0
+        self.losses, self.multipliers, self.num_updates = list(losses), [], 0
 
-    def __call__(self, batch) -> Losses:
+    def __call__(self, batch) -> dict[str, torch.Tensor]:
         total = torch.tensor(self.losses.pop(0))
-        return Losses(total, total / 2, total / 4, total / 4)
+        return {"total": total, "cl": total / 2, "fc": total / 4, "lg": total / 4}
 
-    def set_rate_share(self, share: float) -> None:
-        self.shares.append(share)
+    def set_rates(self, multiplier: float) -> None:
+        self.multipliers.append(multiplier)
 
     def rates(self) -> dict[str, float]:
-        return {"rest": self.shares[-1]}
+        return {"rest": self.multipliers[-1]}
 
     def backward(self, loss) -> None:
         pass
@@ -43,7 +42,7 @@ def run(engine, plan, signals=None):
         engine,
         ((7, random_batch(step)) for step in count()),
         plan,
-        read_signals=lambda: next(wishes, (False, False)),
+        read_signals=lambda step: next(wishes, (False, False)),
         on_step=reports.append,
         save=saved.append,
     )
@@ -70,7 +69,7 @@ def test_a_resumed_run_has_the_rates_of_the_one_that_was_not_stopped():
     whole, rest = NotingEngine(*[1.0] * 10), NotingEngine(*[1.0] * 6)
     run(whole, Plan(0, 10, 3))
     run(rest, Plan(4, 10, 3))
-    assert rest.shares == whole.shares[4:]
+    assert rest.multipliers == whole.multipliers[4:]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

@@ -6,17 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixclip.model import PixClip
-from pixclip.training.config import OptimizerConfig
 from pixclip.training.engine import open_engine
-from pixclip.training.optimizer import freeze_other_parts, parameter_groups, rate_share
-from tests.pixclip.training.small import CONFIG, small_model, stage
+from pixclip.training.schedule import (
+    OptimizerConfig,
+    freeze_other_parts,
+    parameter_groups,
+    rate_multiplier,
+)
+from tests.pixclip.training.small import CONFIG, small_model
 
 STEPS = st.integers(min_value=1, max_value=300)
 
 
 @given(warmup=st.integers(min_value=0, max_value=300), num_steps=STEPS)
 def test_the_rate_rises_to_its_peak_and_then_never_rises_again(warmup, num_steps):
-    curve = [rate_share(step, warmup, num_steps) for step in range(2 * num_steps)]
+    curve = [rate_multiplier(step, warmup, num_steps) for step in range(2 * num_steps)]
     top = min(warmup, num_steps)
     assert all(0 <= share <= 1 for share in curve)
     assert curve[:top] == sorted(curve[:top])
@@ -28,9 +32,9 @@ def test_the_rate_rises_to_its_peak_and_then_never_rises_again(warmup, num_steps
 
 
 def test_a_short_run_with_the_papers_warm_up_learns_from_its_first_step():
-    assert rate_share(0, 800, 11_719) == 1 / 800
-    assert rate_share(799, 800, 11_719) == 1
-    assert rate_share(11_718, 800, 11_719) < 1e-7
+    assert rate_multiplier(0, 800, 11_719) == 1 / 800
+    assert rate_multiplier(799, 800, 11_719) == 1
+    assert rate_multiplier(11_718, 800, 11_719) < 1e-7
 
 
 @pytest.mark.parametrize("mask_bias", [False, True])
@@ -71,14 +75,14 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change():
 def test_rates_follow_their_peaks():
     model = small_model()
     engine = open_engine(model, parameter_groups(model, OptimizerConfig(mask_lr=4.0, rest_lr=2.0)))
-    engine.set_rate_share(0.5)
-    engine.set_rate_share(0.25)
+    engine.set_rates(0.5)
+    engine.set_rates(0.25)
     assert engine.rates() == {"mask": 1.0, "rest": 0.5, "rest_no_decay": 0.5}
 
 
 def test_parts_that_a_stage_does_not_name_are_frozen():
     model = small_model()
-    freeze_other_parts(model, stage(trainable=("mask", "adaptor")))
+    freeze_other_parts(model, ("mask", "adaptor"))
     free = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert "vision.mask_embed.weight" in free
     assert {name.split(".")[0] for name in free - {"vision.mask_embed.weight"}} == {"adaptor"}

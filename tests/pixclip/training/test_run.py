@@ -14,7 +14,7 @@ import torch
 import pixclip
 from pixclip.training import run
 from pixclip.training.job import read_job, write_job
-from pixclip.training.signals import STOPPED, SaveSignals
+from pixclip.training.stage import STOPPED, SaveSignals
 from tests.pixclip.training.world import (
     NUM_STEPS,
     make_job,
@@ -53,7 +53,11 @@ def start(job) -> subprocess.Popen:
     environment = {name: value for name, value in os.environ.items() if "RANK" not in name}
     return subprocess.Popen(
         [sys.executable, "-m", "pixclip.training.run", "--job", str(path)],
-        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={
+            **environment,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'model'}",
+        },
         stderr=subprocess.DEVNULL,
     )
 
@@ -83,6 +87,15 @@ def test_a_run_leaves_a_checkpoint_that_has_learned_with_its_notes(untouched, wo
     trained = pixclip.load(untouched.checkpoint).state_dict()
     parent = pixclip.load(world / "parent").state_dict()
     assert not any(torch.equal(tensor, parent[name]) for name, tensor in trained.items())
+
+
+def test_the_losses_are_those_of_the_golden_curves(untouched):
+    """Losses of eq. 2 to 7 and the gradient, step by step; another PyTorch rounds otherwise."""
+    golden = json.loads(Path(__file__).with_name("golden_curves.json").read_text())["train"]
+    steps = steps_of(untouched)
+    for name, curve in golden.items():
+        found = [step[name] for step in steps[: len(curve)]]
+        assert found == pytest.approx(curve, rel=1e-3), name
 
 
 def test_a_killed_damaged_and_stopped_run_gives_the_losses_of_one_that_was_not(
@@ -167,10 +180,10 @@ def test_a_job_is_read_as_it_was_written(world, tmp_path):
 
 def test_saving_is_due_by_steps_and_by_seconds_and_sigterm_is_given_back():
     before = signal.getsignal(signal.SIGTERM)
-    with SaveSignals(every_steps=3, every_s=1000, step=4) as signals:
-        assert [signals.read()[0] for _ in range(4)] == [False, True, False, False]
+    with SaveSignals(every_s=1000, every_steps=3) as signals:
+        assert [signals.read(step)[0] for step in range(5, 9)] == [False, True, False, False]
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.read() == (True, True)
+        assert signals.read(9) == (True, True)
     assert signal.getsignal(signal.SIGTERM) == before
-    with SaveSignals(every_steps=1000, every_s=1e-9, step=0) as signals:
-        assert signals.read() == (True, False)
+    with SaveSignals(every_s=1e-9) as signals:
+        assert signals.read(1) == (True, False)

@@ -17,7 +17,11 @@ PROGRAM = Path(two_ranks.__file__)
 def launch(program: Path, num_ranks: int, *arguments: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(num_ranks), str(program), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'model'}",
+    }
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         environment.pop(name, None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

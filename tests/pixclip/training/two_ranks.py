@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 
 from pixclip.distributed import num_ranks, rank
-from pixclip.training.branches import ThreeBranches
 from pixclip.training.engine import Engine, open_engine, ranks_leave_together
 from pixclip.training.loop import Plan, fit
-from pixclip.training.optimizer import freeze_other_parts, parameter_groups
+from pixclip.training.pixclip import PixClipObjective
+from pixclip.training.schedule import freeze_other_parts, parameter_groups
 from tests.pixclip.training.small import random_batch, small_model, stage
 
 NUM_STEPS = 3
@@ -28,7 +28,7 @@ def part_of_batch(seed: int):
 def gradients() -> dict[str, torch.Tensor]:
     """The gradients of the first batch, averaged over ranks, without DeepSpeed."""
     model = small_model()
-    ThreeBranches(model, stage().losses)(part_of_batch(0)).total.backward()
+    PixClipObjective(model, stage().losses)(part_of_batch(0))["total"].backward()
     found = {name: parameter.grad for name, parameter in model.named_parameters()}
     if num_ranks() > 1:
         for gradient in found.values():
@@ -39,9 +39,9 @@ def gradients() -> dict[str, torch.Tensor]:
 
 def open_small_engine(model, used) -> Engine:
     """The engine of a training stage."""
-    freeze_other_parts(model, used)
+    freeze_other_parts(model, used.trainable)
     return open_engine(
-        ThreeBranches(model, used.losses),
+        PixClipObjective(model, used.losses),
         parameter_groups(model, used.optimizer),
         max_grad_norm=0.5,
     )
@@ -56,7 +56,7 @@ def run() -> dict[str, object]:
         engine,
         ((0, part_of_batch(seed)) for seed in range(NUM_STEPS)),
         Plan(0, NUM_STEPS, used.optimizer.warmup_steps),
-        read_signals=lambda: (False, False),
+        read_signals=lambda step: (False, False),
         on_step=reports.append,
         save=lambda step: None,
     )

@@ -1,17 +1,39 @@
-"""Which parameters learn, how fast, and how the rate changes over a run."""
+"""The optimiser's settings: which parameters learn, how fast, and the learning rate's schedule.
+
+Without torch, so that settings can be checked quickly.
+"""
 
 import math
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from torch import nn
+from pydantic import Field, Strict
 
-from pixclip.training.config import OptimizerConfig, Part, Stage
+from pixclip.config import Config
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ParamGroup = dict[str, Any]  # as torch optimisers take it: params, lr, weight_decay, name
+Part = Literal["mask", "vision", "adaptor", "logit_scale"]
+NotNegative = Annotated[float, Field(ge=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
-def rate_share(step: int, warmup_steps: int, num_steps: int) -> float:
-    """The share of the peak learning rate at a step, in [0, 1].
+class OptimizerConfig(Config):
+    """AdamW, a linear warm-up, then a cosine down to zero at the last step (paper, Table 9)."""
+
+    mask_lr: NotNegative = 1e-5  # the mask convolution, its bias included
+    rest_lr: NotNegative = 1e-7  # everything else that is trained
+    # Of matrices and convolutions; norms, biases and scale have none.
+    weight_decay: NotNegative = 1e-2
+    betas: Annotated[tuple[BelowOne, BelowOne], Strict(False)] = (0.9, 0.999)
+    warmup_steps: int = Field(800, ge=0)
+    max_grad_norm: NotNegative = 0.0  # gradients are scaled down to this norm; 0 never
+
+
+def rate_multiplier(step: int, warmup_steps: int, num_steps: int) -> float:
+    """The learning rate's schedule: what the peak is multiplied by at a step, in [0, 1].
 
     A linear warm-up whose first step already learns, the peak at step `warmup_steps - 1`, then
     half a cosine that reaches 0 after the last step and stays there: it never rises again. A run
@@ -32,13 +54,13 @@ def part_of(name: str) -> Part:
     return parts[name.split(".")[0]]
 
 
-def freeze_other_parts(model: nn.Module, stage: Stage) -> None:
-    """Take the parts that a stage does not train out of the graph."""
+def freeze_other_parts(model: "nn.Module", trainable: Collection[Part]) -> None:
+    """Take the parts that are not trained out of the graph."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(part_of(name) in stage.trainable)
+        parameter.requires_grad_(part_of(name) in trainable)
 
 
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[ParamGroup]:
+def parameter_groups(model: "nn.Module", config: OptimizerConfig) -> list[ParamGroup]:
     """The trained parameters in groups by name: the mask convolution with its bias, the rest.
 
     Each is split once more: matrices, convolutions and position embeddings have weight decay;

@@ -1,13 +1,10 @@
-"""The losses of PixCLIP (paper, eq. 2 to 7).
+"""Contrast of two sides of a batch over all ranks (paper, eq. 2 and 3), in bounded memory.
 
-Shapes: b = samples of this rank, B = samples of all ranks, U = distinct images, P = patches,
-W = width of the tower, D = width of embeddings.
+Shapes: b = samples of this rank, B = samples of all ranks, c = rows of a chunk, D = width.
 
 Every loss is the mean over all ranks' samples of what this rank's samples contribute: averaging
 it over ranks gives the loss of the whole batch, and so do its gradients.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,73 +12,6 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pixclip.distributed import gather_rows, num_ranks, rank, sum_over_ranks
-from pixclip.training.config import LossConfig
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """What the model makes of a batch, not normalised; a branch that is off has none."""
-
-    regions_bD: Tensor  # e_v: image and mask
-    texts_bD: Tensor  # e_t
-    crops_bD: Tensor | None = None  # v_c: crop and its mask
-    pooled_bD: Tensor | None = None  # f'_v: dense features of the whole image, pooled by the mask
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The total of eq. 7 and its parts; a branch that is off is 0."""
-
-    total: Tensor
-    cl: Tensor
-    fc: Tensor
-    lg: Tensor
-
-
-def total_loss(
-    embeddings: Embeddings,
-    scale: Tensor,
-    *,
-    text_ids_b: Tensor,
-    is_full_image_b: Tensor,
-    config: LossConfig,
-) -> Losses:
-    """L = L_CL + alpha L_FC + beta L_LG (eq. 7); full-image samples count in L_CL alone.
-
-    Args:
-        embeddings: of this rank's samples.
-        scale: factor of cosines, 1 / tau of eq. 3, shape (1,).
-        text_ids_b: equal numbers for equal texts.
-        is_full_image_b: samples whose mask is the whole image.
-        config: weights, targets and options.
-    """
-    ids = text_ids_b if config.same_text == "ignore" else None
-    is_region_b = ~is_full_image_b
-
-    def contrast(visual_bD: Tensor, target_bD: Tensor, is_valid_b: Tensor | None = None) -> Tensor:
-        return contrastive_loss(
-            visual_bD,
-            target_bD,
-            scale,
-            ids_b=ids,
-            is_valid_b=is_valid_b,
-            label_smoothing=config.label_smoothing,
-            chunk_size=config.chunk_size,
-        )
-
-    regions_bD, texts_bD = embeddings.regions_bD, embeddings.texts_bD
-    cl = contrast(regions_bD, texts_bD)
-    fc = lg = torch.zeros_like(cl)
-    if embeddings.crops_bD is not None and config.fc_target == "region_positives":
-        fc = positives_loss(embeddings.crops_bD, regions_bD, is_region_b)
-    elif embeddings.crops_bD is not None:
-        target_bD = texts_bD if config.fc_target == "text" else regions_bD
-        fc = contrast(embeddings.crops_bD, target_bD, is_region_b)
-    if embeddings.pooled_bD is not None:
-        target_bD = texts_bD if config.lg_target == "text" else regions_bD
-        target_bD = target_bD.detach() if config.lg_stop_gradient else target_bD
-        lg = contrast(embeddings.pooled_bD, target_bD, is_region_b)
-    return Losses(cl + config.alpha * fc + config.beta * lg, cl, fc, lg)
 
 
 def contrastive_loss(
@@ -178,35 +108,6 @@ def positives_loss(visual_bD: Tensor, target_bD: Tensor, is_valid_b: Tensor) -> 
     distances_b = 1 - F.cosine_similarity(_exact(visual_bD), _exact(target_bD), dim=-1)
     num_valid = sum_over_ranks(is_valid_b.sum()).clamp(min=1)
     return (distances_b * is_valid_b).sum() * num_ranks() / num_valid
-
-
-def pool_regions(
-    patches_UPW: Tensor, image_index_b: Tensor, coverage_bP: Tensor, threshold: float
-) -> Tensor:
-    """The mean of the patches that each mask covers by more than a threshold (eq. 5).
-
-    A mask that covers no patch so far takes the patch it covers most (the first of several).
-
-    Args:
-        patches_UPW: dense features of each distinct image, after the tower's last norm.
-        image_index_b: which image each mask belongs to.
-        coverage_bP: the share of each patch inside each mask.
-        threshold: tau of eq. 5.
-
-    Returns:
-        [b, W], before the projection.
-    """
-    is_inside_bP = coverage_bP > threshold
-    best_bP = F.one_hot(coverage_bP.argmax(dim=1), coverage_bP.shape[1]).bool()
-    is_inside_bP = torch.where(is_inside_bP.any(dim=1, keepdim=True), is_inside_bP, best_bP)
-    weights_bP = is_inside_bP / is_inside_bP.sum(dim=1, keepdim=True)
-    # One matrix product an image for all its masks: the masks of an image get slots 0, 1, …
-    is_same_bb = image_index_b[:, None] == image_index_b
-    slot_b = is_same_bb.tril(-1).sum(dim=1)
-    num_slots = int(slot_b.max()) + 1
-    weights_URP = patches_UPW.new_zeros(len(patches_UPW), num_slots, patches_UPW.shape[1])
-    weights_URP[image_index_b, slot_b] = weights_bP.to(patches_UPW.dtype)
-    return (weights_URP @ patches_UPW)[image_index_b, slot_b]
 
 
 def _unit(side_bD: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pixclip.config import Config, from_dict, to_dict
 
 Precision = Literal["fp32", "bf16"]
+STAGES = ("masked_tokens", "contrast")  # in order
 
 
 class Section(Config, strict=False):
@@ -130,10 +131,9 @@ class AdaptJob(Config):
         """Where the digest of the finished tower is, by which damage is found out."""
         return Path(self.work) / "tower.sha256"
 
-    @property
-    def steps(self) -> Path:
-        """Where every step's numbers are written, one JSON line each."""
-        return Path(self.work) / "steps.jsonl"
+    def stage_work(self, name: str) -> Path:
+        """Where a stage's steps, states and finished adapters are."""
+        return Path(self.work) / name
 
 
 def write_job(path: Path, job: AdaptJob) -> None:

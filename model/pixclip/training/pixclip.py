@@ -1,20 +1,23 @@
-"""The three branches of PixCLIP in one forward pass (paper, Fig. 2).
+"""The objective of PixCLIP: three branches and their losses (paper, Fig. 2, eq. 2 to 7).
 
-Shapes: b = samples of this rank, U = their distinct images, P = patches, D = embedding width.
+Shapes: b = samples of this rank, m = some of them, U = distinct images, P = patches, W = width of
+the tower, D = width of embeddings.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pixclip.data.batch import Batch
-from pixclip.losses import Embeddings, Losses, pool_regions, total_loss
 from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess
-from pixclip.training.config import LN_100, LossConfig
+from pixclip.training.contrastive import contrastive_loss, positives_loss
+from pixclip.training.recipes import LN_100, LossConfig
 
 Branches = tuple[Tensor, Tensor | None, Tensor | None]  # regions, crops, pooled: each [b, D]
 
@@ -41,8 +44,8 @@ def _bounded(log_scale: Tensor) -> Tensor:
     return bounded
 
 
-class ThreeBranches(nn.Module):
-    """From a batch to its losses.
+class PixClipObjective(nn.Module):
+    """From a batch to the losses of PixCLIP, by its three branches in one forward pass.
 
     The images with their masks, the crops and the whole images go through the tower as one batch;
     an image's patches are embedded once for all its regions, and its dense features are made once.
@@ -61,8 +64,8 @@ class ThreeBranches(nn.Module):
         full_mask = Preprocess(vision.image_size_px, model.config.preprocess).full_mask()
         self.register_buffer("full_mask_1HW", full_mask, persistent=False)
 
-    def forward(self, batch: Batch) -> Losses:
-        """The losses of eq. 7 as this rank's share of them (see `pixclip.losses`)."""
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of eq. 7 by name, as this rank's share of them (see `contrastive.py`)."""
         regions_bD, crops_bD, pooled_bD = self._visual(batch)
         return total_loss(
             Embeddings(regions_bD, self.model.adaptor(batch.texts_BE), crops_bD, pooled_bD),
@@ -133,3 +136,91 @@ class ThreeBranches(nn.Module):
 def _split(image_index_b: Tensor, size: int) -> Iterator[Tensor]:
     """Rows of a batch in parts of at most `size`, the regions of an image side by side."""
     yield from torch.split(image_index_b.argsort(stable=True), size)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What the model makes of a batch, not normalised; a branch that is off has none."""
+
+    regions_bD: Tensor  # e_v: image and mask
+    texts_bD: Tensor  # e_t
+    crops_bD: Tensor | None = None  # v_c: crop and its mask
+    pooled_bD: Tensor | None = None  # f'_v: dense features of the whole image, pooled by the mask
+
+
+def total_loss(
+    embeddings: Embeddings,
+    scale: Tensor,
+    *,
+    text_ids_b: Tensor,
+    is_full_image_b: Tensor,
+    config: LossConfig,
+) -> dict[str, Tensor]:
+    """L = L_CL + alpha L_FC + beta L_LG (eq. 7); full-image samples count in L_CL alone.
+
+    Args:
+        embeddings: of this rank's samples.
+        scale: factor of cosines, 1 / tau of eq. 3, shape (1,).
+        text_ids_b: equal numbers for equal texts.
+        is_full_image_b: samples whose mask is the whole image.
+        config: weights, targets and options.
+
+    Returns:
+        `total` and its parts `cl`, `fc`, `lg`; a branch that is off is 0.
+    """
+    ids = text_ids_b if config.same_text == "ignore" else None
+    is_region_b = ~is_full_image_b
+
+    def contrast(visual_bD: Tensor, target_bD: Tensor, is_valid_b: Tensor | None = None) -> Tensor:
+        return contrastive_loss(
+            visual_bD,
+            target_bD,
+            scale,
+            ids_b=ids,
+            is_valid_b=is_valid_b,
+            label_smoothing=config.label_smoothing,
+            chunk_size=config.chunk_size,
+        )
+
+    regions_bD, texts_bD = embeddings.regions_bD, embeddings.texts_bD
+    cl = contrast(regions_bD, texts_bD)
+    fc = lg = torch.zeros_like(cl)
+    if embeddings.crops_bD is not None and config.fc_target == "region_positives":
+        fc = positives_loss(embeddings.crops_bD, regions_bD, is_region_b)
+    elif embeddings.crops_bD is not None:
+        target_bD = texts_bD if config.fc_target == "text" else regions_bD
+        fc = contrast(embeddings.crops_bD, target_bD, is_region_b)
+    if embeddings.pooled_bD is not None:
+        target_bD = texts_bD if config.lg_target == "text" else regions_bD
+        target_bD = target_bD.detach() if config.lg_stop_gradient else target_bD
+        lg = contrast(embeddings.pooled_bD, target_bD, is_region_b)
+    return {"total": cl + config.alpha * fc + config.beta * lg, "cl": cl, "fc": fc, "lg": lg}
+
+
+def pool_regions(
+    patches_UPW: Tensor, image_index_b: Tensor, coverage_bP: Tensor, threshold: float
+) -> Tensor:
+    """The mean of the patches that each mask covers by more than a threshold (eq. 5).
+
+    A mask that covers no patch so far takes the patch it covers most (the first of several).
+
+    Args:
+        patches_UPW: dense features of each distinct image, after the tower's last norm.
+        image_index_b: which image each mask belongs to.
+        coverage_bP: the share of each patch inside each mask.
+        threshold: tau of eq. 5.
+
+    Returns:
+        [b, W], before the projection.
+    """
+    is_inside_bP = coverage_bP > threshold
+    best_bP = F.one_hot(coverage_bP.argmax(dim=1), coverage_bP.shape[1]).bool()
+    is_inside_bP = torch.where(is_inside_bP.any(dim=1, keepdim=True), is_inside_bP, best_bP)
+    weights_bP = is_inside_bP / is_inside_bP.sum(dim=1, keepdim=True)
+    # One matrix product an image for all its masks: the masks of an image get slots 0, 1, …
+    is_same_bb = image_index_b[:, None] == image_index_b
+    slot_b = is_same_bb.tril(-1).sum(dim=1)
+    num_slots = int(slot_b.max()) + 1
+    weights_URP = patches_UPW.new_zeros(len(patches_UPW), num_slots, patches_UPW.shape[1])
+    weights_URP[image_index_b, slot_b] = weights_bP.to(patches_UPW.dtype)
+    return (weights_URP @ patches_UPW)[image_index_b, slot_b]

@@ -1,1 +1,0 @@
-"""Make an encoder of a causal language model (LLM2Vec): masked tokens, then a contrast."""
