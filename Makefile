@@ -43,8 +43,8 @@ MLFLOW_DATABASE := sqlite:///runs/mlflow/mlflow.db
 # Whatever tracking server a person uses otherwise: the demo has its own.
 demo demo-vllm: export MLFLOW_TRACKING_URI =
 demo: setup  ## photographs become LongGRIT, and a small model is trained on it, in runs/demo (RUN=folder)
-	@$(BIN)/python -m components.runners.laptop run --conf '$(DEMO_CONF)'
-	@$(BIN)/python -m components.runners.laptop run --dag pixclip_train --conf '$(TRAIN_CONF)'
+	@$(BIN)/python -m components.runners.laptop run \
+		--dag longgrit_build --conf '$(DEMO_CONF)' --dag pixclip_train --conf '$(TRAIN_CONF)'
 	@$(BIN)/pixclip summary "$(RUN)"
 	@echo "runs and registry   $(BIN)/mlflow ui --backend-store-uri $(MLFLOW_DATABASE)"
 	@echo "the champion        $(BIN)/pixclip fetch models:/pixclip@champion"

@@ -1,6 +1,8 @@
 """Gather a step's settings from a params file and from `key=value` overrides."""
 
+import copy
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -110,7 +112,7 @@ def read_params(path: Path, step: str) -> dict[str, object]:
             is of no step.
     """
     try:
-        content = read_yaml(path.read_text(encoding="utf-8")) or {}
+        content = _read_once(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise SettingsError(f"cannot read the params file {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -127,7 +129,13 @@ def read_params(path: Path, step: str) -> dict[str, object]:
     section = content.get(step) or {}
     if not isinstance(section, dict):
         raise SettingsError(f"{path}: section '{step}' must map settings to values")
-    return section
+    return copy.deepcopy(section)
+
+
+@functools.lru_cache(maxsize=4)
+def _read_once(text: str) -> Any:
+    """The value of a text: a DAG reads the same params file for each of its tasks."""
+    return read_yaml(text)
 
 
 def merge(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:

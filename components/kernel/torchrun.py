@@ -85,9 +85,9 @@ def _only_ranks(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def end_with_parent() -> None:
-    """Let this process get SIGTERM when its parent dies; for `preexec_fn`."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Let this process get a signal when its parent dies; for `preexec_fn`."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 @contextmanager

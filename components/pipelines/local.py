@@ -1,27 +1,33 @@
 """Run a compiled pipeline on this machine through `kfp.local`, in processes.
 
 Started as a program of its own (`python -m components.pipelines.local`), so that what the steps and
-kfp print can be read, kept and shown in short.
+kfp print is kept in a log, and what matters of it is shown.
 """
 
+import json
 import os
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from components.kernel.errors import PipelineError
+from components.kernel.kubeflow import METRICS, read_outcome
 from components.kernel.receipts import read_receipt
 from components.kernel.state import VARIABLE as STATE_VARIABLE
-from components.pipelines.digest import PipelineDigest
+from components.kernel.torchrun import end_with_parent
 from components.runners.home import project_home
+from components.runners.telling import INDENT, tell, tell_to
+from components.runners.warm import VARIABLE as WARM_VARIABLE
+from components.runners.warm import warm_process
 
-YAML_NAME, LOG_NAME = "pipeline.yaml", "log.txt"
+YAML_NAME, LOG_NAME, FAILURE_NAME = "pipeline.yaml", "log.txt", "failure.txt"
 STATE_FOLDER, CACHE_FOLDER = "state", "cache"
 
 
@@ -46,33 +52,35 @@ def run_local(text: str, root: Path, say: Callable[[str], None]) -> LocalRun:
     folder = root / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     (folder / YAML_NAME).write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", __name__, str(folder / YAML_NAME)]
     environment = {
         **os.environ,
         STATE_VARIABLE: str(root / STATE_FOLDER),
         "PIXCLIP_HOME": str(project_home()),
         "PYTHONUTF8": "1",
     }
-    digest = PipelineDigest(say)
+    reading, writing = os.pipe()
     with (
-        (folder / LOG_NAME).open("w", buffering=1, encoding="utf-8") as log,
+        open(reading, encoding="utf-8", errors="replace") as told,
+        (folder / LOG_NAME).open("wb") as log,
+        warm_process(environment) as warm,
         subprocess.Popen(
-            command,
+            [sys.executable, "-m", __name__, str(folder / YAML_NAME), str(writing)],
             cwd=project_home(),
-            env=environment,
-            stdout=subprocess.PIPE,
+            env={**environment, WARM_VARIABLE: str(warm)},
+            stdout=log,
             stderr=subprocess.STDOUT,
-            errors="replace",
-            encoding="utf-8",
+            pass_fds=[writing, warm],
+            preexec_fn=end_with_parent,
         ) as process,
     ):
-        assert process.stdout
-        for line in process.stdout:
-            log.write(line)
-            digest.add(line.rstrip())
+        os.close(writing)
+        for line in told:
+            say(line.rstrip("\n"))
     if process.returncode:
+        failure = folder / FAILURE_NAME
+        where = failure.read_text(encoding="utf-8") if failure.exists() else ""
         raise PipelineFailedError(
-            f"the pipeline failed{digest.failure}; whole log: {folder / LOG_NAME}. "
+            f"the pipeline failed{where}; whole log: {folder / LOG_NAME}. "
             "A rerun repeats nothing that was done"
         )
     return LocalRun(folder, find_artifacts(folder))
@@ -90,20 +98,21 @@ def find_artifacts(folder: Path) -> dict[str, Path]:
 
 @click.command()
 @click.argument("pipeline", type=click.Path(exists=True, path_type=Path))
-def main(pipeline: Path) -> None:
-    """Run a compiled pipeline; its artifacts go beside the file."""
+@click.argument("pipe", type=int)
+def main(pipeline: Path, pipe: int) -> None:
+    """Run a compiled pipeline; its artifacts go beside the file, what matters to the pipe."""
     from kfp import components, local
 
-    from components.kernel.kubeflow import stop_with_the_runner
-    from components.runners.local import subprocess_runner
+    from components.runners.processes import start_steps_here
 
-    stop_with_the_runner()
+    tell_to(pipe)
     # Of images without "python" in their names, and of resources, which a process does not get.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")
     warnings.filterwarnings("ignore", category=UserWarning, module="kfp")
     folder = pipeline.parent
+    start_steps_here(told_task(folder / FAILURE_NAME))
     local.init(
-        runner=subprocess_runner(),
+        runner=local.SubprocessRunner(use_venv=False),
         pipeline_root=str(folder),
         workspace_root=str(folder / "workspace"),  # which kfp removes
         enable_caching=True,
@@ -113,6 +122,40 @@ def main(pipeline: Path) -> None:
         components.load_component_from_file(str(pipeline))()
     except RuntimeError as error:  # kfp's, which names the task
         sys.exit(str(error))
+
+
+def told_task(failure: Path) -> Any:
+    """A handler of tasks that tells their names and time, and writes down why one failed."""
+    from kfp.local.status import Status
+
+    from components.runners.processes import StepProcess, value_of
+
+    class ToldTask(StepProcess):
+        def run(self) -> Any:
+            given = json.loads(value_of("--executor_input", self.full_command))["outputs"]
+            name, started = Path(given["outputFile"]).parent.name, time.monotonic()
+            tell(name)
+            status = super().run()
+            seconds = f"{time.monotonic() - started:.1f} s"
+            if status != Status.FAILURE:
+                tell(f"{INDENT}{seconds}")
+                return status
+            tell(f"{INDENT}failed after {seconds}")
+            failure.write_text(f" at {name}: {_reason(given)}", encoding="utf-8")
+            return status
+
+    return ToldTask
+
+
+def _reason(outputs: Mapping[str, Any]) -> str:
+    """Why a task failed, as it has written down in its metrics."""
+    try:
+        read_outcome(Path(outputs["artifacts"][METRICS]["artifacts"][0]["uri"]))
+    except PipelineError as error:
+        return f"{type(error).__name__}: {error}"
+    except (OSError, KeyError, ValueError):
+        pass
+    return "it ended without an outcome"
 
 
 if __name__ == "__main__":

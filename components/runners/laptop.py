@@ -5,15 +5,16 @@ python -m components.runners.laptop serve      # the web page and the scheduler
 python -m components.runners.laptop airflow dags trigger longgrit_build --conf '{…}'
 """
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,10 +25,11 @@ from components.kernel.errors import PipelineError
 from components.kernel.process import begin
 from components.kernel.torchrun import end_with_parent
 from components.runners.airflow_home import airflow_command, airflow_environment, prepare
-from components.runners.digest import LogDigest
 from components.runners.home import project_home
 from components.runners.leftovers import end_leftovers
-from components.runners.live import FOLDER, LiveFile, Mark, alive, end_group, living
+from components.runners.live import FOLDER, Mark, alive, end_group, living
+from components.runners.telling import FAILURE_TOLD
+from components.runners.warm import VARIABLE, warm_process
 
 NUM_LAST_LINES = 10
 LOG_PORTS = {
@@ -42,22 +44,51 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--dag", "dag_id", default="longgrit_build", show_default=True)
-@click.option("--conf", default="{}", help="The run's parameters as JSON.")
-def run(dag_id: str, conf: str) -> None:
-    """Run a DAG once, here and now, and show what matters of its log."""
-    require_object(conf)
+@click.option(
+    "--dag",
+    "dag_ids",
+    multiple=True,
+    default=["longgrit_build"],
+    show_default=True,
+    help="May be repeated, each with its --conf: one after another.",
+)
+@click.option(
+    "--conf", "confs", multiple=True, default=["{}"], help="The run's parameters as JSON."
+)  # fmt: skip
+def run(dag_ids: Sequence[str], confs: Sequence[str]) -> None:
+    """Run DAGs once, here and now, and show what becomes of their tasks."""
+    if len(dag_ids) != len(confs):
+        raise click.UsageError(f"{len(dag_ids)} --dag, but {len(confs)} --conf")
+    for conf in confs:
+        require_object(conf)
     environment = _ready_environment()
     folder = Path(environment["AIRFLOW_HOME"])
-    log = folder / f"{Path(dag_id).name}.log"
-    # By its date the run in Airflow's database is known as that of this process.
-    mark = Mark("run", dag_id=dag_id, logical_date=datetime.now(UTC).isoformat())
-    command = airflow_command("dags", "test", dag_id, mark.logical_date, "--conf", conf)
-    with alive(folder / FOLDER, mark) as file:
-        code = _show(command, environment, log, file)
+    # By its date a run in Airflow's database is known as that of this process.
+    marks = [
+        Mark("run", dag_id=dag_id, logical_date=datetime.now(UTC).isoformat()) for dag_id in dag_ids
+    ]
+    logs = [folder / f"{Path(dag_id).name}.log" for dag_id in dag_ids]
+    jobs = [
+        json.dumps(
+            {
+                "dag_id": mark.dag_id,
+                "logical_date": mark.logical_date,
+                "conf": json.loads(conf),
+                "log": str(log),
+            }
+        )
+        for mark, conf, log in zip(marks, confs, logs, strict=True)
+    ]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(alive(folder / FOLDER, mark)) for mark in marks]
+        warm = stack.enter_context(warm_process(environment))
+        environment[VARIABLE] = str(warm)
+        descriptors = [warm, *(file.descriptor for file in files)]
+        code = _show(jobs, environment, logs, descriptors)
     if code < 0:  # it was killed
         end_leftovers(environment, click.echo)
-    click.echo(f"whole log: {log}")
+    for log in logs:
+        click.echo(f"whole log: {log}")
     sys.exit(code if code >= 0 else 128 - code)
 
 
@@ -147,33 +178,40 @@ def _ready_environment(port: int = 8080) -> dict[str, str]:
     return environment
 
 
-def _show(command: list[str], environment: Mapping[str, str], log: Path, file: LiveFile) -> int:
-    """Run a command, keep its output and show what matters of it; gives its exit code."""
-    digest = LogDigest(click.echo)
-    last_lines: deque[str] = deque(maxlen=NUM_LAST_LINES)
+def _show(
+    jobs: Sequence[str],
+    environment: Mapping[str, str],
+    logs: Sequence[Path],
+    descriptors: Sequence[int],
+) -> int:
+    """Run DAGs and show what becomes of their tasks; gives the exit code."""
+    for log in logs:
+        log.write_bytes(b"")
+    reading, writing = os.pipe()
+    module = "components.operators.run_dags"
     with (
-        log.open("w", encoding="utf-8") as whole,
+        open(reading, encoding="utf-8", errors="replace") as told,
+        logs[0].open("ab") as output,
         subprocess.Popen(
-            command,
+            [sys.executable, "-m", module, str(writing), *jobs],
             env=environment,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            pass_fds=[file.descriptor],
-            preexec_fn=end_with_parent,
+            pass_fds=[writing, *descriptors],
+            # Airflow's tasks do not listen to SIGTERM.
+            preexec_fn=partial(end_with_parent, signal.SIGKILL),
         ) as process,
     ):
-        assert process.stdout
-        for line in process.stdout:
-            whole.write(line)
-            digest.add(line.rstrip())
-            last_lines.append(line.rstrip())
+        os.close(writing)
+        for line in told:
+            click.echo(line.rstrip("\n"))
     if process.returncode < 0:
         click.echo(f"Airflow's process was ended by signal {-process.returncode}")
-    elif process.returncode and not digest.has_told_failure:
-        click.echo("it ended with:\n" + "\n".join(last_lines))
-    return process.returncode
+    elif process.returncode not in (0, FAILURE_TOLD):
+        last = max(logs, key=lambda log: log.stat().st_mtime)
+        lines = last.read_text(encoding="utf-8", errors="replace").splitlines()
+        click.echo("it ended with:\n" + "\n".join(lines[-NUM_LAST_LINES:]))
+    return min(process.returncode, 1)
 
 
 def _is_free(port: int) -> bool:

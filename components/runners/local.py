@@ -22,6 +22,7 @@ from components.kernel.run import is_published
 from components.kernel.step import Metrics, load_step
 from components.runners.backends import StepCrashedError, StepRun
 from components.runners.home import at_home, project_home
+from components.runners.telling import INDENT, tell, tell_counts
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +57,12 @@ class LocalBackend:
             receipt = read_receipt(run.outputs[step.outputs[0]])
             assert receipt is not None, "is_published said so"
             log.info("%s is up to date: %s", step.name, run.outputs[step.outputs[0]])
+            tell(f"{INDENT}{step.name} is up to date")
             return dict(receipt.metrics)
         with tempfile.TemporaryDirectory(prefix="pixclip-kfp-") as folder:
-            return self._launch(run, Path(folder))
+            metrics = self._launch(run, Path(folder))
+        tell_counts(metrics)
+        return metrics
 
     def _launch(self, run: StepRun, kfp_root: Path) -> Metrics:
         from kfp import local
