@@ -25,11 +25,11 @@ environment:
 	@$(PYTHON) scripts/install.py --venv .venv --lock locks/laptop.txt
 
 $(PHOTOGRAPHS)/.complete: | environment
-	$(BIN)/python -m components.sample_grit.photographs --into $(PHOTOGRAPHS)
+	$(BIN)/python -m components.data.sample_grit.photographs --into $(PHOTOGRAPHS)
 	@touch $@
 
 $(LANGUAGE_MODEL)/config.json: | environment
-	$(BIN)/python -m components.adapt_text.sample_model --into $(LANGUAGE_MODEL)
+	$(BIN)/python -m components.training.adapt_text.sample_model --into $(LANGUAGE_MODEL)
 
 # Small groups, so that even the sample runs through every mapped task twice.
 DEMO_CONF = {"run_folder": "$(RUN)", "overrides": { \
@@ -43,7 +43,7 @@ MLFLOW_DATABASE := sqlite:///runs/mlflow/mlflow.db
 # Whatever tracking server a person uses otherwise: the demo has its own.
 demo demo-vllm: export MLFLOW_TRACKING_URI =
 demo: setup  ## photographs become LongGRIT, and a small model is trained on it, in runs/demo (RUN=folder)
-	@$(BIN)/python -m components.runners.laptop run \
+	@$(BIN)/python -m components.orchestration.laptop run \
 		--dag longgrit_build --conf '$(DEMO_CONF)' --dag pixclip_train --conf '$(TRAIN_CONF)'
 	@$(BIN)/pixclip summary "$(RUN)"
 	@echo "runs and registry   $(BIN)/mlflow ui --backend-store-uri $(MLFLOW_DATABASE)"
@@ -54,7 +54,7 @@ demo-vllm: setup  ## describe a few regions with real vLLM servers on the CPU
 	$(BIN)/python demo/vllm/run.py
 
 airflow: setup  ## Airflow's pages and scheduler on this machine, until Ctrl-C (PORT=8081)
-	$(BIN)/python -m components.runners.laptop serve --port $(PORT)
+	$(BIN)/python -m components.orchestration.laptop serve --port $(PORT)
 
 test: lint  ## lint and all tests that need neither GPU, network nor vLLM
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not vllm and not gpu and not peers" $(PYTEST_ARGS)
@@ -83,10 +83,10 @@ ablation: setup  ## does each loss help? rows, options and seeds into docs/ablat
 	$(BIN)/python benchmarks/ablation.py
 
 params: setup  ## write the meaning of every setting, and new settings, into params/*.yaml; values stay
-	$(BIN)/python -m components.kernel.params params/*.yaml
+	$(BIN)/python -m components.core.params params/*.yaml
 
 golden: setup  ## write the golden files anew after a wanted change
-	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/dags tests/pipelines/test_compile.py
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/orchestration/airflow tests/orchestration/kubeflow/test_compile.py
 
 versions: setup  ## record the steps' code after a change; SAME="select pack": whose outputs are still the same
 	UPDATE_VERSIONS="$(SAME)" $(BIN)/python -m pytest tests/test_step_versions.py

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import yaml
 
 import pixclip
-from components.kernel.settings import merge
+from components.core.settings import merge
 from pixclip.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,7 +138,7 @@ def make_data(folder: Path, num_scenes: int) -> None:
     }
     if not (folder / "longgrit" / "_receipt.json").exists():
         conf = json.dumps({"run_folder": str(folder), "overrides": overrides})
-        laptop = [sys.executable, "-m", "components.runners.laptop", "run", "--conf", conf]
+        laptop = [sys.executable, "-m", "components.orchestration.laptop", "run", "--conf", conf]
         subprocess.run(laptop, check=True, cwd=ROOT)
     longgrit, tower = folder / "longgrit", folder / "text_tower"
     step("adapt_text", {"longgrit": longgrit, "text_tower": tower}, folder, TEXT)

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "describe"))
 from describe_world import World, make_world, settings_for
 from llm_server import Asked, Reply, completion, honest_answer
 
-from components.describe.endpoints.client import ChatClient
+from components.data.llm.client import ChatClient
 
 FASTEST_S, SLOWEST_S = 0.05, 0.2
 

@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from components.kernel.tables import Row, read_rows
-from components.sample_grit.step import SampleGritSettings, sample_grit
-from components.segment.grabcut import GrabCutSegmenter
-from components.segment.rules import judge_mask
-from components.segment.segmenter import BoxSegmenter, Prompt, Segmenter
-from components.segment.settings import GrabCutSettings, MaskRules
+from components.core.tables import Row, read_rows
+from components.data.sample_grit.step import SampleGritSettings, sample_grit
+from components.data.segment.grabcut import GrabCutSegmenter
+from components.data.segment.segmenter import BoxSegmenter, Prompt, Segmenter, judge_mask
+from components.data.segment.settings import GrabCutSettings, MaskRules
 from pixclip.images import open_image
 from pixclip.masks import Mask, Rle, decode_mask, mask_iou
 

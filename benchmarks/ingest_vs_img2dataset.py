@@ -23,7 +23,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.kernel.tables import write_rows
+from components.core.tables import write_rows
 from data_contracts.records import SCHEMA
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,8 +34,8 @@ NUM_URLS, CONCURRENCY, PROCESSES, RETRIES, TIMEOUT_S = 2000, 64, 2, 2, 10
 OURS = """
 import json, resource, sys, time
 from pathlib import Path
-from components.ingest.settings import IngestSettings
-from components.ingest.step import ingest_images
+from components.data.ingest.settings import IngestSettings
+from components.data.ingest.step import ingest_images
 folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 started_s = time.monotonic()
 metrics = ingest_images(folder / "records", folder / "images", folder / "q.parquet",

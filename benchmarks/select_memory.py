@@ -24,8 +24,8 @@ from data_contracts.grit import REGIONS, SCHEMA
 MEASURED = """
 import json, sys
 from pathlib import Path
-from components.kernel.run import run_step
-from components.kernel.step import load_step
+from components.core.run import run_step
+from components.core.step import load_step
 grit, records, quarantine = map(Path, sys.argv[1:])
 outputs = {"records": records, "quarantine": quarantine}
 receipt = run_step(load_step("select"), {"grit": grit}, outputs, {})

@@ -18,16 +18,14 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from components.kernel.artifacts import ARTIFACTS
-from components.kernel.errors import PipelineError, SettingsError
-from components.kernel.logs import quieten_libraries
-from components.kernel.params import params_files
-from components.kernel.process import begin
-from components.kernel.receipts import Receipt
-from components.kernel.run import run_step
-from components.kernel.settings import merge, parse_assignments, read_params
-from components.kernel.step import Step, load_step
-from components.pipelines.cli import component, pipeline
+from components.core.errors import PipelineError, SettingsError
+from components.core.params import params_files
+from components.core.process import begin, quieten_libraries
+from components.core.receipts import Receipt
+from components.core.run import run_step
+from components.core.settings import merge, parse_assignments, read_params
+from components.core.step import ARTIFACTS, Step, load_step
+from components.orchestration.kubeflow.cli import component, pipeline
 from components.reasons import reasons
 from components.steps import STEPS
 
@@ -128,8 +126,7 @@ def summary(run: Path) -> None:
     """Print what became of every region of a run folder, and what a model learnt from them."""
     from rich.console import Console
 
-    from components.pack.summary import render, summarise
-    from components.runners.results import find_results, render_results
+    from components.orchestration.summary import find_results, render, render_results, summarise
 
     console, results = Console(), find_results(run)
     if (run / "longgrit").exists() or not results:
@@ -148,7 +145,7 @@ def summary(run: Path) -> None:
 @click.option("--tracking-uri", default="", help="Address of MLflow; see the settings of register.")
 def fetch(address: str, into: Path | None, tracking_uri: str) -> None:
     """Bring a registered model, e.g. models:/pixclip@champion, as a folder pixclip.load opens."""
-    from components.tracking.fetch import fetch as bring
+    from components.registry.models import fetch as bring
 
     click.echo(bring(address, into, tracking_uri))
 

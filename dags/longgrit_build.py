@@ -25,10 +25,8 @@ from typing import Any
 
 from airflow.sdk import Asset, Param, dag, task, task_group
 
-from components.operators.params import run_params
-from components.operators.publish import PublishOperator
-from components.operators.source import SourceOperator
-from components.operators.step import StepOperator
+from components.orchestration.airflow.operators import PublishOperator, SourceOperator, StepOperator
+from components.orchestration.airflow.params import run_params
 from components.steps import steps_between
 
 LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit/", group="pixclip")
@@ -79,7 +77,7 @@ MAPPED_OUTPUTS = (*INGESTED.values(), *SEGMENTED.values(), *DESCRIBED.values())
 @task
 def check_settings(params: Any = None, dag_run: Any = None) -> None:
     """Refuse wrong settings now, not hours later."""
-    from components.operators.conf import refuse_wrong_conf
+    from components.orchestration.airflow.conf import refuse_wrong_conf
 
     refuse_wrong_conf([params["source"], *STEPS], PARAMS, params, dag_run.conf or {})
 
@@ -87,7 +85,7 @@ def check_settings(params: Any = None, dag_run: Any = None) -> None:
 @task
 def list_groups(params: Any = None) -> list[str]:
     """The groups of records over which download and annotation are mapped."""
-    from components.operators import conf
+    from components.orchestration.airflow import conf
 
     return conf.list_groups(params["run_folder"], "records", MAPPED_OUTPUTS)
 

@@ -24,10 +24,9 @@ from typing import Any
 
 from airflow.sdk import Asset, chain, dag, task
 
-from components.operators.params import run_params
-from components.operators.resolve import ResolveOperator
-from components.operators.step import StepOperator
-from components.pipelines.pixclip_train import STEPS
+from components.orchestration.airflow.operators import ResolveOperator, StepOperator
+from components.orchestration.airflow.params import run_params
+from components.orchestration.kubeflow.pixclip_train import STEPS
 from pixclip.training.recipes import RECIPES
 
 LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit/", group="pixclip")
@@ -42,7 +41,7 @@ PARAMS = run_params("runs/pixclip", "params/pixclip.yaml", STEPS)
 @task
 def check_settings(params: Any = None, dag_run: Any = None) -> None:
     """Refuse wrong settings now, not hours later."""
-    from components.operators.conf import refuse_fixed, refuse_wrong_conf
+    from components.orchestration.airflow.conf import refuse_fixed, refuse_wrong_conf
 
     refuse_fixed(params["overrides"], {"train": {"recipe", "stage"}, "init_model": {"recipe"}})
     refuse_wrong_conf(STEPS, PARAMS, params, dag_run.conf or {})

@@ -16,8 +16,8 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from components.operators.params import run_params
-from components.operators.step import StepOperator
+from components.orchestration.airflow.operators import StepOperator
+from components.orchestration.airflow.params import run_params
 
 ACTIONS = ["promote", "rollback"]
 # A folder for each run, so that no report replaces an earlier one.
@@ -61,7 +61,7 @@ PARAMS = {
 @task
 def check_settings(params: Any = None, dag_run: Any = None) -> None:
     """Refuse wrong settings now."""
-    from components.operators.conf import refuse_wrong_conf
+    from components.orchestration.airflow.conf import refuse_wrong_conf
 
     refuse_wrong_conf(ACTIONS, PARAMS, params, dag_run.conf or {})
 
@@ -75,7 +75,7 @@ def choose(params: Any = None) -> str:
 @task
 def name_version(folder: str, params: Any = None) -> None:
     """Name the version that is to be judged."""
-    from components.operators.registration import write_registration
+    from components.orchestration.airflow.conf import write_registration
 
     write_registration(folder, params["model"], params["version"])
 

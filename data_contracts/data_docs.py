@@ -1,7 +1,7 @@
 """Great Expectations Data Docs of results that were summed over chunks.
 
 The pages come out as Great Expectations makes them: they need scripts and styles from other
-hosts (`components.check` makes them readable without) and do not escape values, so that is done
+hosts (`components.data.check` makes them readable without) and do not escape values, so that is done
 here. The run's time is fixed, so that the same results give the same pages.
 """
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.kernel.run import run_step
-from components.kernel.step import load_step
-from components.tracking.registry import Registry
-from components.tracking.store import open_client
+from components.core.run import run_step
+from components.core.step import load_step
+from components.registry.models import Registry
+from components.registry.store import open_client
 from pixclip.evaluation.protocol import LONGGRIT_REGIONS
 
 NUM_SCENES = 40  # of three regions each

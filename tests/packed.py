@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from components.kernel.run import run_step
-from components.kernel.step import load_step
-from tests.pack.conftest import build_run
+from components.core.run import run_step
+from components.core.step import load_step
+from tests.data.pack.conftest import build_run
 
 
 def make_longgrit(folder: Path, num_images: int = 12, **settings: Any) -> Path:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from components.kernel.digests import RECEIPT_NAME
-from components.kernel.receipts import Receipt
+from components.core.digests import RECEIPT_NAME
+from components.core.receipts import Receipt
 
 EMPTY: dict[str, Any] = {
     "version": 1,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from components.kernel.tables import Row
+from components.core.tables import Row
 
 
 def record_row(number: int, **changes: Any) -> Row:

@@ -15,10 +15,9 @@ import pytest
 import yaml
 
 from components.cli import cli
-from components.kernel.images import image
-from components.kernel.kubeflow import component_of
-from components.kernel.params import params_text
-from components.kernel.step import Step, load_step
+from components.core.kubeflow import component_of, image
+from components.core.params import params_text
+from components.core.step import Step, load_step
 from components.steps import STEPS
 
 ROOT = Path(__file__).parents[1]
@@ -56,8 +55,7 @@ def test_the_component_is_the_step_in_its_image(step):
 
 def test_the_local_backend_can_hand_every_input_to_the_component(step):
     """kfp compares the types of artifacts when the pipeline of one step is made."""
-    from components.runners.backends import StepRun
-    from components.runners.local import one_step_pipeline
+    from components.orchestration.local import StepRun, one_step_pipeline
 
     inputs = {name: Path("/in") / name for name in step.inputs}
     outputs = {name: Path("/out") / name for name in step.outputs}
@@ -74,7 +72,7 @@ class FakeArtifact:
 def test_the_component_hands_its_artifacts_to_the_step(step, monkeypatch):
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(
-        "components.kernel.kubeflow.run_component",
+        "components.core.kubeflow.run_component",
         lambda name, **arguments: calls.append((name, arguments)),
     )
     artifacts = {name: FakeArtifact() for name in (*step.inputs, *step.outputs, "metrics")}

@@ -10,9 +10,9 @@ import click
 import pytest
 
 from components.cli import StepCommand, cli
-from components.kernel.settings import parse_assignments, parse_settings
-from components.kernel.step import load_step
-from components.pipelines.cli import parse_overrides
+from components.core.settings import parse_assignments, parse_settings
+from components.core.step import load_step
+from components.orchestration.kubeflow.cli import parse_overrides
 from pixclip.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]

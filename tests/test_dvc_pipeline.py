@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.sample_grit.photographs import DEFAULT_FOLDER
+from components.data.sample_grit.photographs import DEFAULT_FOLDER
 
 ROOT = Path(__file__).parents[1]
 PHOTOGRAPHS = ROOT / DEFAULT_FOLDER

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from components.cli import cli
-from components.kernel.tally import quarantine_row
+from components.core.counts import quarantine_row
 from components.reasons import markdown
 from data_contracts.reasons import BY_STEP, ContractReason, Reason, is_known, reasons_of
 from pixclip.image_limits import ImageFault

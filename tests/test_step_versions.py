@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel.step import load_step
+from components.core.step import load_step
 from components.steps import STEPS
 
 ROOT = Path(__file__).parents[1]
@@ -27,21 +27,19 @@ PACKAGES = {"components": ROOT, "data_contracts": ROOT, "pixclip": ROOT / "model
 CODE_LIKE = {".j2", ".css", ".json", ".txt", ".yaml"}
 # What runs around every step decides nothing of its outputs.
 AROUND = {
-    "components.kernel.contracts",
-    "components.kernel.credentials",
-    "components.kernel.drafts",
-    "components.kernel.errors",
-    "components.kernel.intact",
-    "components.kernel.kubeflow",
-    "components.kernel.logs",
-    "components.kernel.places",
-    "components.kernel.progress",
-    "components.kernel.receipts",
-    "components.kernel.run",
-    "components.kernel.settings",
-    "components.kernel.state",
-    "components.kernel.step",
-    "components.kernel.torchrun",
+    "components.core.contracts",
+    "components.core.credentials",
+    "components.core.drafts",
+    "components.core.errors",
+    "components.core.receipts",
+    "components.core.kubeflow",
+    "components.core.process",
+    "components.core.places",
+    "components.core.progress",
+    "components.core.run",
+    "components.core.settings",
+    "components.core.step",
+    "components.core.torchrun",
     "components.steps",
 }
 pytestmark = pytest.mark.skipif(
@@ -113,8 +111,8 @@ def digest_of_code(step: str) -> str:
     names = sorted(reached(STEPS[step]))
     parts = [f"{name} {digest_of_module(name)}" for name in names]
     folders = [ROOT / "components" / step]
-    if "components.kernel.pages" in names:
-        folders.append(module_file("components.kernel.pages").parent / "templates")
+    if "components.core.pages" in names:
+        folders.append(module_file("components.core.pages").parent / "templates")
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
         if path.suffix in CODE_LIKE:
             parts.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
@@ -170,12 +168,12 @@ def test_a_changed_step_is_refused_until_its_version_is_raised_or_it_is_said_to_
 
 
 def test_the_code_of_a_step_reaches_into_the_library_and_its_contracts():
-    names = reached("components.train.step")
+    names = reached("components.training.train")
     assert {
         "pixclip.training.loop",
         "pixclip.training.contrastive",
-        "components.train.settings",
+        "components.training.train",
     } <= names
-    assert "components.kernel.run" not in names
-    assert "data_contracts.quarantine" in reached("components.select.step")
+    assert "components.core.run" not in names
+    assert "data_contracts.quarantine" in reached("components.data.select.step")
     assert importlib.util.find_spec("pixclip.training.run"), "which torchrun starts"

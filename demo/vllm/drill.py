@@ -13,19 +13,17 @@ from pathlib import Path
 
 from report import StageReport
 
-from components.describe.embedded import EmbeddedDescriber
-from components.describe.endpoints.answers import SCHEMAS, InvalidAnswerError, parse_answer
-from components.describe.endpoints.asker import Shop, StageAsker, Trail
-from components.describe.endpoints.cache import AnswerCache, RawAnswer
-from components.describe.endpoints.client import ChatClient, Taker
-from components.describe.endpoints.flow import region_facts
-from components.describe.endpoints.gates import DroppedError
-from components.describe.endpoints.pictures import Pictures
-from components.describe.endpoints.pipeline import build_askers
-from components.describe.endpoints.sample import samples_of
-from components.describe.scenes import PendingScene
-from components.describe.settings import DescribeSettings, StageName
-from components.describe.types import Description, Region
+from components.data.describe.answers import SCHEMAS, InvalidAnswerError, parse_answer
+from components.data.describe.embedded import EmbeddedDescriber
+from components.data.describe.flow import region_facts, samples_of
+from components.data.describe.pictures import Pictures
+from components.data.describe.pipeline import build_askers
+from components.data.describe.scenes import Description, PendingScene, Region
+from components.data.describe.settings import DescribeSettings, StageName
+from components.data.describe.stage import Shop, StageAsker, Trail
+from components.data.llm.cache import AnswerCache, RawAnswer
+from components.data.llm.client import ChatClient, Taker
+from components.data.llm.gates import DroppedError
 
 Item = tuple[PendingScene, Region, dict[str, str]]
 Stages = dict[StageName, StageReport]

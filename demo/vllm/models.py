@@ -3,7 +3,7 @@
     .venv-vllm/bin/python demo/vllm/models.py --into .cache/models
 
 - `smollm2-135m-instruct`: SmolLM2-135M-Instruct (Apache-2.0), a real language model; see
-  `components/adapt_text/sample_model.py`.
+  `components/training/adapt_text/sample_model.py`.
 - `random-eyes-135m`: the same language model as the text tower of Idefics3 (the class of SmolVLM)
   behind a tiny vision tower with random weights. It takes images exactly as a trained model does,
   and what it says of them means nothing: it proves the request path, never the captions.
@@ -18,7 +18,7 @@ from typing import Any
 # The project is not installed in the servers' environment.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from components.adapt_text.sample_model import save_sample_model
+from components.training.adapt_text.sample_model import save_sample_model
 
 TEXT_MODEL, VISION_MODEL = "smollm2-135m-instruct", "random-eyes-135m"
 IMAGE_PX, PATCH_PX, SCALE = 128, 16, 2

@@ -23,10 +23,10 @@ from rich.console import Console
 from scenes import prepare_regions
 from serve import PROJECT, read_counters, serve, stop_on_sigterm
 
-from components.describe.scenes import read_scenes
-from components.describe.settings import DescribeSettings
-from components.describe.step import describe
-from components.kernel.run import run_step
+from components.core.run import run_step
+from components.data.describe.scenes import read_scenes
+from components.data.describe.settings import DescribeSettings
+from components.data.describe.step import describe
 
 VISION_STAGES, TEXT_STAGES = ("object", "verify", "context"), ("merge", "check")
 # A model of this size does not stop by itself; what is cut off is asked for once more and dropped.

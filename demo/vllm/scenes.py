@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from components.kernel.run import run_step
-from components.kernel.step import load_step
+from components.core.run import run_step
+from components.core.step import load_step
 
 GROUP = "00000"
 Settings = dict[str, object]

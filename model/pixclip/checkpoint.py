@@ -34,7 +34,7 @@ from pixclip.config import ModelConfig, from_dict, to_dict
 from pixclip.files import link_or_copy
 from pixclip.json_files import JsonError, read_json_object, shown
 from pixclip.model import PixClip
-from pixclip.places import is_in_store, local_folder
+from pixclip.remote import is_in_store, local_folder
 
 if TYPE_CHECKING:
     from pixclip.text.encoder import TextEncoder

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixclip.config import ModelConfig
-from pixclip.inputs import ImageLike, RegionLike, as_image, as_mask
+from pixclip.inputs import ImageLike, RegionLike, as_image, as_mask, pair_regions
 from pixclip.preprocess import Preprocess
-from pixclip.region_pairs import pair_regions
 from pixclip.text.adaptor import TextAdaptor
 from pixclip.vision import build_vision_tower
 

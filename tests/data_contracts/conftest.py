@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.kernel.tables import Row
+from components.core.tables import Row
 from data_contracts.contract import load_contract
 from pixclip.masks import box_mask, encode_mask
 from tests.rows import record_row

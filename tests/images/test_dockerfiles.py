@@ -10,8 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from components.kernel.process import WAITING_THREADS
-from components.kernel.step import load_step
+from components.core.process import WAITING_THREADS
+from components.core.step import load_step
 from components.steps import STEPS
 
 REPOSITORY = Path(__file__).resolve().parents[2]

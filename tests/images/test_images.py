@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.kernel.tables import write_rows
-from components.runners.backends import StepRun, open_backend
+from components.core.tables import write_rows
+from components.orchestration.local import StepRun, open_backend
 from data_contracts.grit import SAMPLE_SCHEMA
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import pixclip
-from components.runners.backends import StepRun, open_backend
+from components.orchestration.local import StepRun, open_backend
 from pixclip.checkpoint import save_checkpoint
 from pixclip.data.shards import iterate_images
 from tests.images.test_images import run_in

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.describe.llm_server import Asked
+from tests.data.describe.llm_server import Asked
 from tests.kills.chain import DOWNLOADS, Task
 from tests.kills.world import World
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.describe.llm_server import Asked
+from tests.data.describe.llm_server import Asked
 from tests.kills.campaign import Trial, table, try_once
 from tests.kills.moments import CHANGE, CHILD, LOCK, REAL, TIME, Kill
 from tests.kills.outcome import asked_again, downloaded_again

@@ -17,8 +17,8 @@ from typing import Any
 SLOW_TO_IMPORT = (
     "components.cli", "data_contracts.engine", "great_expectations", "imagehash", "torch",
     "transformers", "cv2", "jinja2", "mlflow", "mlflow.store.tracking.sqlalchemy_store",
-    "components.tracking.registering", "components.tracking.promotions", "pixclip.checkpoint",
-    "pixclip.evaluation.compare", "components.describe.endpoints.pipeline", "boto3",
+    "components.registry.model_folder", "components.registry.promotions", "pixclip.checkpoint",
+    "pixclip.evaluation.compare", "components.data.describe.pipeline", "boto3",
 )  # fmt: skip
 PATH_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import yaml
 
-from components.kernel.step import load_step
-from components.tracking.names import Reference
-from components.tracking.promotions import PROMOTE, promotion_entry
-from components.tracking.registry import Registry
-from tests.dags.published_grit import WebServer, parquet, picture
-from tests.describe.llm_server import LlmServer
-from tests.import_coco.coco_files import annotation, content
+from components.core.step import load_step
+from components.registry.models import Reference, Registry
+from components.registry.promotions import PROMOTE, promotion_entry
+from tests.data.describe.llm_server import LlmServer
+from tests.data.import_coco.coco_files import annotation, content
+from tests.data.sample_grit.stand_ins import draw_photographs
 from tests.kills.chain import Addresses, Task
 from tests.kills.processes import MARK, Command, End, Warm
 from tests.language_models import save_language_model
-from tests.sample_grit.stand_ins import draw_photographs
+from tests.orchestration.airflow.published_grit import WebServer, parquet, picture
 
 NUM_IMAGES = 14
 LATENCY_S = 0.01

@@ -5,13 +5,17 @@ Legend: U images, R regions.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from pixclip.data.samples import Sample
-from pixclip.evaluation.protocol import ALL
+from pixclip.evaluation.protocol import ALL, TOPS
+from pixclip.evaluation.retrieval import IN_SUBSET, Columns, Floats, retrieval_ranks, rows_of
 from pixclip.text.tokens import normalise
 
 Indices = npt.NDArray[np.int64]
@@ -42,6 +46,11 @@ class Benchmark:
     def subsets(self) -> list[str]:
         """`all` and the names of the subsets."""
         return [ALL, *sorted({str(name) for name in self.subset_U} - {""})]
+
+
+def _captions(benchmark: Benchmark, subset: str) -> Indices:
+    asks_U = rows_of(benchmark.subset_U, subset) & (benchmark.caption_U != NO_TEXT)
+    return np.asarray(benchmark.caption_U[asks_U])
 
 
 @dataclass
@@ -96,3 +105,136 @@ def _digest_of_sample(sample: Sample) -> str:
     picture = hashlib.sha256(sample.jpeg).hexdigest()
     content = (sample.image_id, picture, sample.subset, sample.caption, sorted(regions))
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a model makes of the benchmark's pictures, normalised."""
+
+    regions_RD: Tensor
+    images_UD: Tensor | None = None  # None: whole images are no question of this variant
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Columns by name, one value a question, NaN where it was not asked."""
+
+    samples: Columns  # by region
+    images: Columns  # by image
+
+
+def answer(benchmark: Benchmark, embedded: Embedded, texts_TD: Tensor) -> Answers:
+    """Ask everything the protocol asks.
+
+    Raises:
+        EvaluationError: an embedding is not finite.
+    """
+    samples: dict[str, Floats] = {
+        "scene_correct": _scenes(benchmark, embedded.regions_RD, texts_TD)
+    }
+    for prefix, text_R in (("", benchmark.long_R), ("short_", benchmark.short_R)):
+        names = f"{prefix}mask_to_text_rank", f"{prefix}text_to_mask_rank"
+        subsets = benchmark.region_subsets
+        samples |= _both_ways(names, embedded.regions_RD, text_R, texts_TD, subsets)
+    images: dict[str, Floats] = {}
+    if embedded.images_UD is not None:
+        names = "image_to_text_rank", "text_to_image_rank"
+        images = _both_ways(
+            names, embedded.images_UD, benchmark.caption_U, texts_TD, benchmark.subset_U
+        )
+    return Answers(samples, images)
+
+
+def _pools(text_N: Indices, subsets: Strings) -> Iterator[tuple[str, Indices]]:
+    """Endings of column names and the rows that ask each other: all rows, then each subset's."""
+    has_text = text_N != NO_TEXT
+    for subset in [ALL, *sorted(set(subsets.tolist()) - {""})]:
+        rows = np.flatnonzero(rows_of(subsets, subset) & has_text)
+        if len(rows):
+            yield "" if subset == ALL else IN_SUBSET, rows
+
+
+def _both_ways(
+    names: tuple[str, str], visual_ND: Tensor, text_N: Indices, texts_TD: Tensor, subsets: Strings
+) -> dict[str, Floats]:
+    """Ranks of texts for pictures and of pictures for texts, in each pool."""
+    columns = {
+        name + ending: np.full(len(text_N), np.nan) for name in names for ending in ("", IN_SUBSET)
+    }
+    for ending, rows in _pools(text_N, subsets):
+        forth, back = _ranks(visual_ND[torch.from_numpy(rows)], text_N[rows], texts_TD)
+        columns[names[0] + ending][rows] = forth
+        columns[names[1] + ending][rows] = back
+    return columns
+
+
+def _ranks(visual_ND: Tensor, text_N: Indices, texts_TD: Tensor) -> tuple[Floats, Floats]:
+    """Ranks of each picture's text among the distinct ones, and of each text's best picture."""
+    texts, place_N = np.unique(text_N, return_inverse=True)
+    distinct_LD = texts_TD[torch.from_numpy(texts)]
+    labels_N, labels_L = torch.from_numpy(place_N), torch.arange(len(texts))
+    forth = retrieval_ranks(visual_ND, distinct_LD, labels_N, labels_L).double().numpy()
+    back = retrieval_ranks(distinct_LD, visual_ND, labels_L, labels_N).double().numpy()
+    return forth, back[place_N]
+
+
+def scenes(benchmark: Benchmark) -> Iterator[Indices]:
+    """The regions of every image that has at least two different long captions."""
+    order = np.argsort(benchmark.image_R, kind="stable")
+    starts = np.flatnonzero(np.diff(benchmark.image_R[order])) + 1
+    for rows in np.split(order, starts):
+        if len(set(benchmark.long_R[rows].tolist())) > 1:
+            yield rows
+
+
+def _scenes(benchmark: Benchmark, regions_RD: Tensor, texts_TD: Tensor) -> Floats:
+    """Whether each region's own long caption is the most similar of its scene's; [R]."""
+    correct_R = np.full(len(benchmark.region_ids), np.nan)
+    for rows in scenes(benchmark):
+        texts, place_N = np.unique(benchmark.long_R[rows], return_inverse=True)
+        ranks_N = retrieval_ranks(
+            regions_RD[torch.from_numpy(rows)],
+            texts_TD[torch.from_numpy(texts)],
+            torch.from_numpy(place_N),
+            torch.arange(len(texts)),
+        )
+        correct_R[rows] = (ranks_N == 1).numpy()
+    return correct_R
+
+
+def chance(benchmark: Benchmark, subset: str) -> dict[str, float]:
+    """The expected value of every metric that a subset asks, by name."""
+    found: dict[str, float] = {}
+    in_subset_R = rows_of(benchmark.region_subsets, subset)
+    shares = [
+        1 / len(set(benchmark.long_R[rows].tolist()))
+        for rows in scenes(benchmark)
+        for _ in range(in_subset_R[rows].sum())
+    ]
+    if shares:
+        found["scene_accuracy"] = float(np.mean(shares))
+    for forth, back, text_N in (
+        ("mask_to_text", "text_to_mask", benchmark.long_R[in_subset_R]),
+        ("short_mask_to_text", "short_text_to_mask", benchmark.short_R[in_subset_R]),
+        ("image_to_text", "text_to_image", _captions(benchmark, subset)),
+    ):
+        if len(text_N):
+            found |= _recalls(forth, back, text_N)
+    return found
+
+
+def _recalls(forth: str, back: str, text_N: Indices) -> dict[str, float]:
+    _, place_N, counts_L = np.unique(text_N, return_inverse=True, return_counts=True)
+    found = {f"{forth}_r{top}": min(1.0, top / len(counts_L)) for top in TOPS}
+    for top in TOPS:
+        found[f"{back}_r{top}"] = float(_hit(len(text_N), counts_L, top)[place_N].mean())
+    return found
+
+
+def _hit(num_candidates: int, num_right_L: Indices, top: int) -> Floats:
+    """The probability that one of the right candidates is among the first `top` by lot."""
+    missed = np.ones(len(num_right_L))
+    for drawn in range(min(top, num_candidates)):
+        left = num_candidates - drawn
+        missed *= np.maximum(left - num_right_L, 0) / left
+    return 1 - missed

@@ -59,3 +59,7 @@ LONGGRIT_REGIONS = Protocol(
 def protocol_of(split: str) -> Protocol:
     """The protocol, asked of another split: its digest differs, so that numbers never mix."""
     return replace(LONGGRIT_REGIONS, split=split)
+
+
+class EvaluationError(ValueError):
+    """An evaluation cannot be made, read or compared; the message says why and what to do."""

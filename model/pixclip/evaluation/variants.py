@@ -20,10 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixclip.data.samples import Sample
-from pixclip.evaluation.answers import Embedded
-from pixclip.evaluation.benchmark import Benchmark, BenchmarkBuilder
-from pixclip.evaluation.errors import EvaluationError
-from pixclip.evaluation.summary import MODEL
+from pixclip.evaluation.benchmark import Benchmark, BenchmarkBuilder, Embedded
+from pixclip.evaluation.protocol import EvaluationError
+from pixclip.evaluation.results import MODEL
 from pixclip.masks import Mask, decode_mask
 from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess

@@ -4,8 +4,7 @@ report = import_weights(model, Path("ViT-B-16.pt"), "openai")
 """
 
 from pixclip.importers.formats import FORMATS, find_format
-from pixclip.importers.load import import_weights
-from pixclip.importers.report import ImportReport
+from pixclip.importers.load import ImportReport, import_weights
 from pixclip.importers.source import WeightsRefused
 
 __all__ = ["FORMATS", "ImportReport", "WeightsRefused", "find_format", "import_weights"]

@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pixclip.config import VisionConfig
-from pixclip.vision.block import Block
-from pixclip.vision.clip import clip_block
-from pixclip.vision.eva02 import eva02_block
-from pixclip.vision.initial import initialise
+from pixclip.vision.blocks import Block, clip_block, eva02_block, initialise
 
 BLOCKS = {"clip": clip_block, "eva02": eva02_block}
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from components.kernel.shards import write_shard
-from components.pack.samples import sample_json
+from components.core.shards import write_shard
+from components.data.pack.writer import sample_json
 from pixclip.data.config import DataConfig
 from pixclip.data.draw import draw
 from pixclip.data.errors import DataError

@@ -8,7 +8,7 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.pack.samples import sample_json
+from components.data.pack.writer import sample_json
 from pixclip.data.errors import DataError
 from pixclip.data.samples import parse_sample
 from pixclip.data.shards import Shards, iterate_images, key_hashes

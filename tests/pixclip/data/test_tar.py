@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.pack.samples import sample_json
+from components.data.pack.writer import sample_json
 from pixclip.data.errors import DataError
 from pixclip.data.shards import Shards, iterate_images
 from pixclip.data.store import Store

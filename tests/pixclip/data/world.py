@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from components.kernel.shards import write_shard
-from components.kernel.tables import write_rows
-from components.pack.plan import ShardPlan
-from components.pack.samples import manifest_row, sample_json
+from components.core.shards import write_shard
+from components.core.tables import write_rows
+from components.data.pack.plan import ShardPlan
+from components.data.pack.writer import manifest_row, sample_json
 from data_contracts.longgrit import SCHEMA
 from pixclip.config import PreprocessConfig
 from pixclip.data.config import DataConfig

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.kernel.shards import write_shard
-from components.kernel.tables import write_rows
+from components.core.shards import write_shard
+from components.core.tables import write_rows
 from data_contracts.longgrit import SCHEMA
 from pixclip.data.samples import Region, Sample
 from pixclip.masks import encode_mask, mask_box

@@ -8,12 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pixclip.evaluation.answers import Embedded, answer
-from pixclip.evaluation.benchmark import BenchmarkBuilder
-from pixclip.evaluation.chance import chance
-from pixclip.evaluation.errors import EvaluationError
-from pixclip.evaluation.metrics import METRICS
-from pixclip.evaluation.summary import MODEL, summarise
+from pixclip.evaluation.benchmark import BenchmarkBuilder, Embedded, answer, chance
+from pixclip.evaluation.protocol import EvaluationError
+from pixclip.evaluation.results import MODEL, summarise
+from pixclip.evaluation.retrieval import METRICS
 from tests.pixclip.evaluation.scenes import SUBSETS, scene, scenes
 
 WIDTH = 8

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pixclip.evaluation import bootstrap
-from pixclip.evaluation.bootstrap import interval, resampled_means, sums_by_cluster
+from pixclip.evaluation import compare as bootstrap
+from pixclip.evaluation.compare import interval, resampled_means, sums_by_cluster
 
 NAN = float("nan")
 RIGHT = np.array([[1.0, NAN], [0.0, 1.0], [1.0, 0.0], [NAN, 1.0], [1.0, NAN]])

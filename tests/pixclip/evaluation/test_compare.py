@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pixclip.evaluation.compare import compare
-from pixclip.evaluation.errors import EvaluationError
-from pixclip.evaluation.metrics import IMAGE_RANKS, IN_SUBSET, SAMPLE_RANKS
+from pixclip.evaluation.protocol import EvaluationError
+from pixclip.evaluation.retrieval import IMAGE_RANKS, IN_SUBSET, SAMPLE_RANKS
 
 REGIONS, PER_IMAGE = 120, 3
 

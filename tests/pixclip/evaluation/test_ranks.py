@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pixclip.evaluation import ranks
-from pixclip.evaluation.errors import EvaluationError
-from pixclip.evaluation.ranks import best_candidates, retrieval_ranks
+from pixclip.evaluation import retrieval as ranks
+from pixclip.evaluation.protocol import EvaluationError
+from pixclip.evaluation.retrieval import best_candidates, retrieval_ranks
 
 # Multiples of 1/4 have exact products in float32, so ties are ties in any order of summing.
 QUARTERS = st.integers(-4, 4).map(lambda value: value / 4)

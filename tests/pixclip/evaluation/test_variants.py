@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pixclip.evaluation.errors import EvaluationError
-from pixclip.evaluation.summary import MODEL
+from pixclip.evaluation.protocol import EvaluationError
+from pixclip.evaluation.results import MODEL
 from pixclip.evaluation.variants import (
     MASK_CONV_ONLY,
     MASKED_CROP,

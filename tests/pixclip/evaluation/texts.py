@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from components.kernel.tables import write_rows
+from components.core.tables import write_rows
 from data_contracts.text_embeddings import SCHEMA
 from pixclip.data.samples import Sample
 from pixclip.text.embeddings import INDEX_NAME, caption_hash, write_part

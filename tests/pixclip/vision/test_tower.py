@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pixclip.config import ARCHITECTURES, VisionConfig
 from pixclip.vision import VisionTower, build_vision_tower
-from pixclip.vision.eva02 import RotaryPositions
+from pixclip.vision.blocks import RotaryPositions
 
 SMALL = {"image_size_px": 32, "patch_size_px": 8, "width": 32, "num_layers": 3, "num_heads": 2}
 CLIP = ARCHITECTURES["clip_vit_b16"].changed(**SMALL, mlp_width=64, embed_dim=24)

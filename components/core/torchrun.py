@@ -1,0 +1,106 @@
+"""Run a module on several ranks through torchrun, and end it in good order.
+
+The step's process only waits: SIGTERM goes on to the ranks, which save their state and stop. If the
+step's process is killed, the ranks get SIGTERM too, and the next attempt waits until they are gone.
+"""
+
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from components.core.errors import InputError, PipelineError
+from components.core.process import num_cores, sharing_cores
+
+log = logging.getLogger(__name__)
+
+LOCK_NAME = ".ranks.lock"
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
+SHUTDOWN_S = 120  # for the step that runs and the saving of the state, after SIGTERM
+STOPPED = 128 + signal.SIGTERM  # exit code of a process that was asked to stop
+
+
+class RanksFailed(PipelineError):
+    """The processes of a training failed."""
+
+
+def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
+    """Run `python -m <module> --job <job>` on `num_ranks` processes of this machine.
+
+    Raises:
+        SystemExit: this process got SIGTERM; the ranks have ended.
+        InputError: a rank refused its data, model or settings, with its reason.
+        RanksFailed: a rank failed otherwise; its traceback is above in the log.
+    """
+    from pixclip.training.job import forget_failure, read_failure
+
+    forget_failure(job)
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--shutdown-timeout", str(SHUTDOWN_S)),
+        *("--nproc-per-node", str(num_ranks), "-m", module, "--job", str(job)),
+    ]
+    threads = str(max(1, num_cores() // num_ranks))
+    environment = {"OMP_NUM_THREADS": threads, **sharing_cores(os.environ)}
+    with (
+        _only_ranks(job.parent) as lock,
+        subprocess.Popen(
+            command, env=environment, pass_fds=[lock], preexec_fn=end_with_parent
+        ) as process,
+        _forwarding(process) as stopped,
+    ):
+        code = process.wait()
+    if stopped:
+        raise SystemExit(STOPPED)
+    if code:
+        failure = read_failure(job)
+        if failure and failure.is_refusal:
+            raise InputError(failure.message)
+        why = failure.message if failure else "the first traceback above tells why"
+        raise RanksFailed(
+            f"{module} ended with code {code}: {why}. What was saved is kept: the same command "
+            "goes on from there"
+        )
+
+
+@contextmanager
+def _only_ranks(folder: Path) -> Iterator[int]:
+    """Wait for ranks that outlive a killed step: they may still be saving their state.
+
+    The lock is torchrun's too, which inherits the open file, so that it ends with the last of both.
+    """
+    with (folder / LOCK_NAME).open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("waiting for the processes of a killed run to save their state and end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Let this process get a signal when its parent dies; for `preexec_fn`."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+@contextmanager
+def _forwarding(process: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
+    """Hand SIGTERM on to a process; the list is not empty once it came."""
+    stopped: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        process.send_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,128 @@
+"""Regions flow through the five stages, each at its own pace; no stage waits for another to end.
+
+    object -> verify -> context -> merge -> check
+
+A region that fails anywhere is dropped alone. Scenes are read while there is room for their regions
+and images; what is done is handed over scene by scene, in any order.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from components.core.errors import first_cause
+from components.data.describe.flow import OnRegion, RegionFlow, samples_of
+from components.data.describe.outcomes import StageAccount
+from components.data.describe.scenes import Outcome, PendingScene
+from components.data.describe.settings import DescribeSettings, StageName
+from components.data.describe.stage import Shop, StageAsker
+from components.data.llm.cache import AnswerCache, AnswerFiles
+from components.data.llm.client import ChatClient
+from components.data.llm.gates import TextRules, identify_language
+from components.data.llm.prompt import load_prompt
+
+Deliver = Callable[[int, PendingScene, Sequence[Outcome]], None]
+# Enough regions in flight that every endpoint has work while others are being drawn.
+REGIONS_PER_PLACE = 3
+PROMPT_SETTINGS = ("min_long_words", "max_long_words", "min_short_words", "max_short_words")
+MAX_PART_WORDS = 150  # of an object or context caption
+
+
+def describe_scenes(
+    scenes: Iterable[PendingScene],
+    settings: DescribeSettings,
+    kept: AnswerFiles,
+    deliver: Deliver,
+    on_region: OnRegion,
+) -> dict[StageName, StageAccount]:
+    """Describe scenes by the models behind the endpoints; `deliver` gets each scene's outcomes.
+
+    Raises:
+        EndpointError: the endpoints of a stage serve nobody; answers so far are kept.
+    """
+    askers = build_askers(settings)
+    identify_language("Load the model now, not while a server waits.")
+    try:
+        asyncio.run(_run(scenes, settings, kept, askers, deliver, on_region))
+    except BaseExceptionGroup as group:
+        raise first_cause(group) from group
+    return {name: asker.account for name, asker in askers.items()}
+
+
+def build_askers(settings: DescribeSettings) -> dict[StageName, StageAsker]:
+    """An asker for each stage.
+
+    Raises:
+        InputError: a prompt file is missing or broken.
+    """
+    limits = settings.word_limits
+    part = TextRules("caption", 3, MAX_PART_WORDS)
+    rules: dict[StageName, dict[str, TextRules]] = {
+        "object": {"caption": part},
+        "context": {"caption": part},
+        "merge": {
+            "long_caption": TextRules("long_caption", limits.min_long, limits.max_long),
+            "short_caption": TextRules("short_caption", limits.min_short, limits.max_short),
+        },
+    }
+    common = {name: getattr(settings, name) for name in PROMPT_SETTINGS}
+    return {
+        name: StageAsker(name, stage, load_prompt(stage.prompt, common), rules.get(name, {}))
+        for name, stage in settings.stages.items()
+    }
+
+
+async def _run(
+    scenes: Iterable[PendingScene],
+    settings: DescribeSettings,
+    kept: AnswerFiles,
+    askers: dict[StageName, StageAsker],
+    deliver: Deliver,
+    on_region: OnRegion,
+) -> None:
+    with (
+        AnswerCache(kept.path) as cache,
+        ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="render") as renderers,
+    ):
+        cache.adopt(kept.older)
+        async with ChatClient(settings, samples_of(askers)) as client, asyncio.TaskGroup() as group:
+            flow = RegionFlow(askers, Shop(client, cache, renderers, client.secrets))
+            room = _Room(client.num_places * REGIONS_PER_PLACE, settings.max_image_memory_mb << 20)
+
+            async def describe(index: int, scene: PendingScene) -> None:
+                deliver(index, scene, await flow.describe_scene(scene, on_region))
+                room.leave(scene)
+
+            for index, scene in enumerate(scenes):
+                await room.enter(scene)
+                group.create_task(describe(index, scene))
+
+
+class _Room:
+    """Bounds the regions and the bytes of decoded images in flight; one scene always fits."""
+
+    def __init__(self, max_regions: int, max_bytes: int) -> None:
+        self._max_regions, self._max_bytes = max_regions, max_bytes
+        self._num_regions = self._num_bytes = 0
+        self._left = asyncio.Event()
+
+    async def enter(self, scene: PendingScene) -> None:
+        """Wait until there is room for a scene."""
+        while self._num_regions and not self._fits(scene):
+            self._left.clear()
+            await self._left.wait()
+        self._num_regions += len(scene.rows)
+        self._num_bytes += scene.num_image_bytes
+
+    def leave(self, scene: PendingScene) -> None:
+        """Make room again."""
+        self._num_regions -= len(scene.rows)
+        self._num_bytes -= scene.num_image_bytes
+        self._left.set()
+
+    def _fits(self, scene: PendingScene) -> bool:
+        return (
+            self._num_regions < self._max_regions
+            and self._num_bytes + scene.num_image_bytes <= self._max_bytes
+        )

@@ -1,0 +1,183 @@
+"""The settings of `describe`: one section for each stage, with the models of the paper."""
+
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from components.core.step import StepSettings, runtime, threshold
+from components.data.describe.scenes import WordLimits
+
+StageName = Literal["object", "verify", "context", "merge", "check"]
+STAGES: tuple[StageName, ...] = ("object", "verify", "context", "merge", "check")
+PROMPT_PATTERN = r"^[a-z0-9_]+\.v[0-9]+\.j2$"
+
+
+class StageSettings(BaseModel):
+    """A stage: where it asks, which model, with which prompt and sampling."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoints: tuple[str, ...] = runtime(
+        (), "base URLs of OpenAI-compatible servers of this model, e.g. http://host:8000/v1"
+    )
+    api_key_env: str = runtime(
+        "", "name of the environment variable that holds the servers' API key; empty for none"
+    )
+    model: str = Field("", description="model id, as the servers name it")
+    prompt: str = Field(
+        "", pattern=PROMPT_PATTERN, description="file in components/data/describe/prompts"
+    )
+    is_structured: bool = Field(
+        True, description="ask for JSON by schema; only for servers that know no response_format"
+    )
+    temperature: float = Field(0.2, ge=0, le=2, description="sampling temperature")
+    top_p: float = Field(0.9, gt=0, le=1, description="nucleus sampling: probability mass")
+    max_tokens: int = Field(512, ge=16, description="tokens an answer may have, thinking included")
+    token_limit_name: Literal["max_tokens", "max_completion_tokens"] = runtime(
+        "max_tokens", "how the servers call max_tokens; newer reasoning models know only the other"
+    )
+    unsent: tuple[Literal["temperature", "top_p", "seed"], ...] = Field(
+        (), description="sampling settings to leave out, for servers that refuse them"
+    )
+    seed: int = Field(0, ge=0, description="seed of the sampling, for servers that honour it")
+    prompt_usd_per_million: float = Field(
+        0.0, ge=0, description="price of a million prompt tokens in US dollars"
+    )
+    completion_usd_per_million: float = Field(
+        0.0, ge=0, description="price of a million answer tokens in US dollars"
+    )
+
+    @field_validator("endpoints")
+    @classmethod
+    def _are_base_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("an endpoint is a base URL like http://host:8000/v1")
+            if any(char.isspace() or not char.isprintable() for char in url) or parts.port == 0:
+                raise ValueError("an endpoint is an address without blanks, and its port is not 0")
+            if parts.query:
+                raise ValueError(
+                    "no query in an endpoint: for a key, name a variable in api_key_env"
+                )
+        return tuple(url.rstrip("/") for url in urls)
+
+    def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """The price of so many tokens."""
+        prompt = prompt_tokens * self.prompt_usd_per_million
+        return (prompt + completion_tokens * self.completion_usd_per_million) / 1e6
+
+
+# A class a stage, so that a params file that changes one setting keeps the others of its stage.
+class ObjectStage(StageSettings):
+    """What the object looks like, from the crop and the mask alone."""
+
+    model: str = Field("OpenGVLab/InternVL2-Llama3-76B", description="a vision-language model")
+    prompt: str = Field("object.v1.j2", pattern=PROMPT_PATTERN, description="prompt file")
+
+
+class VerifyStage(StageSettings):
+    """Whether the object caption holds against the image."""
+
+    model: str = Field("Qwen/Qwen2-VL-72B-Instruct", description="a vision-language model")
+    prompt: str = Field("verify.v1.j2", pattern=PROMPT_PATTERN, description="prompt file")
+    temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature")
+    max_tokens: int = Field(256, ge=16, description="tokens an answer may have")
+
+
+class ContextStage(StageSettings):
+    """Where the object is and how it relates to others, from the image and the box."""
+
+    model: str = Field("Griffon-G-26B", description="a vision-language model")
+    prompt: str = Field("context.v1.j2", pattern=PROMPT_PATTERN, description="prompt file")
+
+
+class MergeStage(StageSettings):
+    """One long and one short caption out of the two."""
+
+    model: str = Field("deepseek-ai/DeepSeek-R1-Distill-Llama-70B", description="a language model")
+    prompt: str = Field("merge.v1.j2", pattern=PROMPT_PATTERN, description="prompt file")
+    temperature: float = Field(0.6, ge=0, le=2, description="sampling temperature")
+    top_p: float = Field(0.95, gt=0, le=1, description="nucleus sampling: probability mass")
+    max_tokens: int = Field(4096, ge=16, description="tokens an answer may have, thinking included")
+
+
+class CheckStage(StageSettings):
+    """Whether the merge kept the object and its location."""
+
+    model: str = Field("Qwen/Qwen2-VL-72B-Instruct", description="a language model")
+    prompt: str = Field("check.v1.j2", pattern=PROMPT_PATTERN, description="prompt file")
+    temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature")
+    max_tokens: int = Field(256, ge=16, description="tokens an answer may have")
+
+
+class DescribeSettings(StepSettings):
+    """Settings of `describe`."""
+
+    describer: Literal["embedded", "endpoints"] = Field(
+        "embedded", description="rules over what is measured, or the models behind the endpoints"
+    )
+    min_long_words: int = Field(30, ge=5, description="words of a long caption, at least")
+    max_long_words: int = Field(120, ge=10, description="words of a long caption, at most")
+    min_short_words: int = Field(2, ge=1, description="words of a short caption, at least")
+    max_short_words: int = Field(20, ge=2, description="words of a short caption, at most")
+    min_accepted_share: float = threshold(
+        0.05, "share of regions below which the result is refused", ge=0, le=1
+    )
+    object: ObjectStage = Field(ObjectStage(), description="object caption")
+    verify: VerifyStage = Field(VerifyStage(), description="verification of the object caption")
+    context: ContextStage = Field(ContextStage(), description="context caption")
+    merge: MergeStage = Field(MergeStage(), description="long and short caption")
+    check: CheckStage = Field(CheckStage(), description="verification of the merge")
+    concurrency: int = runtime(32, "requests in flight at one endpoint, at most", ge=1)
+    request_timeout_s: float = runtime(300.0, "seconds an answer may take", gt=0)
+    connect_timeout_s: float = runtime(10.0, "seconds a connection may take", gt=0)
+    max_attempts: int = runtime(
+        6, "failed tries (time-outs, resets, 5xx) after which a request is given up", ge=1
+    )
+    probe_interval_s: float = runtime(5.0, "seconds between probes of a dead endpoint", gt=0)
+    give_up_after_s: float = runtime(
+        900.0, "seconds without any answer from a stage's endpoints until the step fails", gt=0
+    )
+    use_proxy: bool = runtime(False, "reach the endpoints through the proxy of the environment")
+    cache_folder: str = runtime(
+        "", "folder where answers are kept for good; empty: the folder 'answers' beside the ledger"
+    )
+    max_image_memory_mb: int = runtime(1024, "megabytes of decoded images in flight", ge=1)
+
+    @property
+    def stages(self) -> dict[StageName, StageSettings]:
+        """The stages in their order."""
+        return {name: getattr(self, name) for name in STAGES}
+
+    @property
+    def word_limits(self) -> WordLimits:
+        """How long the captions may be."""
+        return WordLimits(
+            self.min_long_words, self.max_long_words, self.min_short_words, self.max_short_words
+        )
+
+    @field_validator("cache_folder")
+    @classmethod
+    def _is_here(cls, folder: str) -> str:
+        if "://" in folder:
+            raise ValueError("a folder on this machine or one that is mounted here")
+        return folder
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Self:
+        for kind in ("long", "short"):
+            if getattr(self, f"min_{kind}_words") > getattr(self, f"max_{kind}_words"):
+                raise ValueError(f"min_{kind}_words must not be above max_{kind}_words")
+        if self.describer == "endpoints":
+            missing = [
+                f"{name}.endpoints" for name, stage in self.stages.items() if not stage.endpoints
+            ]
+            if missing:
+                raise ValueError(
+                    f"the describer 'endpoints' needs base URLs in {', '.join(missing)}"
+                )
+            if self.give_up_after_s <= self.request_timeout_s:
+                raise ValueError("give_up_after_s must be above request_timeout_s")
+        return self

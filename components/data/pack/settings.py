@@ -1,0 +1,82 @@
+"""The settings of pack."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from components.core.step import StepSettings
+from components.data.pack.splits import SplitRule
+
+
+class PackSettings(StepSettings):
+    """How the data set is divided, cut into shards and shown."""
+
+    seed: int = Field(0, ge=0, description="decides splits and order of the images")
+    images_per_shard: int = Field(1000, ge=1, description="images in one tar")
+    val_share: float = Field(
+        0.05, ge=0, lt=1, description="share of the images not in the benchmark that becomes `val`"
+    )
+    benchmark_regions: int = Field(
+        2000, ge=0, description="regions drawn for the benchmark if the source marks none"
+    )
+    benchmark_max_share: float = Field(
+        0.1, ge=0, le=1, description="largest share of the undecided regions that may be drawn"
+    )
+    near_duplicate_distance: int = Field(
+        4, ge=0, le=32, description="bits (of 64) in which perceptual hashes of look-alikes differ"
+    )
+    source: Literal["sample", "grit", "own"] = Field(
+        "sample", description="where the images come from; decides what the card says of licences"
+    )
+    licence_note: str = Field("", description="a sentence for the card's section on licences")
+    report_images: int = Field(18, ge=0, le=60, description="images shown in full on report.html")
+    report_rejected: int = Field(24, ge=0, le=60, description="rejected regions on report.html")
+
+    def split_rule(self) -> SplitRule:
+        """The settings that divide the images."""
+        return SplitRule(
+            seed=self.seed,
+            val_share=self.val_share,
+            benchmark_regions=self.benchmark_regions,
+            benchmark_max_share=self.benchmark_max_share,
+            near_duplicate_distance=self.near_duplicate_distance,
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of images in words."""
+
+    name: str
+    pictures: str  # what one calls its images
+    nature: str  # what they are and are not
+    licence: str
+
+
+SOURCES = {
+    "sample": Source(
+        "composed sample",
+        "composed scenes",
+        "The images are composed scenes: photographs of single objects pasted on photographic "
+        "backgrounds by `pixclip sample-grit`. They look pasted and are not natural photographs: "
+        "numbers measured on them say little about photographs of the world.",
+        "Objects and backgrounds are photographs from Debian packages (`tuxpaint-stamps-default`, "
+        "`mate-backgrounds` and others); each package's `copyright` file names the authors and "
+        "the free licences of its files.",
+    ),
+    "grit": Source(
+        "GRIT",
+        "photographs from the web",
+        "The images were downloaded from the addresses of GRIT-20M "
+        "(https://huggingface.co/datasets/zzliang/GRIT), itself drawn from COYO-700M and LAION-2B.",
+        "GRIT's metadata are under the MS-PL. The images belong to their authors and are under "
+        "their own terms; each sample keeps its address in `url`.",
+    ),
+    "own": Source(
+        "own images",
+        "photographs",
+        "The images and boxes come from the operator's own folder and COCO annotation file.",
+        "The images are under the terms of their owner.",
+    ),
+}

@@ -1,0 +1,36 @@
+"""Pack captions and images into LongGRIT: `pixclip pack --captions … --longgrit …`."""
+
+from collections import Counter
+
+from components.core.counts import tally
+from components.core.step import In, Metrics, Out, step
+from components.core.tables import WORK_FOLDER
+from components.data.pack.settings import PackSettings
+
+
+@step(image="data", version=2)
+def pack(
+    captions: In, images: In, quarantines: In, longgrit: Out, settings: PackSettings
+) -> Metrics:
+    """Write the data set: WebDataset shards by split, manifest, dataset card and report page.
+
+    Images that look alike share a split, and the shards are shuffled by the seed. The card and
+    the page count what every step dropped and why, from the quarantine files of all steps.
+    """
+    from components.data.pack.plan import ImageStore, fill_buckets, plan_shards
+    from components.data.pack.report import write_card, write_report
+    from components.data.pack.statistics import measure
+    from components.data.pack.writer import MANIFEST_NAME, write_manifest, write_shards
+
+    plan = plan_shards(captions, settings.split_rule(), settings.images_per_shard)
+    buckets = longgrit / WORK_FOLDER / "buckets"
+    fill_buckets(captions, plan, buckets)
+    store = ImageStore(images, {image_id for shard in plan for image_id in shard.image_ids})
+    write_shards(plan, store, buckets, longgrit)
+    num_regions = write_manifest(plan, longgrit)
+    statistics = measure(longgrit / MANIFEST_NAME, captions, quarantines)
+    write_card(longgrit, statistics, settings)
+    write_report(longgrit, images, quarantines, statistics, settings)
+    counts = {f"regions_{name}": split.num_regions for name, split in statistics.splits.items()}
+    num_images = statistics.num_images
+    return tally(num_regions, num_regions, Counter(), num_images=num_images, **counts)

@@ -1,5 +1,0 @@
-"""The embedded describer: rules over what is measured, for a laptop; no model speaks here."""
-
-from components.describe.embedded.describer import EmbeddedDescriber
-
-__all__ = ["EmbeddedDescriber"]

@@ -1,0 +1,1 @@
+"""What a checkpoint can do, in numbers and pictures."""

@@ -1,0 +1,1 @@
+"""Measure region retrieval on the benchmark, against the baselines."""

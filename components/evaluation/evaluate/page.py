@@ -1,0 +1,153 @@
+"""`evaluation.html`: numbers beside their baselines, and what the model finds; no scripts.
+
+Captions come from strangers and language models; `kernel.pages` escapes them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from components.core.pages import template
+from components.evaluation.evaluate.examples import Artist, Drawings, Shown, by_lot, show, worst
+from components.evaluation.evaluate.settings import EvaluateSettings
+from pixclip.data.shards import iterate_images
+from pixclip.evaluation.benchmark import Embedded
+from pixclip.evaluation.protocol import ALL, protocol_of
+from pixclip.evaluation.results import MODEL, Number, Numbers, Results
+from pixclip.evaluation.retrieval import METRICS
+from pixclip.model import PixClip
+
+PAGE_NAME = "evaluation.html"
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model, the data it was asked about, and what came out."""
+
+    longgrit: Path
+    model: PixClip
+    results: Results
+    embedded: dict[str, Embedded]  # by variant
+    texts_TD: Tensor
+
+
+def write_page(folder: Path, evaluated: Evaluated, settings: EvaluateSettings) -> None:
+    """Draw the pictures and write the page into the folder."""
+    results = evaluated.results
+    benchmark, samples = results.benchmark, results.answers[MODEL].samples
+    lot = by_lot(benchmark, max(settings.num_examples, settings.num_maps), settings.seed)
+    examples, mistakes = (
+        show(regions, benchmark, samples, evaluated.embedded[MODEL], evaluated.texts_TD)
+        for regions in (
+            lot[: settings.num_examples],
+            worst(benchmark, samples, settings.num_mistakes),
+        )
+    )
+    drawings = Artist(folder, evaluated.model, benchmark, evaluated.texts_TD).draw(
+        iterate_images(evaluated.longgrit, settings.split),
+        _regions_of([*examples, *mistakes]),
+        set(lot[: settings.num_maps]),
+    )
+    page = render(results, examples, mistakes, drawings, settings)
+    (folder / PAGE_NAME).write_text(page, encoding="utf-8")
+
+
+def render(
+    results: Results,
+    examples: list[Shown],
+    mistakes: list[Shown],
+    drawings: Drawings,
+    settings: EvaluateSettings,
+) -> str:
+    """The page as HTML text."""
+    return template(TEMPLATES, "evaluation.html.j2").render(
+        benchmark=results.benchmark,
+        protocol=protocol_of(settings.split),
+        model=results.numbers[ALL].metrics[MODEL],
+        chance=results.chances[ALL],
+        tables=tables(results),
+        examples=examples,
+        mistakes=mistakes,
+        drawings=drawings,
+        settings=settings,
+    )
+
+
+def _regions_of(shown: list[Shown]) -> set[int]:
+    """Every region of which the page needs a picture: those asked and those found."""
+    asked = {item.region for item in shown}
+    return asked | {found.place for item in shown for found in item.regions}
+
+
+TITLES = {
+    "scene_accuracy": "Own text among those of its scene",
+    "mask_to_text": "Region → text",
+    "text_to_mask": "Text → region",
+    "short_mask_to_text": "Region → short text",
+    "short_text_to_mask": "Short text → region",
+    "image_to_text": "Image → caption",
+    "text_to_image": "Caption → image",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A variant's share and its interval; whether the model is better or worse beyond chance."""
+
+    number: Number
+    verdict: str = ""  # "ahead": the model leads, "behind": the baseline does, "": not told apart
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric: the cell of every variant that is asked, and what chance gives."""
+
+    group: str  # empty if it is that of the row above
+    name: str
+    cells: list[Cell | None]
+    chance: float
+
+
+@dataclass(frozen=True)
+class SubsetTable:
+    """The metrics of a subset."""
+
+    title: str
+    num_regions: int
+    variants: list[str]
+    rows: list[Row]
+
+
+def tables(results: Results) -> list[SubsetTable]:
+    """A table for all regions and one for each subset."""
+    return [_table(results, subset, numbers) for subset, numbers in results.numbers.items()]
+
+
+def _table(results: Results, subset: str, numbers: Numbers) -> SubsetTable:
+    variants = list(results.answers)
+    rows: list[Row] = []
+    last = ""
+    for name in METRICS:
+        if name not in numbers.metrics[MODEL]:
+            continue
+        group, _, top = name.rpartition("_r")
+        title = TITLES[group or name]
+        cells = [_cell(numbers, variant, name) for variant in variants]
+        chance = results.chances[subset][name]
+        rows.append(
+            Row("" if title == last else title, f"R@{top}" if group else "accuracy", cells, chance)
+        )
+        last = title
+    title = "All regions" if subset == ALL else subset.replace("_", " ").capitalize()
+    num_regions = numbers.metrics[MODEL]["mask_to_text_r1"].num_samples
+    return SubsetTable(title, num_regions, [name.replace("_", " ") for name in variants], rows)
+
+
+def _cell(numbers: Numbers, variant: str, metric: str) -> Cell | None:
+    if metric not in numbers.metrics[variant]:
+        return None
+    lead = numbers.leads[variant][metric]
+    verdict = "ahead" if lead.low > 0 else "behind" if lead.high < 0 else ""
+    return Cell(numbers.metrics[variant][metric], verdict)

@@ -1,1 +1,0 @@
-"""Export the data set to formats that others open without our code."""

@@ -1,1 +1,0 @@
-"""Bring GRIT's published Parquet files here, from a folder or an S3 prefix."""

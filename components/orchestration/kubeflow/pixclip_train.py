@@ -1,0 +1,106 @@
+"""The Kubeflow pipeline `pixclip-train`: from a version of LongGRIT to a promoted model.
+
+resolve_data → check → adapt_text → embed_text → init_model → train, a task for each stage of the
+recipe → evaluate → register → promote, which happens only if the policy is met. The exit handler
+says how it ended.
+
+Every parameter is the settings of a step as JSON, and its default the step's section of the params
+file with which the pipeline was compiled (`compile.py`).
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from components.core.kubeflow import component_of
+from components.core.step import load_step
+from components.orchestration.kubeflow.cluster import ClusterSettings, place, use_state
+
+NAME = "pixclip-train"
+# Makes the task of a step: its name, and its component's arguments.
+Run = Callable[..., Any]
+
+
+def graph(
+    run: Run,
+    stages: Sequence[str],
+    *,
+    resolve_data: str,
+    check: str,
+    adapt_text: str,
+    embed_text: str,
+    init_model: str,
+    train: str,
+    evaluate: str,
+    register: str,
+    promote: str,
+) -> None:
+    """The tasks of a recipe with these stages; each step's parameter is its settings as JSON."""
+    data = run("resolve_data", settings=resolve_data)
+    longgrit = data.outputs["longgrit"]
+    checked = run("check", checked=longgrit, settings=check)
+    tower = run("adapt_text", longgrit=longgrit, settings=adapt_text).after(checked)
+    text_tower = tower.outputs["text_tower"]
+    embeddings = run(
+        "embed_text", longgrit=longgrit, text_tower=text_tower, settings=embed_text
+    ).outputs["text_embeddings"]
+    parent = run("init_model", text_tower=text_tower, settings=init_model)
+    parent = checkpoint = parent.outputs["parent"]
+    for stage in stages:
+        trained = run(
+            "train",
+            longgrit=longgrit,
+            text_embeddings=embeddings,
+            parent=checkpoint,
+            settings=train,
+            stage=stage,
+        ).set_display_name(f"train {stage}")
+        checkpoint = trained.outputs["checkpoint"]
+    evaluation = run(
+        "evaluate",
+        longgrit=longgrit,
+        text_embeddings=embeddings,
+        parent=parent,
+        checkpoint=checkpoint,
+        settings=evaluate,
+    ).outputs["evaluation"]
+    registration = run(
+        "register", checkpoint=checkpoint, evaluation=evaluation, settings=register
+    ).outputs["registration"]
+    run("promote", registration=registration, settings=promote)
+
+
+_PARAMETERS = inspect.signature(graph).parameters.values()
+STEPS = tuple(one.name for one in _PARAMETERS if one.kind is one.KEYWORD_ONLY)
+
+
+def build_pipeline(stages: Sequence[str], cluster: ClusterSettings) -> Any:
+    """The pipeline for a recipe with these stages, placed on a cluster."""
+    from kfp import dsl
+
+    def run(name: str, **arguments: Any) -> Any:
+        step = load_step(name)
+        task = place(component_of(step)(**arguments), step, cluster)
+        # A step that looks at the world beyond its inputs must look again in every run.
+        return task.set_caching_options(enable_caching=step.is_pure)
+
+    def pixclip_train(*settings: str) -> None:
+        with dsl.ExitHandler(exit_task=_exit_task(cluster)):
+            graph(run, stages, **dict(zip(STEPS, settings, strict=True)))
+
+    # kfp reads the names of a pipeline's parameters here.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind, annotation=str) for name in STEPS]
+    vars(pixclip_train)["__signature__"] = inspect.Signature(parameters)
+    return dsl.pipeline(name=NAME, description="Train, evaluate, register and promote PixCLIP.")(
+        pixclip_train
+    )
+
+
+def _exit_task(cluster: ClusterSettings) -> Any:
+    from components.orchestration.kubeflow.outcome import record_outcome
+
+    task = place(record_outcome(), None, cluster)
+    if cluster.state_claim:
+        use_state(task, cluster)
+    return task.set_caching_options(enable_caching=False).set_display_name("record outcome")

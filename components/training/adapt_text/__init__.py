@@ -1,0 +1,1 @@
+"""Make an encoder of a causal language model."""

@@ -1,0 +1,1 @@
+"""Embed every distinct caption once with the frozen text tower."""

@@ -1,0 +1,158 @@
+"""The DAG `pixclip_train`: what it imports, promises and refuses, and which data it takes."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from components.core.step import load_step
+from components.orchestration.airflow import operators as step_module
+from components.orchestration.airflow.operators import ResolveOperator, StepOperator
+from components.orchestration.kubeflow.pixclip_train import STEPS
+from tests.orchestration.airflow.conftest import DAGS_FOLDER, as_served, load_dag
+from tests.orchestration.airflow.test_longgrit_build import PARSE
+from tests.orchestration.airflow.test_operators import FakeBackend
+
+GOLDEN = Path(__file__).with_name("pixclip_train.json")
+PUBLICATION = {"repository": "/data/versions", "name": "longgrit", "git_commit": "a" * 40}
+
+
+@pytest.fixture(scope="module")
+def dag() -> Any:
+    return load_dag("pixclip_train")
+
+
+def steps_of(dag: Any) -> dict[str, StepOperator]:
+    return {task.task_id: task for task in dag.tasks if isinstance(task, StepOperator)}
+
+
+def test_parsing_takes_less_than_a_second_and_imports_nothing_heavy():
+    command = [sys.executable, "-c", PARSE, str(DAGS_FOLDER / "pixclip_train.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, heavy = json.loads(done.stdout.splitlines()[-1])
+    assert heavy == []
+    assert seconds < 1
+
+
+def test_the_graph_is_the_one_we_know(dag):
+    """After a wanted change, write the new graph: `make golden` (UPDATE_GOLDEN=1)."""
+    graph = {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}
+    text = json.dumps(graph, indent=1, sort_keys=True) + "\n"
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.write_text(text)
+    assert GOLDEN.read_text() == text
+
+
+def test_it_starts_when_the_data_set_has_a_new_version(dag):
+    ((asset, uri),) = [(asset.name, asset.uri) for asset in dag.timetable.asset_condition.objects]
+    assert (asset, uri) == ("longgrit", "pixclip://longgrit/")
+    (published,) = load_dag("longgrit_build").get_task("publish").outlets
+    assert (published.name, published.uri) == (asset, uri)
+
+
+def test_every_task_is_retried_and_the_dag_explains_itself(dag):
+    assert {task.task_id for task in dag.tasks if task.retries < 2} == set()
+    assert {"pixclip", "training"} <= set(dag.tags)
+    assert "**resolve_data** → **check**" in dag.doc_md
+    params = {name: dag.params.get_param(name) for name in dag.params}
+    assert all(param.description and param.schema["section"] for param in params.values())
+
+
+def test_its_steps_are_those_of_the_kubeflow_pipeline(dag):
+    assert {task.step for task in steps_of(dag).values()} == set(STEPS)
+
+
+def test_every_artifact_is_made_before_it_is_read(dag):
+    made: set[str] = set()
+    for task in dag.topological_sort():
+        if isinstance(task, StepOperator):
+            assert set(task.inputs.values()) <= made, task.task_id
+            made |= set(task.outputs.values())
+    assert {"checkpoint", "evaluation", "promotion", "stages/align/checkpoint"} <= made
+
+
+def test_steps_with_a_gpu_wait_for_a_slot_of_its_pool(dag):
+    for name, task in steps_of(dag).items():
+        assert (task.pool == "gpu") == (load_step(task.step).gpus > 0), name
+
+
+def test_another_recipe_has_other_stages(monkeypatch):
+    monkeypatch.setenv("PIXCLIP_RECIPE", "pixclip_b16_paper")
+    tasks = steps_of(load_dag("pixclip_train"))
+    assert [name for name in tasks if name.startswith("train")] == ["train_regions"]
+    assert tasks["train_regions"].settings == {"recipe": "pixclip_b16_paper", "stage": "regions"}
+    assert tasks["train_regions"].outputs["checkpoint"] == "checkpoint"
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [{"backend": "slurm"}, {"run_folder": ""}, {"overrides": {"select": {}}}, {"overrides": "x"}],
+    ids=str,
+)
+def test_a_wrong_conf_is_refused(dag, conf):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises(ParamValidationError):
+        as_served(dag).params.deep_merge(conf).validate()
+
+
+def test_a_run_cannot_take_another_recipe_than_its_tasks():
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from components.orchestration.airflow.conf import refuse_fixed
+
+    fixed = {"train": {"recipe", "stage"}}
+    refuse_fixed({"train": {"num_ranks": 1}}, fixed)
+    with pytest.raises(AirflowFailException, match=r"train\.recipe: .* PIXCLIP_RECIPE"):
+        refuse_fixed({"train": {"recipe": "pixclip_l14"}}, fixed)
+
+
+@pytest.fixture
+def resolve(tmp_path, monkeypatch) -> SimpleNamespace:
+    """The task that brings the data, with a backend that notes what it is asked."""
+    monkeypatch.setenv("PIXCLIP_HOME", str(tmp_path))
+    (tmp_path / "params.yaml").write_text("resolve_data: {revision: v1, uri: old}\n")
+    backend = FakeBackend()
+    monkeypatch.setattr(step_module, "open_backend", lambda name: backend)
+    task = ResolveOperator(
+        task_id="resolve_data",
+        outputs={"longgrit": "dataset/longgrit"},
+        run_folder="runs/x",
+        params_file="params.yaml",
+        overrides="{}",
+    )
+    return SimpleNamespace(task=task, backend=backend)
+
+
+def event(day: int, **extra: str) -> SimpleNamespace:
+    return SimpleNamespace(extra=extra, timestamp=datetime(2026, 1, day, tzinfo=UTC))
+
+
+def test_a_run_that_the_asset_starts_takes_the_version_that_was_published(resolve):
+    events = {"longgrit": [event(2, **PUBLICATION), event(1, **{**PUBLICATION, "name": "old"})]}
+    resolve.task.execute({"triggering_asset_events": events})
+    assert resolve.backend.runs[0].settings == {
+        "repository": "/data/versions",
+        "name": "longgrit",
+        "revision": "a" * 40,
+        "uri": "",
+    }
+
+
+def test_the_server_of_the_published_version_is_the_one_that_is_asked(resolve):
+    server = "http://storage.example:9000"
+    events = {"longgrit": [event(2, **PUBLICATION, endpoint_url=server)]}
+    resolve.task.execute({"triggering_asset_events": events})
+    assert resolve.backend.runs[0].settings["endpoint_url"] == server
+
+
+@pytest.mark.parametrize("events", [{}, {"longgrit": [event(1)]}], ids=["none", "by hand"])
+def test_another_run_takes_the_version_of_the_settings(resolve, events):
+    resolve.task.execute({"triggering_asset_events": events})
+    assert resolve.backend.runs[0].settings == {"revision": "v1", "uri": "old"}
