@@ -24,6 +24,8 @@ from components.steps import STEPS
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_name("step_versions.json")
 PACKAGES = {"components": ROOT, "data_contracts": ROOT, "pixclip": ROOT / "model"}
+PAGES = "components.core.pages"  # the one module of the core that reads templates
+TEXT_FOLDERS = ("templates", "prompts")
 CODE_LIKE = {".j2", ".css", ".json", ".txt", ".yaml"}
 # What runs around every step decides nothing of its outputs.
 AROUND = {
@@ -107,15 +109,19 @@ def _is_text(node: ast.AST) -> bool:
     )
 
 
+def texts_of(folder: Path) -> list[Path]:
+    """Templates, prompts and tables that the modules of a folder read."""
+    below = [folder, *(folder / name for name in TEXT_FOLDERS)]
+    return [path for one in below for path in one.glob("*") if path.suffix in CODE_LIKE]
+
+
 def digest_of_code(step: str) -> str:
     names = sorted(reached(STEPS[step]))
     parts = [f"{name} {digest_of_module(name)}" for name in names]
-    folders = [ROOT / "components" / step]
-    if "components.core.pages" in names:
-        folders.append(module_file("components.core.pages").parent / "templates")
-    for path in sorted(path for folder in folders for path in folder.rglob("*")):
-        if path.suffix in CODE_LIKE:
-            parts.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    reading = [name for name in names if name == PAGES or not name.startswith("components.core.")]
+    folders = {path.parent for name in reading if (path := module_file(name))}
+    for path in sorted(path for folder in folders for path in texts_of(folder)):
+        parts.append(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

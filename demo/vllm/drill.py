@@ -19,11 +19,12 @@ from components.data.describe.flow import region_facts, samples_of
 from components.data.describe.pictures import Pictures
 from components.data.describe.pipeline import build_askers
 from components.data.describe.scenes import Description, PendingScene, Region
-from components.data.describe.settings import DescribeSettings, StageName
+from components.data.describe.settings import DescribeSettings
 from components.data.describe.stage import Shop, StageAsker, Trail
 from components.data.llm.cache import AnswerCache, RawAnswer
 from components.data.llm.client import ChatClient, Taker
 from components.data.llm.gates import DroppedError
+from components.data.llm.settings import StageName
 
 Item = tuple[PendingScene, Region, dict[str, str]]
 Stages = dict[StageName, StageReport]

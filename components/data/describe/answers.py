@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from components.data.describe.settings import StageName
 from components.data.llm.prompt import one_line
+from components.data.llm.settings import StageName
 
 MAX_TEXT_CHARS = 1600
 MAX_REASON_CHARS = 400

@@ -11,10 +11,10 @@ from PIL import Image
 from components.data.describe.answers import AnswerSchema, Caption, Checked, Merged, Verdict
 from components.data.describe.pictures import NEUTRAL_GREY, Pictures
 from components.data.describe.scenes import Description, Outcome, PendingScene, Region, Rejection
-from components.data.describe.settings import StageName
 from components.data.describe.stage import Shop, StageAsker, Trail
 from components.data.llm.gates import DroppedError, Problem
 from components.data.llm.prompt import one_line
+from components.data.llm.settings import StageName
 from data_contracts.reasons import DescribeReason
 from pixclip.images import ImageError
 from pixclip.masks import Box, box_mask, encode_mask

@@ -15,12 +15,13 @@ from components.core.errors import first_cause
 from components.data.describe.flow import OnRegion, RegionFlow, samples_of
 from components.data.describe.outcomes import StageAccount
 from components.data.describe.scenes import Outcome, PendingScene
-from components.data.describe.settings import DescribeSettings, StageName
+from components.data.describe.settings import DescribeSettings
 from components.data.describe.stage import Shop, StageAsker
 from components.data.llm.cache import AnswerCache, AnswerFiles
 from components.data.llm.client import ChatClient
 from components.data.llm.gates import TextRules, identify_language
 from components.data.llm.prompt import load_prompt
+from components.data.llm.settings import StageName
 
 Deliver = Callable[[int, PendingScene, Sequence[Outcome]], None]
 # Enough regions in flight that every endpoint has work while others are being drawn.

@@ -20,11 +20,11 @@ from components.data.describe.answers import (
 )
 from components.data.describe.outcomes import StageAccount, add_usage
 from components.data.describe.scenes import Provenance, Region, Usage
-from components.data.describe.settings import StageName, StageSettings
 from components.data.llm.cache import AnswerCache, RawAnswer
 from components.data.llm.client import Taker
 from components.data.llm.gates import REFUSAL, DroppedError, Problem, TextRules, find_problem
 from components.data.llm.prompt import Prompt, build_messages
+from components.data.llm.settings import StageName, StageSettings
 from components.data.llm.transport import Secrets
 from data_contracts.reasons import DescribeReason
 

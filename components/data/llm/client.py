@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from components.core.errors import PipelineError, SettingsError
-from components.data.describe.settings import DescribeSettings, StageName
 from components.data.llm.cache import RawAnswer
 from components.data.llm.gates import REFUSAL, DroppedError, Problem
 from components.data.llm.prompt import one_line
 from components.data.llm.rotation import Endpoint, Rotation
+from components.data.llm.settings import ClientSettings, StageName
 from components.data.llm.transport import Secrets, Transport
 from components.data.llm.verdicts import Kind, Verdict
 from data_contracts.reasons import DescribeReason
@@ -66,7 +66,7 @@ class _Case:
 class ChatClient:
     """Asks the endpoints of the stages; use it as an async context manager."""
 
-    def __init__(self, settings: DescribeSettings, samples: Samples | None = None) -> None:
+    def __init__(self, settings: ClientSettings, samples: Samples | None = None) -> None:
         self._settings, self._samples = settings, samples or {}
         self._stages, self.secrets = endpoints_of(settings)
         self._transport = Transport(settings, self.secrets)
@@ -283,7 +283,7 @@ def _advice(name: StageName, said: str) -> str:
 Endpoints = dict[StageName, tuple[Endpoint, ...]]
 
 
-def endpoints_of(settings: DescribeSettings) -> tuple[Endpoints, Secrets]:
+def endpoints_of(settings: ClientSettings) -> tuple[Endpoints, Secrets]:
     """The endpoints of each stage; one URL with one key is one endpoint, whoever asks it.
 
     Raises:

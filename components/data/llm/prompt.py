@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.errors import InputError
 
-PROMPTS = Path(__file__).parent.parent / "prompts"
+PROMPTS = Path(__file__).parent / "prompts"
 MAX_DATA_CHARS = 1500
 _TELLING = re.compile(r"[<>&\[\]{}`]")  # what tags, control tokens and markup are made of
 PictureKind = Literal[

@@ -16,10 +16,10 @@ from functools import cached_property
 import aiohttp
 
 from components.core.credentials import without_credentials
-from components.data.describe.settings import DescribeSettings
 from components.data.llm.prompt import one_line
 from components.data.llm.replies import MAX_REPLY_BYTES, HttpReply, TooLargeError, decompressed
 from components.data.llm.rotation import Endpoint
+from components.data.llm.settings import ClientSettings
 from components.data.llm.verdicts import MAX_SAID_CHARS, Kind, Verdict, judge_reply
 
 MAX_HEADER_BYTES = 64 << 10  # proxies in front of servers add policies and cookies
@@ -77,7 +77,7 @@ class Secrets:
 class Transport:
     """The connections to all endpoints."""
 
-    def __init__(self, settings: DescribeSettings, secrets: Secrets) -> None:
+    def __init__(self, settings: ClientSettings, secrets: Secrets) -> None:
         self._settings, self._secrets = settings, secrets
 
     async def open(self) -> None:

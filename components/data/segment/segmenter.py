@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from components.data.segment.settings import MaskRules, SegmentSettings
+from components.data.segment.settings import MaskRules
 from data_contracts.reasons import SegmentReason
 from pixclip.masks import Box, Mask, box_mask, clip_box
 
@@ -50,19 +50,6 @@ class BoxSegmenter:
             [MaskResult(box_mask(box, p.image.height, p.image.width)) for box in p.boxes]
             for p in prompts
         ]
-
-
-def build_segmenter(settings: SegmentSettings) -> Segmenter | None:
-    """The segmenter that the settings choose, or None if rows need a mask of their own."""
-    if settings.generator == "sam":
-        from components.data.segment.sam import SamSegmenter
-
-        return SamSegmenter(settings.sam)
-    if settings.generator == "grabcut":
-        from components.data.segment.grabcut import GrabCutSegmenter
-
-        return GrabCutSegmenter(settings.grabcut)
-    return BoxSegmenter() if settings.generator == "box" else None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from components.core.progress import progress
 from components.core.step import In, Metrics, Out, Work, step
 from components.core.tables import WORK_FOLDER, Row, count_rows, read_rows, write_rows
 from components.data.segment.masking import RECORD, Masker, Outcome
-from components.data.segment.segmenter import build_segmenter
+from components.data.segment.segmenter import BoxSegmenter, Segmenter
 from components.data.segment.settings import SegmentSettings
 from data_contracts.regions import SCHEMA
 
@@ -206,3 +206,16 @@ def mask_part(
     batches = [images[start : start + images_per_batch] for start in starts]
     with ThreadPoolExecutor(num_threads) as pool:
         return [outcome for found in pool.map(masker.mask_images, batches) for outcome in found]
+
+
+def build_segmenter(settings: SegmentSettings) -> Segmenter | None:
+    """The segmenter that the settings choose, or None if rows need a mask of their own."""
+    if settings.generator == "sam":
+        from components.data.segment.sam import SamSegmenter
+
+        return SamSegmenter(settings.sam)
+    if settings.generator == "grabcut":
+        from components.data.segment.grabcut import GrabCutSegmenter
+
+        return GrabCutSegmenter(settings.grabcut)
+    return BoxSegmenter() if settings.generator == "box" else None

@@ -1,7 +1,7 @@
 """Run a compiled pipeline on this machine through `kfp.local`, in processes.
 
-Started as a program of its own (`python -m components.orchestration.kubeflow.local`), so that what the steps and
-kfp print is kept in a log, and what matters of it is shown.
+Started as a program of its own (`python -m components.orchestration.kubeflow.local`), so that what
+the steps and kfp print is kept in a log, and what matters of it is shown.
 """
 
 import json

@@ -1,0 +1,1 @@
+"""The name by which models that were registered before know their loader."""
