@@ -88,7 +88,7 @@ class StepGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that is called; a misspelt one is told its likely name."""
+        """The command that is called; for a misspelt one the error names the likely command."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
@@ -151,7 +151,7 @@ def fetch(address: str, into: Path | None, tracking_uri: str) -> None:
 
 
 def main() -> None:
-    """Entry point: errors raised on purpose are told in one line, without a traceback."""
+    """Entry point: errors raised on purpose are printed in one line, without a traceback."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     try:
         begin()

@@ -213,7 +213,7 @@ def is_hidden(name: PurePosixPath) -> bool:
 
 
 def _visible(found: Sequence[Found], where: object) -> list[Found]:
-    """The Parquet files, by name, without the hidden ones, which are told."""
+    """The Parquet files, by name, without the hidden ones, which are logged."""
     tables = sorted(
         (item for item in found if ends_with(item[0], SUFFIX)), key=lambda item: item[0]
     )

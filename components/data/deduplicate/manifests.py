@@ -11,6 +11,7 @@ import numpy.typing as npt
 from components.core.errors import InputError
 from components.core.tables import Row, groups_of, read_batches, read_rows
 from components.data.deduplicate.turning import Resized, pixels_of
+from pixclip.data.layout import BENCHMARK
 from pixclip.near_duplicates import Hashes, pairs_within
 
 COLUMNS = (
@@ -25,7 +26,6 @@ COLUMNS = (
     "stored_height",
     "orientation",
 )
-BENCHMARK = "benchmark"
 
 
 @dataclass(frozen=True)

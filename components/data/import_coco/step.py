@@ -18,7 +18,7 @@ from components.core.errors import GateError, InputError
 from components.core.progress import progress
 from components.core.s3 import S3Store, is_s3
 from components.core.step import Metrics, Out, StepSettings, runtime, source, step, threshold
-from components.core.tables import Row, write_rows
+from components.core.tables import Row, part_name, write_rows
 from components.data.import_coco.annotations import (
     CocoImage,
     add_annotations,
@@ -106,7 +106,7 @@ def import_coco(grit: Out, settings: ImportCocoSettings) -> Metrics:
     del content
     grit.mkdir(parents=True, exist_ok=True)
     rows = make_records(images, address, settings, counts, left_out)
-    num_records = write_rows(grit / "part-00000.parquet", rows, SAMPLE_SCHEMA)
+    num_records = write_rows(grit / part_name(0), rows, SAMPLE_SCHEMA)
     left_out.write(grit)
     if left_out.entries:
         log.warning("import_coco left out %s; all are in %s", left_out.first_of_each(), FILE_NAME)

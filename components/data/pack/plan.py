@@ -11,7 +11,8 @@ from components.core.errors import InputError
 from components.core.progress import progress
 from components.core.shards import members_of
 from components.core.tables import Row, groups_of, read_batches
-from components.data.pack.splits import SPLITS, ImageEntry, SplitRule, assign_splits, shuffle_rank
+from components.data.pack.splits import ImageEntry, SplitRule, assign_splits, shuffle_rank
+from pixclip.data.layout import SHARDS, SPLITS, shard_name
 
 INDEX_COLUMNS = ("image_sha256", "image_phash", "split")
 
@@ -27,7 +28,7 @@ class ShardPlan:
     @property
     def name(self) -> str:
         """The tar's path inside the data set."""
-        return f"{self.split}/{self.index:05d}.tar"
+        return f"{self.split}/{shard_name(self.index)}"
 
 
 def plan_shards(captions: Path, rule: SplitRule, images_per_shard: int) -> list[ShardPlan]:
@@ -76,7 +77,7 @@ class ImageStore:
         self._places = {
             sha256: (tar, offset, size)
             for group in groups_of(images)
-            for tar in sorted((images / group).glob("*.tar"))
+            for tar in sorted((images / group).glob(SHARDS))
             for sha256, offset, size in _images(tar)
             if sha256 in wanted
         }

@@ -8,9 +8,8 @@ import numpy as np
 
 from components.core.digests import sha256_text
 from components.core.errors import GateError
+from pixclip.data.layout import BENCHMARK, TRAIN, VAL
 from pixclip.near_duplicates import near_duplicate_clusters
-
-TRAIN, VAL, BENCHMARK = SPLITS = ("train", "val", "benchmark")
 
 
 @dataclass(slots=True)

@@ -2,10 +2,11 @@
 
 from collections import Counter
 
-from components.core.counts import tally
+from components.core.counts import region_counts
 from components.core.step import In, Metrics, Out, step
 from components.core.tables import WORK_FOLDER
 from components.data.pack.settings import PackSettings
+from pixclip.data.layout import MANIFEST_NAME
 
 
 @step(image="data", version=2)
@@ -20,7 +21,7 @@ def pack(
     from components.data.pack.plan import ImageStore, fill_buckets, plan_shards
     from components.data.pack.report import write_card, write_report
     from components.data.pack.statistics import measure
-    from components.data.pack.writer import MANIFEST_NAME, write_manifest, write_shards
+    from components.data.pack.writer import write_manifest, write_shards
 
     plan = plan_shards(captions, settings.split_rule(), settings.images_per_shard)
     buckets = longgrit / WORK_FOLDER / "buckets"
@@ -33,4 +34,4 @@ def pack(
     write_report(longgrit, images, quarantines, statistics, settings)
     counts = {f"regions_{name}": split.num_regions for name, split in statistics.splits.items()}
     num_images = statistics.num_images
-    return tally(num_regions, num_regions, Counter(), num_images=num_images, **counts)
+    return region_counts(num_regions, num_regions, Counter(), num_images=num_images, **counts)

@@ -15,9 +15,8 @@ from components.core.shards import write_shard
 from components.core.tables import WORK_FOLDER, Row, open_writer, write_rows
 from components.data.pack.plan import ImageStore, ShardPlan, read_bucket
 from data_contracts.longgrit import SCHEMA
+from pixclip.data.layout import MANIFEST_NAME
 from pixclip.json_files import parse_json
-
-MANIFEST_NAME = "manifest.parquet"
 
 
 def write_shards(
