@@ -36,6 +36,7 @@ class ImportGritSettings(StepSettings):
         "",
         description="folder, or s3://bucket/prefix, with GRIT's Parquet files below it",
         suffix=SUFFIX,
+        examples=["/data/grit"],
     )
     endpoint_url: str = runtime("", "address of the S3 store; empty for AWS")
 

@@ -38,9 +38,15 @@ ALWAYS_TOLD = ("regions", "crowds_left_out", "masks_unusable", "masks_repaired")
 class ImportCocoSettings(StepSettings):
     """Where the images and their annotations are."""
 
-    images: str = source("", "folder, or s3://bucket/prefix, that file names start from")
+    images: str = source(
+        "",
+        "folder, or s3://bucket/prefix, that file names start from",
+        examples=["/data/animals"],
+    )
     annotations: str = source(
-        "", "COCO JSON file, or s3://bucket/key, with boxes and segmentations"
+        "",
+        "COCO JSON file, or s3://bucket/key, with boxes and segmentations",
+        examples=["/data/animals/annotations.json"],
     )
     captions: str = source(
         "", "second COCO JSON file with captions of the same images; may be empty"
