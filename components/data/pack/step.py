@@ -18,7 +18,10 @@ def pack(
     Images that look alike share a split, and the shards are shuffled by the seed. The card and
     the page count what every step dropped and why, from the quarantine files of all steps.
     """
-    from components.data.pack.plan import ImageStore, fill_buckets, plan_shards
+    import numpy as np
+
+    from components.data.pack.images import ImageStore
+    from components.data.pack.plan import fill_buckets, plan_shards
     from components.data.pack.report import write_card, write_report
     from components.data.pack.statistics import measure
     from components.data.pack.writer import write_manifest, write_shards
@@ -26,7 +29,7 @@ def pack(
     plan = plan_shards(captions, settings.split_rule(), settings.images_per_shard)
     buckets = longgrit / WORK_FOLDER / "buckets"
     fill_buckets(captions, plan, buckets)
-    store = ImageStore(images, {image_id for shard in plan for image_id in shard.image_ids})
+    store = ImageStore(images, np.concatenate([shard.digests for shard in plan]))
     write_shards(plan, store, buckets, longgrit)
     num_regions = write_manifest(plan, longgrit)
     statistics = measure(longgrit / MANIFEST_NAME, captions, quarantines)
