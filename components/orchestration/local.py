@@ -8,26 +8,20 @@ import contextlib
 import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from kfp.local import status, subprocess_task_handler
-
 from components.core.errors import InputError, PipelineError, SettingsError
 from components.core.kubeflow import METRICS, component_of, read_outcome
-from components.core.process import sharing_cores
 from components.core.receipts import read_receipt
 from components.core.run import is_published
 from components.core.step import ARTIFACTS, Metrics, load_step
 from components.orchestration.home import at_home, project_home
-from components.orchestration.telling import INDENT, StepWords, tell, tell_counts
-from components.orchestration.warm import Job, forked
+from components.orchestration.telling import INDENT, tell, tell_counts
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +102,8 @@ class LocalBackend:
 def subprocess_runner(_: StepRun | None = None) -> Any:
     """A runner in this very environment: no virtual environment is made for a task."""
     from kfp import local
+
+    from components.orchestration.processes import start_steps_here
 
     start_steps_here()
     return local.SubprocessRunner(use_venv=False)
@@ -245,65 +241,3 @@ def open_backend(name: str) -> Backend:
         f"backend '{name}' is not available; available are {', '.join(BACKENDS)} "
         "(both run the Kubeflow components on this machine)"
     )
-
-
-EXECUTOR = "components.orchestration.executor"
-SOURCE = 3  # its place in `sh -ec SCRIPT SOURCE …`; the script writes it to a file for the executor
-# Of the environment: "_KFP_RUNTIME" spares the executor the compiler of pipelines.
-OWN = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "_KFP_RUNTIME": "true"}
-
-
-class StepProcess(subprocess_task_handler.SubprocessTaskHandler):
-    """Runs a task in a process of this environment."""
-
-    def run(self) -> Any:
-        """Run the task, show its output, and give its status."""
-        with tempfile.TemporaryDirectory(prefix="pixclip-component-") as folder:
-            return self._run(self.job(Path(folder)))
-
-    def job(self, folder: Path) -> Job:
-        """The executor on the component's source, which is written to a file in `folder`."""
-        source, *arguments = self.full_command[SOURCE:]
-        module = folder / "ephemeral_component.py"
-        module.write_text(source, encoding="utf-8")
-        return Job(
-            step=value_of("--function_to_execute", arguments),
-            module=EXECUTOR,
-            arguments=["--component_module_path", str(module), *arguments],
-            folder=str(Path.cwd()),
-            environment=sharing_cores({**os.environ, **self.env_vars, **OWN}),
-        )
-
-    def _run(self, job: Job) -> Any:
-        with forked(job) as process:
-            if process:
-                return _show(process.output, process.wait)
-        with subprocess.Popen(
-            [sys.executable, "-m", job.module, *job.arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            env=job.environment,
-        ) as started:
-            assert started.stdout
-            return _show(started.stdout, started.wait)
-
-
-def _show(output: Iterable[str], wait: Callable[[], int]) -> Any:
-    words = StepWords()
-    for line in output:
-        print(line, end="")  # noqa: T201  # kfp indents what is printed
-        words.add(line.rstrip())
-    print("\n")  # noqa: T201
-    return status.Status.FAILURE if wait() else status.Status.SUCCESS
-
-
-def value_of(option: str, arguments: list[str]) -> str:
-    """The value of an option of the executor."""
-    return arguments[arguments.index(option) + 1]
-
-
-def start_steps_here(handler: type[StepProcess] = StepProcess) -> None:
-    """Let kfp's local runner start its tasks by this handler."""
-    subprocess_task_handler.SubprocessTaskHandler = handler

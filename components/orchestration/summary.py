@@ -13,8 +13,7 @@ from components.core.errors import InputError
 from components.core.receipts import Receipt, read_receipt
 from components.core.tables import groups_of, read_rows
 from components.data.pack.statistics import count_reasons, mean_words
-from pixclip.data.layout import CARD_NAME, MANIFEST_NAME, REPORT_NAME
-from pixclip.evaluation.protocol import SCENE_ACCURACY, SUBSETS, Question
+from components.data.pack.writer import MANIFEST_NAME
 from pixclip.json_files import JsonError, read_json_object
 
 if TYPE_CHECKING:
@@ -31,7 +30,9 @@ FOLDERS = {
 }
 SHOWN_PATHS = (
     "grit",
-    *(f"longgrit/{name}" for name in (MANIFEST_NAME, CARD_NAME, REPORT_NAME)),
+    "longgrit/manifest.parquet",
+    "longgrit/README.md",
+    "longgrit/report.html",
     "quarantine",
     "data_docs",
     "exports",
@@ -208,13 +209,8 @@ def _ranked(counts: Counter[str]) -> str:
 
 
 ARTIFACTS = ("checkpoint", "evaluation", "registration", "promotion")
-SHOWN_METRICS = (
-    SCENE_ACCURACY,
-    *(
-        question.recall_at(1)
-        for question in (Question.MASK_TO_TEXT, Question.TEXT_TO_MASK, Question.IMAGE_TO_TEXT)
-    ),
-)
+SHOWN_METRICS = ("scene_accuracy", "mask_to_text_r1", "text_to_mask_r1", "image_to_text_r1")
+SUBSETS = ("all", "seen_objects", "held_out_objects")
 PAGES = {"evaluation": "evaluation.html", "promotion": "report.html"}
 
 

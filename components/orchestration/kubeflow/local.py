@@ -26,7 +26,6 @@ from components.orchestration.home import project_home
 from components.orchestration.telling import INDENT, tell, tell_to
 from components.orchestration.warm import VARIABLE as WARM_VARIABLE
 from components.orchestration.warm import warm_process
-from pixclip.data.layout import RECEIPT_NAME
 
 YAML_NAME, LOG_NAME, FAILURE_NAME = "pipeline.yaml", "log.txt", "failure.txt"
 STATE_FOLDER, CACHE_FOLDER = "state", "cache"
@@ -89,7 +88,7 @@ def run_local(text: str, root: Path, say: Callable[[str], None]) -> LocalRun:
 
 def find_artifacts(folder: Path) -> dict[str, Path]:
     """Artifact -> its folder, the last one made if several tasks made one of that name."""
-    receipts = sorted(folder.glob(f"*/*/*/{RECEIPT_NAME}"), key=lambda path: path.stat().st_mtime)
+    receipts = sorted(folder.glob("*/*/*/_receipt.json"), key=lambda path: path.stat().st_mtime)
     found = {}
     for path in receipts:
         if read_receipt(path.parent):
@@ -104,7 +103,7 @@ def main(pipeline: Path, pipe: int) -> None:
     """Run a compiled pipeline; its artifacts go beside the file, what matters to the pipe."""
     from kfp import components, local
 
-    from components.orchestration.local import start_steps_here
+    from components.orchestration.processes import start_steps_here
 
     tell_to(pipe)
     # Of images without "python" in their names, and of resources, which a process does not get.
@@ -129,7 +128,7 @@ def told_task(failure: Path) -> Any:
     """A handler of tasks that tells their names and time, and writes down why one failed."""
     from kfp.local.status import Status
 
-    from components.orchestration.local import StepProcess, value_of
+    from components.orchestration.processes import StepProcess, value_of
 
     class ToldTask(StepProcess):
         def run(self) -> Any:

@@ -12,14 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pixclip.evaluation.protocol import (
-    ALL,
-    SCENE_ACCURACY,
-    TIE_TOLERANCE,
-    TOPS,
-    EvaluationError,
-    Question,
-)
+from pixclip.evaluation.protocol import ALL, TIE_TOLERANCE, TOPS, EvaluationError
 
 QUESTIONS_PER_BLOCK, CANDIDATES_PER_BLOCK = 1024, 8192  # 32 MB of similarities
 
@@ -88,13 +81,13 @@ def best_candidates(
 Floats = npt.NDArray[np.float64]
 Columns = Mapping[str, Floats]  # one value a question; NaN where a question was not asked
 IN_SUBSET = "_in_subset"  # ending of the ranks among the candidates of the question's subset
-REGION_QUESTIONS = (
-    Question.MASK_TO_TEXT,
-    Question.TEXT_TO_MASK,
-    Question.SHORT_MASK_TO_TEXT,
-    Question.SHORT_TEXT_TO_MASK,
+SAMPLE_RANKS = (
+    "mask_to_text_rank",
+    "text_to_mask_rank",
+    "short_mask_to_text_rank",
+    "short_text_to_mask_rank",
 )
-IMAGE_QUESTIONS = (Question.IMAGE_TO_TEXT, Question.TEXT_TO_IMAGE)
+IMAGE_RANKS = ("image_to_text_rank", "text_to_image_rank")
 
 
 @dataclass(frozen=True)
@@ -116,12 +109,10 @@ class Metric:
         return np.where(np.isnan(values), np.nan, values <= self.top) if self.top else values
 
 
-def _recalls(
-    table: Literal["samples", "images"], questions: tuple[Question, ...]
-) -> tuple[Metric, ...]:
+def _recalls(table: Literal["samples", "images"], columns: tuple[str, ...]) -> tuple[Metric, ...]:
     return tuple(
-        Metric(question.recall_at(top), table, question.rank, top)
-        for question in questions
+        Metric(f"{column.removesuffix('_rank')}_r{top}", table, column, top)
+        for column in columns
         for top in TOPS
     )
 
@@ -129,9 +120,9 @@ def _recalls(
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric(SCENE_ACCURACY, "samples", "scene_correct"),
-        *_recalls("samples", REGION_QUESTIONS),
-        *_recalls("images", IMAGE_QUESTIONS),
+        Metric("scene_accuracy", "samples", "scene_correct"),
+        *_recalls("samples", SAMPLE_RANKS),
+        *_recalls("images", IMAGE_RANKS),
     )
 }
 
