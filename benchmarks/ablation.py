@@ -118,12 +118,8 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "ablation.md")
     arguments = parser.parse_args()
-    study = Study(
-        arguments.into.absolute(),
-        arguments.seeds,
-        arguments.align_epochs,
-        arguments.refine_steps,
-    )
+    folder, seeds = arguments.into.absolute(), arguments.seeds
+    study = Study(folder, seeds, arguments.align_epochs, arguments.refine_steps)
     make_data(study.folder, arguments.scenes)
     train_all(study, arguments.rows, arguments.jobs)
     write_page(arguments.page, study, arguments.rows)
@@ -247,7 +243,7 @@ class Result:
 
 def read_result(run: Path, batch_size: int = 64) -> Result:
     """The evaluation of one model; R@1 is brought to a pool of fixed size."""
-    evaluation = json.loads((run / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation = read_json(run / "evaluation" / "evaluation.json")
     samples = pq.read_table(run / "evaluation" / "samples.parquet").to_pylist()
     metrics = {}
     for subset in SUBSETS:
@@ -270,6 +266,11 @@ def read_result(run: Path, batch_size: int = 64) -> Result:
     return Result(metrics, baselines, train_s)
 
 
+def read_json(path: Path) -> Any:
+    """The content of a file that a step wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def first_in_pool(rank: int, num_candidates: int, pool: int = POOL) -> float:
     """Chance that the right candidate of this rank comes first in a random pool that holds it.
 
@@ -287,12 +288,8 @@ def write_page(page: Path, study: Study, rows: list[str]) -> None:
     seeds = range(study.num_seeds)
     aligned = [read_result(study.aligned(seed)) for seed in seeds]
     results = {row: [read_result(study.refined(row, seed)) for seed in seeds] for row in rows}
-    text = (
-        page.read_text(encoding="utf-8")
-        if page.exists()
-        else "# Does it learn, and does each loss help?\n\n"
-    )
-    kept = text.split(MARKER)[0]
+    title = "# Does it learn, and does each loss help?\n\n"
+    kept = page.read_text(encoding="utf-8").split(MARKER)[0] if page.exists() else title
     lines = [
         MARKER,
         "",
@@ -318,13 +315,8 @@ def write_page(page: Path, study: Study, rows: list[str]) -> None:
 
 def about(study: Study) -> list[str]:
     """What the tables were made of."""
-    data = json.loads((study.folder / "longgrit" / "_receipt.json").read_text(encoding="utf-8"))[
-        "metrics"
-    ]
-    evaluation = json.loads(
-        (study.aligned(0) / "evaluation" / "evaluation.json").read_text(encoding="utf-8")
-    )
-    numbers = evaluation["num_samples"]
+    data = read_json(study.folder / "longgrit" / "_receipt.json")["metrics"]
+    numbers = read_json(study.aligned(0) / "evaluation" / "evaluation.json")["num_samples"]
     pools = " and ".join(
         f"{numbers[subset]['text_to_mask_r1']} regions of {title} in "
         f"{numbers[subset]['image_to_text_r1']} images"
@@ -351,9 +343,7 @@ def results_table(
     """A line a row of the ablation, on one subset."""
     lines = []
     for title, found in titled(aligned, results).items():
-        cells = [
-            interval([result.metrics[subset, metric] for result in found]) for metric in METRICS
-        ]
+        cells = [interval([one.metrics[subset, metric] for one in found]) for metric in METRICS]
         minutes = statistics.fmean(result.train_s for result in found) / 60
         lines.append([title, *cells, f"{minutes:.1f} min"])
     return table([SUBSETS[subset], *METRICS.values(), "time"], lines)

@@ -48,13 +48,6 @@ def _no_calls() -> None:
     CALLS.clear()
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    (tmp_path / "parent").mkdir()
-    (tmp_path / "parent" / "weights").write_text("w")
-    return tmp_path
-
-
 def make(run: Path, work: Work = Work.CHEAP, name: str = "checkpoint", **settings: object) -> None:
     outputs = {"checkpoint": run / name, "curves": run / "curves.csv"}
     run_step(STEPS[work], {"parent": run / "parent"}, outputs, settings)

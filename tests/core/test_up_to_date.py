@@ -74,14 +74,6 @@ def _no_calls() -> None:
     CALLS.clear()
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A folder with a parent."""
-    (tmp_path / "parent").mkdir()
-    (tmp_path / "parent" / "weights").write_text("w")
-    return tmp_path
-
-
 def make(run: Path, used: Step = train, **settings: object) -> None:
     outputs = {"checkpoint": run / "checkpoint", "curves": run / "curves.csv"}
     run_step(used, {"parent": run / "parent"}, outputs, settings)

@@ -7,7 +7,6 @@ import shutil
 import struct
 from pathlib import Path
 
-import fsspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,22 +15,9 @@ import pixclip
 from pixclip.checkpoint import CheckpointError, save_checkpoint
 from pixclip.checksums import sha256_of, weights_digest, write_checksums
 from tests.mutations import mutated
-from tests.pixclip.tiny_models import save_tiny_text_tower, tiny_model
+from tests.pixclip.tiny_models import tiny_model
 
 TEXTS = ["a b c", "d e f g h i j"]
-
-
-@pytest.fixture(scope="module")
-def text_tower(tmp_path_factory) -> Path:
-    return save_tiny_text_tower(tmp_path_factory.mktemp("text") / "text_tower")
-
-
-@pytest.fixture
-def folder(tmp_path, text_tower) -> Path:
-    save_checkpoint(
-        tmp_path / "saved", tiny_model(), text_tower=text_tower, notes={"recipe": "tiny"}
-    )
-    return tmp_path / "saved"
 
 
 def seal(folder: Path) -> None:
@@ -377,53 +363,3 @@ def test_a_text_tower_of_other_settings_than_the_models_is_refused(folder):
     seal(folder)
     with pytest.raises(CheckpointError, match="trained on another text tower"):
         pixclip.load(folder).encode_text("a b")
-
-
-@pytest.fixture
-def store(folder, tmp_path, monkeypatch):
-    """The checkpoint in a store that fsspec reads, and an empty cache."""
-    monkeypatch.setenv("PIXCLIP_CACHE", str(tmp_path / "cache"))
-    memory = fsspec.filesystem("memory")
-    memory.put(str(folder), "/models/first", recursive=True)
-    yield memory
-    memory.rm("/models", recursive=True)
-
-
-def test_a_checkpoint_in_a_store_is_fetched_once(store, folder, tmp_path):
-    loaded = pixclip.load("memory://models/first")
-    assert torch.equal(loaded.encode_text(TEXTS), pixclip.load(folder).encode_text(TEXTS))
-    (kept,) = (tmp_path / "cache").iterdir()
-    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
-    pixclip.load("memory://models/first")
-    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == before
-
-
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "checksums.json", "text_tower/tokenizer.json"]
-)
-def test_a_damaged_copy_is_fetched_again(store, folder, tmp_path, name):
-    expected = pixclip.load("memory://models/first").encode_text(TEXTS)
-    (kept,) = (tmp_path / "cache").iterdir()
-    (kept / name).write_bytes(b"damaged")
-    assert torch.equal(pixclip.load("memory://models/first").encode_text(TEXTS), expected)
-    assert list((tmp_path / "cache").iterdir()) == [kept]
-    assert (kept / name).read_bytes() == (folder / name).read_bytes()
-
-
-def test_a_damaged_copy_stays_where_the_store_is_damaged_too(store, tmp_path):
-    pixclip.load("memory://models/first")
-    (kept,) = (tmp_path / "cache").iterdir()
-    (kept / "notes.json").write_bytes(b"{}")
-    store.pipe_file("/models/first/notes.json", b"{}")
-    with pytest.raises(CheckpointError, match=r"notes\.json is damaged"):
-        pixclip.load("memory://models/first")
-    assert list((tmp_path / "cache").iterdir()) == [kept]
-
-
-def test_a_store_without_a_checkpoint_or_with_a_damaged_one_leaves_no_copy(store, tmp_path):
-    with pytest.raises(CheckpointError, match="memory://models/none is no checkpoint"):
-        pixclip.load("memory://models/none")
-    store.pipe_file("/models/first/notes.json", b"{}")
-    with pytest.raises(CheckpointError, match=r"notes\.json is damaged"):
-        pixclip.load("memory://models/first")
-    assert not list((tmp_path / "cache").iterdir())

@@ -13,16 +13,15 @@ import pytest
 from dvc.config import Config
 
 from components.core.digests import file_digests
-from components.core.dvc import RemoteAddress, parse_remote
+from components.core.dvc_repository import RemoteAddress, parse_remote
 from components.core.errors import InputError, PipelineError
 from components.data.publish.history import History
 from components.data.publish.repository import DataRepository
 from components.data.publish.step import PublishSettings, publish
 from components.data.publish.storage import NEW_CONFIG, PublishError, Remote, configured
 from components.data.resolve_data.versions import bring_version
+from tests.data_repository import REMOTE, SHARD, copied, object_of, publish_data, write_data
 from tests.receipts import write_receipt
-
-SHARD = b"shard" * 1000
 
 
 @pytest.fixture(autouse=True)
@@ -34,30 +33,21 @@ def no_identity(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory) -> Path:
-    """A data set, and a repository and a storage that hold it."""
     root = tmp_path_factory.mktemp("template")
-    data = root / "longgrit"
-    (data / "train").mkdir(parents=True)
-    (data / "train" / "00000.tar").write_bytes(SHARD)
-    (data / "manifest.parquet").write_bytes(b"rows")
-    (data / "report.html").write_bytes(b"a report")
-    DataRepository(root / "repository", Remote("../../storage")).publish(
-        data, "longgrit", "Publish"
-    )
+    files = {"train/00000.tar": SHARD, "manifest.parquet": b"rows", "report.html": b"a report"}
+    write_data(root, files)
+    publish_data(root)
     return root
 
 
 @pytest.fixture
 def root(template, tmp_path) -> Path:
-    """Copies of the template's folders."""
-    for name in ("longgrit", "repository", "storage"):
-        shutil.copytree(template / name, tmp_path / name)
-    return tmp_path
+    return copied(template, tmp_path)
 
 
 def again(root: Path) -> dict[str, object]:
     """Publish the data set into the repository, and bring it out of the storage alone."""
-    repository = DataRepository(root / "repository", Remote("../../storage"))
+    repository = DataRepository(root / "repository", REMOTE)
     version = repository.publish(root / "longgrit", "longgrit", "Publish")
     shutil.rmtree(root / "clone", ignore_errors=True)
     clone = ["git", "clone", "--quiet", str(root / "repository"), str(root / "clone")]
@@ -80,19 +70,13 @@ def state(*folders: Path) -> dict[str, tuple[float, bytes]]:
     }
 
 
-def object_of(folder: Path, content: bytes = SHARD) -> Path:
-    """The file of a cache or a storage that holds a content."""
-    (found,) = [p for p in folder.rglob("files/md5/*/*") if p.read_bytes() == content]
-    return found
-
-
 def test_where_everything_stands_nothing_is_run_or_changed_and_it_is_said(
     root, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO)
     before = state(root / "repository", root / "storage")
     monkeypatch.setattr(DataRepository, "_dvc", None)
-    repository = DataRepository(root / "repository", Remote("../../storage"))
+    repository = DataRepository(root / "repository", REMOTE)
     version = repository.publish(root / "longgrit", "longgrit", "Publish")
     assert not version.is_new
     assert (version.ref, version.num_files) == ("refs/heads/main", 3)
@@ -157,7 +141,7 @@ def empty_config(root: Path) -> None:
 def test_what_is_missing_or_damaged_is_made_again(root, harm):
     harm(root)
     again(root)
-    repository = DataRepository(root / "repository", Remote("../../storage"))
+    repository = DataRepository(root / "repository", REMOTE)
     assert not repository.publish(root / "longgrit", "longgrit", "Publish").is_new
 
 
@@ -199,9 +183,7 @@ def test_a_folder_that_nobody_keeps_is_not_replaced(root, name):
     with pytest.raises(
         PublishError, match=r"is there already and is not under DVC; choose another"
     ):
-        DataRepository(repository, Remote("../../storage")).publish(
-            root / "longgrit", name, "Publish"
-        )
+        DataRepository(repository, REMOTE).publish(root / "longgrit", name, "Publish")
     assert state(repository / name) == before
 
 
@@ -222,7 +204,7 @@ def test_what_somebody_wrote_into_the_repositorys_folder_is_not_lost(root, edit)
 
 def test_a_publication_that_was_killed_after_it_placed_the_files_goes_on(root, monkeypatch):
     (root / "longgrit" / "card.md").write_text("more")
-    repository = DataRepository(root / "repository", Remote("../../storage"))
+    repository = DataRepository(root / "repository", REMOTE)
     with monkeypatch.context() as patch:
         patch.setattr(DataRepository, "_dvc", None)  # dies where DVC would come
         with pytest.raises(TypeError):
@@ -246,7 +228,7 @@ def status(root: Path) -> str:
 
 def test_a_publication_that_was_killed_after_its_commit_is_finished(root, monkeypatch):
     (root / "longgrit" / "card.md").write_text("more")
-    repository = DataRepository(root / "repository", Remote("../../storage"))
+    repository = DataRepository(root / "repository", REMOTE)
     with monkeypatch.context() as patch:
         patch.setattr(History, "follow", None)  # dies where the user's index would come
         with pytest.raises(TypeError):
@@ -363,7 +345,7 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_told(root):
 
 def test_a_repository_that_cannot_be_made_is_told(root):
     (root / "file").write_text("")
-    repository = DataRepository(root / "file" / "repository", Remote("../../storage"))
+    repository = DataRepository(root / "file" / "repository", REMOTE)
     with pytest.raises(PublishError, match=r"cannot open .*file/repository: Not a directory"):
         repository.publish(root / "longgrit", "longgrit", "Publish")
 

@@ -16,42 +16,29 @@ from components.core.tables import WORK_FOLDER
 from components.data.publish.repository import DataRepository
 from components.data.publish.storage import Remote
 from components.data.resolve_data.step import ResolveDataSettings, resolve_data
+from tests.data_repository import SHARD, copied, object_of, publish_data, write_data
 from tests.receipts import write_receipt
-
-SHARD = b"shard" * 1000
-
-
-def make_data(folder: Path) -> Path:
-    """A data set with a receipt; what is in its files does not matter here."""
-    for name, content in {
-        "train/00000.tar": SHARD,
-        "val/00000.tar": b"another shard",
-        "val/00001.tar": b"another shard",  # one object in the storage, two files here
-        "manifest.parquet": b"rows",
-    }.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    files = {f"longgrit/{name}": digest for name, digest in file_digests(folder).items()}
-    write_receipt(folder, "pack", "longgrit", files=files)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("template")
-    data = make_data(root / "longgrit")
-    DataRepository(root / "repository", Remote("../../storage")).publish(
-        data, "longgrit", "Publish"
-    )
+    files = {
+        "train/00000.tar": SHARD,
+        "val/00000.tar": b"another shard",
+        "val/00001.tar": b"another shard",  # one object in the storage, two files here
+        "manifest.parquet": b"rows",
+    }
+    data = write_data(root, files)
+    named = {f"longgrit/{name}": digest for name, digest in file_digests(data).items()}
+    write_receipt(data, "pack", "longgrit", files=named)
+    publish_data(root)
     return root
 
 
 @pytest.fixture
 def root(template, tmp_path) -> Path:
-    """Copies of the template's folders."""
-    for name in ("longgrit", "repository", "storage"):
-        shutil.copytree(template / name, tmp_path / name)
-    return tmp_path
+    return copied(template, tmp_path)
 
 
 def bring(root: Path, **settings: str) -> dict[str, bytes]:
@@ -71,11 +58,9 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def object_of(folder: Path, content: bytes = SHARD) -> Path:
-    """The file of a cache or a storage that holds a content."""
-    (found,) = [p for p in folder.rglob("files/md5/*/*") if p.read_bytes() == content]
-    found.chmod(0o644)
-    return found
+def writable(path: Path) -> Path:
+    path.chmod(0o644)
+    return path
 
 
 def flip(path: Path) -> None:
@@ -99,7 +84,7 @@ NAMES = ["flipped", "cut", "longer", "gone", "empty"]
 @pytest.mark.parametrize("harm", HARMS, ids=NAMES)
 @pytest.mark.parametrize("place", ["storage", "repository/.dvc/cache"])
 def test_what_is_damaged_in_one_place_is_taken_from_the_other(root, harm, place, caplog):
-    harm(object_of(root / place))
+    harm(writable(object_of(root / place)))
     assert bring(root) == content(root / "longgrit")
     if place != "storage" and harm is not Path.unlink:
         assert "train/00000.tar: " in caplog.text
@@ -109,7 +94,7 @@ def test_what_is_damaged_in_one_place_is_taken_from_the_other(root, harm, place,
 @pytest.mark.parametrize("harm", HARMS, ids=NAMES)
 def test_what_is_damaged_everywhere_is_refused_by_name_with_every_place(root, harm):
     for place in ("storage", "repository/.dvc/cache"):
-        harm(object_of(root / place))
+        harm(writable(object_of(root / place)))
     with pytest.raises(InputError) as refused:
         bring(root)
     assert str(refused.value).startswith("train/00000.tar is not to be had as it was published")
