@@ -12,9 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from pixclip.images import ImageError, ImageFault, opaque, open_image
-from pixclip.masks import Mask, Rle, box_mask, decode_mask
+from pixclip.masks import MAX_OUTLINE_PX, Mask, Rle, box_mask, decode_mask, outline_px
 
-MAX_OUTLINE_PX = 2_000_000  # pycocotools takes some 50 bytes a pixel of outline
 ImageLike = Image.Image | npt.NDArray[np.uint8] | str | Path | bytes
 # An array or picture [H, W], an RLE (ours or COCO's), a box, a polygon or several polygons.
 RegionLike = Rle | Mapping[str, Any] | Image.Image | npt.NDArray[Any] | Sequence[Any]
@@ -154,20 +153,14 @@ def _of_numbers(numbers: list[Any], height_px: int, width_px: int) -> Mask:
         raise ValueError(
             f"a polygon needs three points [x, y, x, y, x, y], got {reprlib.repr(numbers)}"
         )
-    if sum(map(_outline_px, polygons)) > MAX_OUTLINE_PX:
+    corners = [list(zip(p[::2].tolist(), p[1::2].tolist(), strict=True)) for p in polygons]
+    if sum(map(outline_px, corners)) > MAX_OUTLINE_PX:
         raise ValueError(
             f"the outline is longer than {MAX_OUTLINE_PX} pixels, far outside of the image of "
             f"{width_px} x {height_px}; give the polygon in pixels of this image"
         )
     outlines = coco.frPyObjects([p.tolist() for p in polygons], height_px, width_px)
     return np.asarray(coco.decode(coco.merge(outlines)), dtype=bool)
-
-
-def _outline_px(polygon: npt.NDArray[np.float64]) -> float:
-    """The steps that pycocotools takes along a polygon, which it closes itself."""
-    points = polygon.reshape(-1, 2)
-    sides = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1)
-    return float(sides.sum()) + len(points)
 
 
 def _of_box(box: npt.NDArray[np.float64], height_px: int, width_px: int) -> Mask:

@@ -4,6 +4,7 @@ A mask is a boolean array [H, W]. Its stored form is COCO's compressed RLE
 (https://github.com/cocodataset/cocoapi): `size` = [H, W] and `counts`, an ASCII string.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco
 
 MAX_NUMBER_CHARS = 6  # of a number in the counts: up to 2**29, more pixels than images have
+MAX_OUTLINE_PX = 2_000_000  # pycocotools takes some 50 bytes a pixel of a polygon's outline
 Mask = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels; x2 and y2 are exclusive
 
@@ -98,6 +100,14 @@ def box_mask(box: Box, height_px: int, width_px: int) -> Mask:
     mask = np.zeros((height_px, width_px), dtype=bool)
     mask[int(np.floor(y1)) : int(np.ceil(y2)), int(np.floor(x1)) : int(np.ceil(x2))] = True
     return mask
+
+
+def outline_px(points: Sequence[tuple[float, float]]) -> float:
+    """The steps that pycocotools takes along a polygon x, y, which it closes itself."""
+    return sum(
+        1 + max(abs(x - points[number - 1][0]), abs(y - points[number - 1][1]))
+        for number, (x, y) in enumerate(points)
+    )
 
 
 def turn_mask(mask: Mask, orientation: int) -> Mask:

@@ -13,10 +13,9 @@ from operator import ge, le
 from typing import Any
 
 from components.data.import_coco.values import read_numbers, shown
-from pixclip.masks import rle_num_pixels
+from pixclip.masks import MAX_OUTLINE_PX, outline_px, rle_num_pixels
 
 MAX_POLYGON_POINTS = 100_000
-MAX_OUTLINE_PX = 2_000_000  # pycocotools takes some 50 bytes a pixel of outline
 MAX_NESTING = 4
 FAR_PX = 1e9  # points beyond are drawn in: nothing of an image lies there
 Encoded = dict[str, Any]
@@ -217,14 +216,6 @@ def clip(points: Points, width_px: float, height_px: float) -> Points:
             points = _clip_side(points, axis, 0.0, partial(le, 0.0))
             points = _clip_side(points, axis, limit, partial(ge, limit))
     return points
-
-
-def outline_px(points: Points) -> float:
-    """The steps that pycocotools takes along a polygon, which it closes itself."""
-    return sum(
-        1 + max(abs(x - points[number - 1][0]), abs(y - points[number - 1][1]))
-        for number, (x, y) in enumerate(points)
-    )
 
 
 def _clip_side(
