@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.core.commands import DVC, CommandError, run_command
 from components.core.drafts import remove
+from components.core.dvc_repository import DVC, CommandError, entries_at, read_at, run_command
 from components.data.publish.leftovers import git_folders, remove_dead_locks
 from components.data.publish.storage import PublishError
 
@@ -127,12 +127,7 @@ class History:
 
     def read(self, path: str, commit: str) -> str | None:
         """A file as of a commit; None if it is not there, or is a link or a folder."""
-        if not commit:
-            return None
-        mode, blob = self._entries(commit, [path]).get(path, ("", ""))
-        if not mode.startswith("100"):
-            return None
-        return run_here((*GIT, "cat-file", "blob", blob), self.folder)
+        return read_at(self._printed, commit, path) if commit else None
 
     def is_tracked(self, path: str) -> bool:
         """Whether Git itself keeps something under a name."""
@@ -197,16 +192,16 @@ class History:
         """Bring the user's index to what was committed, but for what the user has staged."""
         head = self.head()
         try:
-            before = self._entries(f"{head}^", paths)
+            before = entries_at(self._printed, f"{head}^", paths)
         except PublishError:  # the first commit has none before it
             before = {}
-        lines = run_here((*GIT, "ls-files", "--stage", "-z", "--", *paths), self.folder).split("\0")
+        lines = self._printed("ls-files", "--stage", "-z", "--", *paths).split("\0")
         staged = {}
         for line in filter(None, lines):
             facts, _, path = line.partition("\t")
             mode, blob, _ = facts.split(" ")
             staged[path] = (mode, blob)
-        for path, (mode, blob) in self._entries(head, paths).items():
+        for path, (mode, blob) in entries_at(self._printed, head, paths).items():
             if staged.get(path) not in ((mode, blob), before.get(path), None):
                 continue
             if staged.get(path) != (mode, blob):
@@ -215,21 +210,11 @@ class History:
                 except PublishError as error:
                     log.warning("the version is committed, but %s; `git reset` helps", error)
 
-    def _entries(self, commit: str, paths: list[str]) -> dict[str, tuple[str, str]]:
-        """Mode and blob of files as of a commit, by path."""
-        text = run_here((*GIT, "ls-tree", "-z", "--full-tree", commit, "--", *paths), self.folder)
-        found = {}
-        for line in filter(None, text.split("\0")):
-            facts, _, path = line.partition("\t")
-            mode, _, blob = facts.split(" ")
-            found[path] = (mode, blob)
-        return found
-
     def _identity(self) -> dict[str, str]:
         """Author and committer, as variables, where the user has configured none."""
         kinds = r"^(user|author|committer)\.(name|email)$"
         try:
-            text = run_here((*GIT, "config", "-z", "--get-regexp", kinds), self.folder)
+            text = self._printed("config", "-z", "--get-regexp", kinds)
         except PublishError:  # there is none
             text = ""
         pairs = [entry.partition("\n") for entry in text.split("\0")]
@@ -251,6 +236,10 @@ class History:
             PublishError: it failed; the message holds what it said.
         """
         return run_here((*GIT, *arguments), self.folder, more).strip()
+
+    def _printed(self, *arguments: str) -> str:
+        """What Git prints, as it is."""
+        return run_here((*GIT, *arguments), self.folder)
 
 
 def run_here(

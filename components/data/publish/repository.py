@@ -17,16 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.commands import DVC
 from components.core.drafts import remove
-from components.core.dvc import (
+from components.core.dvc_objects import has_size
+from components.core.dvc_repository import (
     CACHE,
     CONFIG_NAME,
+    DVC,
     Pointer,
     object_name,
     parse_config,
     parse_listing,
     parse_pointer,
+    read_text,
+    to_bytes,
 )
 from components.core.errors import InputError
 from components.core.files import write_whole
@@ -41,13 +44,10 @@ from components.data.publish.storage import (
     Remote,
     configured,
     full_address,
-    has_size,
     is_configured,
     look,
     open_store,
     put_back,
-    read_text,
-    to_bytes,
 )
 
 log = logging.getLogger(__name__)

@@ -8,16 +8,15 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from components.core.dvc import CACHE, RemoteAddress, object_name
+from components.core.dvc_objects import FolderObjects, Objects, S3Objects
+from components.core.dvc_repository import CACHE, RemoteAddress
 from components.core.errors import InputError
 from components.core.files import link_or_copy
 from components.core.hashed import Digests, copy_hashed
 from components.core.progress import progress
-from components.core.s3 import S3Store, is_s3
+from components.core.s3 import is_s3
 from components.core.tables import WORK_FOLDER
 
 log = logging.getLogger(__name__)
@@ -26,56 +25,9 @@ NUM_THREADS = 8
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
-class Storage(Protocol):
-    """A place that keeps objects by their md5."""
-
-    def address(self, md5: str) -> str:
-        """Where an object lies."""
-
-    def bring(self, md5: str, target: Path) -> Digests | None:
-        """Copy an object to `target`, which must not exist; None if it is not here.
-
-        Raises:
-            InputError: the place cannot be read.
-        """
-
-
-@dataclass(frozen=True)
-class FolderStorage:
-    """DVC's cache, or a remote that is a folder."""
-
-    folder: Path
-
-    def address(self, md5: str) -> str:
-        """The object's path."""
-        return str(self.folder / object_name(md5))
-
-    def bring(self, md5: str, target: Path) -> Digests | None:
-        """Copy the object, if it is there."""
-        path = Path(self.address(md5))
-        return copy_hashed(path, target) if path.is_file() else None
-
-
-class S3Storage:
-    """A remote in an S3 store."""
-
-    def __init__(self, uri: str, endpoint_url: str) -> None:
-        self._uri, self._store = uri.rstrip("/"), S3Store(endpoint_url)
-
-    def address(self, md5: str) -> str:
-        """The object's URI."""
-        return f"{self._uri}/{object_name(md5)}"
-
-    def bring(self, md5: str, target: Path) -> Digests | None:
-        """Download the object; a piece of an earlier attempt is kept."""
-        for _ in self._store.download(self._store.describe(self.address(md5)), target):
-            pass
-        return copy_hashed(target, None)
-
-
 def open_storages(
     repository: Path | None, remote: RemoteAddress, endpoint_url: str
-) -> list[Storage]:
+) -> list[Objects]:
     """The places to ask, in order; `repository` is its folder if it is on this machine.
 
     Requests are signed for no server but AWS's or the one that our own settings name.
@@ -83,12 +35,12 @@ def open_storages(
     Raises:
         InputError: the remote is of a kind or at a server that is not asked.
     """
-    storages: list[Storage] = []
+    storages: list[Objects] = []
     if repository:
-        storages.append(FolderStorage(repository / CACHE))
+        storages.append(FolderObjects(repository / CACHE))
     url = remote.url
     if is_s3(url):
-        storages.append(S3Storage(url, _allowed_endpoint(remote, endpoint_url)))
+        storages.append(S3Objects(url, _allowed_endpoint(remote, endpoint_url)))
     elif "://" in url and not url.startswith("file://"):
         raise InputError(
             f"the repository's remote {url} is neither a folder nor s3://bucket/prefix, and no "
@@ -102,7 +54,7 @@ def open_storages(
                 "the repository by its folder, or publish to a remote that both machines reach"
             )
         base = repository / ".dvc" if repository else Path()
-        storages.append(FolderStorage(Path(os.path.normpath(base / path))))
+        storages.append(FolderObjects(Path(os.path.normpath(base / path))))
     return storages
 
 
@@ -119,7 +71,7 @@ def _allowed_endpoint(remote: RemoteAddress, endpoint_url: str) -> str:
 
 
 def fetch_object(
-    storages: Sequence[Storage], md5: str, what: str, work: Path
+    storages: Sequence[Objects], md5: str, what: str, work: Path
 ) -> tuple[Path, Digests]:
     """A file in the work folder with the bytes that a digest names; a rerun finds it there.
 
@@ -156,7 +108,7 @@ def fetch_object(
 
 
 def bring_files(
-    storages: Sequence[Storage], files: Mapping[str, str], target: Path, num_bytes: int
+    storages: Sequence[Objects], files: Mapping[str, str], target: Path, num_bytes: int
 ) -> dict[str, str]:
     """Bring files by name and md5 below `target`; their sha256.
 

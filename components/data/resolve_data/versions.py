@@ -12,16 +12,21 @@ remote, and is taken only if it has the digest that the commit names.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from components.core.commands import CommandError, run_command
 from components.core.drafts import remove
-from components.core.dvc import (
+from components.core.dvc_repository import (
     CONFIG_NAME,
     MAX_LISTING_BYTES,
+    CommandError,
+    entries_at,
     parse_listing,
     parse_pointer,
     parse_remote,
+    read_at,
+    run_command,
+    to_bytes,
 )
 from components.core.errors import InputError
 from components.core.tables import WORK_FOLDER
@@ -116,7 +121,7 @@ def _read_pointer(history: Path, commit: str, name: str, where: str) -> bytes:
     content = _read(history, commit, f"{name}.dvc")
     if content is not None:
         return content
-    if _entry(history, commit, name):
+    if entries_at(partial(_git, folder=history), commit, [name]):
         raise InputError(
             f"{where} keeps '{name}' in Git itself, not under DVC: clone the repository, check the "
             f"revision out, and name the folder by resolve_data.uri"
@@ -129,16 +134,8 @@ def _read_pointer(history: Path, commit: str, name: str, where: str) -> bytes:
 
 def _read(history: Path, commit: str, path: str) -> bytes | None:
     """The bytes of a file of the commit; None if there is none, or if it is a link or a folder."""
-    mode, _, rest = _entry(history, commit, path).partition(" ")
-    kind, _, digest = rest.partition(" ")
-    if kind != "blob" or mode == "120000":
-        return None
-    text = _git("cat-file", "blob", digest.split("\t")[0], folder=history)
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _entry(history: Path, commit: str, path: str) -> str:
-    return _git("ls-tree", "--full-tree", commit, "--", path, folder=history)
+    text = read_at(partial(_git, folder=history), commit, path)
+    return None if text is None else to_bytes(text)
 
 
 def _address(repository: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.commands import DVC, command_environment
+from components.core.dvc_repository import DVC, command_environment
 from components.data.publish.history import History, run_here
 from components.data.publish.storage import PublishError
 
