@@ -32,17 +32,6 @@ from components.steps import STEPS
 log = logging.getLogger(__name__)
 Definitions = list[tuple[str, str]]
 
-# What a person need not name: a report goes to a folder of its own.
-DEFAULT_OUTPUTS = {"promotion": "runs/promotions/{now}"}
-FILE_ENDINGS = {"quarantine": ".parquet", "ledger": ".json", "curves": ".csv"}
-# Settings without which a step has nothing to do, for its example.
-EXAMPLE_SETTINGS = {
-    "import_grit": ("uri=/data/grit",),
-    "import_coco": ("images=/data/animals", "annotations=/data/animals/annotations.json"),
-}
-# Settings that people give by hand are options too, beside `--set`.
-SETTING_OPTIONS = {"rollback": ("model", "version", "reason")}
-
 
 class StepCommand(click.Command):
     """A step as a command; its help also lists the settings."""
@@ -88,7 +77,7 @@ class StepGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that is called; a misspelt one is told its likely name."""
+        """The command that is called; for a misspelt one the error names the likely command."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
@@ -151,7 +140,7 @@ def fetch(address: str, into: Path | None, tracking_uri: str) -> None:
 
 
 def main() -> None:
-    """Entry point: errors raised on purpose are told in one line, without a traceback."""
+    """Entry point: errors raised on purpose are printed in one line, without a traceback."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     try:
         begin()
@@ -174,9 +163,9 @@ def _path_options(step: Step) -> list[click.Parameter]:
     return [
         click.Option(
             [f"--{name.replace('_', '-')}"],
-            required=name not in DEFAULT_OUTPUTS,
-            default=_default_output(name),
-            show_default=DEFAULT_OUTPUTS.get(name, False),
+            required=not ARTIFACTS[name].default_path,
+            default=_default_path(name),
+            show_default=ARTIFACTS[name].default_path or False,
             type=click.Path(path_type=Path),
             metavar="PATH",
             help=f"[{role}] {ARTIFACTS[name].description}",
@@ -189,17 +178,21 @@ def _path_options(step: Step) -> list[click.Parameter]:
 def _example(step: Step) -> str:
     paths = [f"--{name.replace('_', '-')} runs/demo/{name}" for name in step.inputs]
     for name in step.outputs:
-        if name not in DEFAULT_OUTPUTS:
-            paths.append(f"--{name.replace('_', '-')} runs/mine/{name}{FILE_ENDINGS.get(name, '')}")
+        if not ARTIFACTS[name].default_path:
+            paths.append(f"--{name.replace('_', '-')} runs/mine/{name}{ARTIFACTS[name].ending}")
     params = [f"--params {file}" for file in params_files(Path("params"), step.name)[:1]]
     words = [f"pixclip {step.name.replace('_', '-')}", *paths, *params]
-    words += [f"--set {setting}" for setting in EXAMPLE_SETTINGS.get(step.name, ())]
+    words += [
+        f"--set {name}={field.examples[0]}"
+        for name, field in step.settings_type.model_fields.items()
+        if field.examples
+    ]
     return "  " + " \\\n      ".join(words) + "\n"
 
 
-def _default_output(name: str) -> Callable[[], Path] | None:
-    form = DEFAULT_OUTPUTS.get(name)
-    if form is None:
+def _default_path(name: str) -> Callable[[], Path] | None:
+    form = ARTIFACTS[name].default_path
+    if not form:
         return None
     return lambda: Path(form.format(now=f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%fZ}"))
 
@@ -207,7 +200,7 @@ def _default_output(name: str) -> Callable[[], Path] | None:
 def _own_options(step: Step) -> list[click.Parameter]:
     return [
         click.Option([f"--{name}"], help=step.settings_type.model_fields[name].description)
-        for name in SETTING_OPTIONS.get(step.name, ())
+        for name in step.settings_by_hand
     ]
 
 
@@ -231,7 +224,7 @@ def _settings_options() -> list[click.Parameter]:
 def _runner(step: Step) -> Callable[..., Receipt]:
     def run(params: Path | None, assignments: tuple[str, ...], **given: Any) -> Receipt:
         settings = read_params(params, step.name) if params else {}
-        own = {name: given[name] for name in SETTING_OPTIONS.get(step.name, ()) if given[name]}
+        own = {name: given[name] for name in step.settings_by_hand if given[name]}
         receipt = run_step(
             step,
             inputs={name: given[name] for name in step.inputs},

@@ -1,7 +1,7 @@
 """GRIT's columns in one form, however a tool wrote them: what a row cannot mean is its own flaw.
 
 Writers differ in the width of numbers, in text types, dictionaries and lists; ids come as numbers
-or as text. All of that is read. A value that is no text or no number in one row is told as a flaw
+or as text. All of that is read. A value that is no text or no number in one row is a flaw
 of that row, so that it costs this row and not the file.
 """
 

@@ -1,4 +1,4 @@
-"""Why a region is dropped: every reason of every step, with its meaning.
+"""Why a region is dropped, or an entry of an import: every reason of every step, with its meaning.
 
 The value of a reason is what stands in the quarantine and in a step's metrics. A name with a `*` is
 a family: `http_*` stands for `http_404` and its like. `pixclip reasons` prints the table, and
@@ -32,6 +32,40 @@ class Reason(StrEnum):
     def holds(self, reason: str) -> bool:
         """Whether a reason is this one, or one of this family."""
         return fnmatchcase(reason, self.value)
+
+
+class ImportReason(Reason):
+    """Why an entry of an annotation file is left out; `_left_out.jsonl` has its place."""
+
+    BAD_ID = "bad_id", "an id is neither a whole number nor a text"
+    BAD_NUMBER = "bad_number", "a number is missing or not a whole one"
+    BAD_FLAG = "bad_flag", "a flag is neither 0 nor 1"
+    BAD_TEXT = "bad_text", "a name or a caption is not a text"
+    BAD_SIZE = "bad_size", "the image's size is impossible"
+    BAD_FILE_NAME = "bad_file_name", "the file name is missing, or leads out of the images' folder"
+    BAD_BOX = "bad_box", "the box is not four numbers, and no mask shows where it is"
+    NO_OBJECT = "no_object", "the entry is not a JSON object"
+    UNKNOWN_IMAGE = "unknown_image", "the entry is of an image that the file does not list"
+    AMBIGUOUS_IMAGE = "ambiguous_image", "two images have the same id"
+    UNKNOWN_CATEGORY = "unknown_category", "the entry is of a category that the file does not list"
+    AMBIGUOUS_CATEGORY = "ambiguous_category", "two categories have the same id"
+
+
+class MaskPartReason(Reason):
+    """Why a part of an annotation's mask is left out: counted as `mask_parts.left_out.…`."""
+
+    NOT_A_SHAPE = "not_a_shape", "part of a mask: it is neither a polygon nor an RLE"
+    EMPTY_PART = "empty_part", "part of a mask: it has no point"
+    MANY_POINTS = "many_points", "part of a mask: the polygon has more points than any has"
+    NOT_NUMBERS = "not_numbers", "part of a mask: the polygon is not a list of finite numbers"
+    ODD_NUMBERS = "odd_numbers", "part of a mask: the polygon's numbers are not pairs x, y"
+    TWO_POINTS = "two_points", "part of a mask: the polygon has fewer than three points"
+    OUTSIDE_IMAGE = "outside_image", "part of a mask: no part of the polygon is inside the image"
+    LONG_OUTLINE = "long_outline", "part of a mask: the outlines are longer than any are"
+    NO_AREA = "no_area", "part of a mask: the polygon covers no pixel"
+    WRONG_SIZE = "wrong_size", "part of a mask: the RLE is of an image of another size"
+    BAD_RUNS = "bad_runs", "part of a mask: the runs of the RLE do not add up to the image"
+    EMPTY_MASK = "empty_mask", "part of a mask: the mask is empty"
 
 
 class SelectReason(Reason):
@@ -168,6 +202,7 @@ class ContractReason(Reason):
 
 
 BY_STEP: Mapping[str, tuple[type[Reason], ...]] = {
+    "import_coco": (ImportReason, MaskPartReason),
     "select": (SelectReason,),
     "ingest": (IngestReason, ImageReason),
     "deduplicate": (DeduplicateReason,),

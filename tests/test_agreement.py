@@ -5,6 +5,7 @@ Airflow tasks are written by hand, and are compared with them here.
 """
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,10 @@ import yaml
 from components.cli import cli
 from components.core.kubeflow import component_of, image
 from components.core.params import params_text
-from components.core.step import Step, load_step
+from components.core.step import ARTIFACTS, Step, load_step
+from components.orchestration.kubeflow.compile import compile_pipeline, pipeline_settings
 from components.steps import STEPS
+from data_contracts.contract import load_contract
 
 ROOT = Path(__file__).parents[1]
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))
@@ -173,6 +176,80 @@ def test_dvc_and_airflow_keep_artifacts_at_the_same_places(tasks):
         path.removeprefix(f"{RUN_FOLDER}/") for _, stage in dvc_stages() for path in stage["outs"]
     }
     assert dvc == {BROUGHT.get(path, path) for path in airflow}
+
+
+# Task -> input -> the task and the output that it comes from.
+Graph = dict[str, dict[str, tuple[str, str]]]
+
+
+def joined(inputs: dict[str, dict[str, str]], outputs: dict[str, dict[str, str]]) -> Graph:
+    """The graph of tasks that hand on artifacts at paths."""
+    made = {path: (task, name) for task, own in outputs.items() for name, path in own.items()}
+    return {task: {name: made[path] for name, path in own.items()} for task, own in inputs.items()}
+
+
+def kubeflow_graph() -> Graph:
+    settings = pipeline_settings(ROOT / "params" / "pixclip.yaml", {})
+    spec, *_ = yaml.safe_load_all(compile_pipeline(settings, None))
+    tasks = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    names = {key: re.sub("[ -]", "_", task["taskInfo"]["name"]) for key, task in tasks.items()}
+    producers = {
+        key: {
+            name: source["taskOutputArtifact"]
+            for name, source in task.get("inputs", {}).get("artifacts", {}).items()
+        }
+        for key, task in tasks.items()
+    }
+    return {
+        names[key]: {
+            name: (names[source["producerTask"]], source["outputArtifactKey"])
+            for name, source in sources.items()
+        }
+        for key, sources in producers.items()
+    }
+
+
+def airflow_graph(tasks: dict[str, Any]) -> Graph:
+    own = {
+        name.removeprefix("pixclip_train."): arguments_of(task)
+        for name, task in tasks.items()
+        if name.startswith("pixclip_train.") and "outputs" in arguments_of(task)
+    }
+    return joined(
+        {name: arguments.get("inputs", {}) for name, arguments in own.items()},
+        {name: arguments["outputs"] for name, arguments in own.items()},
+    )
+
+
+def dvc_graph() -> Graph:
+    inputs, outputs = {}, {}
+    for name, stage in dvc_stages():
+        step = load_step(name.partition("@")[0])
+        _, command, *arguments = shlex.split(stage["cmd"])
+        options = cli.get_command(click.Context(cli), command).make_context(command, arguments)
+        # The DVC pipeline makes the data set that the others bring.
+        task = {"pack": "resolve_data", "check@longgrit": "check"}.get(name, name.replace("@", "_"))
+        inputs[task] = {key: str(options.params[key]) for key in step.inputs}
+        outputs[task] = {key: str(options.params[key]) for key in step.outputs}
+    wanted = kubeflow_graph().keys() - {"resolve_data", "register", "promote"}
+    return joined({task: own for task, own in inputs.items() if task in wanted}, outputs)
+
+
+def test_airflow_and_kubeflow_train_by_the_same_graph(tasks):
+    assert airflow_graph(tasks) == kubeflow_graph()
+
+
+def test_dvc_trains_by_the_same_graph():
+    known = kubeflow_graph()
+    for task in ("resolve_data", "register", "promote"):
+        del known[task]
+    assert dvc_graph() == known
+
+
+def test_every_contract_is_kept_by_an_artifact_and_the_other_way_round():
+    modules = [path.stem for path in (ROOT / "data_contracts").glob("[a-z]*.py")]
+    contracts = {name for name in modules if load_contract(name)}
+    assert {artifact.contract for artifact in ARTIFACTS.values()} - {""} == contracts
 
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.name)

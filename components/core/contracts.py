@@ -23,7 +23,7 @@ from components.core.drafts import CHECKED
 from components.core.errors import ContractViolation, InputError
 from components.core.files import link_or_copy
 from components.core.receipts import receipts_of
-from components.core.step import Metrics
+from components.core.step import ARTIFACTS, Metrics
 from components.core.tables import (
     WORK_FOLDER,
     Row,
@@ -32,12 +32,20 @@ from components.core.tables import (
     table_paths,
     write_rows,
 )
-from data_contracts.contract import contract_digest, load_contract
+from data_contracts.contract import Contract, contract_digest, load_contract
 from data_contracts.engine import ContractResult, check_table
 from data_contracts.reading import TableError, read_schema
 from data_contracts.reasons import ContractReason
 
 REGION_KEY, QUARANTINE = "region_id", "quarantine"
+
+
+def contract_of(artifact: str) -> Contract | None:
+    """What an artifact promises, or None if that is nothing."""
+    name = ARTIFACTS[artifact].contract
+    contract = load_contract(name) if name else None
+    assert contract or not name, f"data_contracts/{name}.py holds no contract"
+    return contract
 
 
 def require_contract(name: str, path: Path) -> None:
@@ -47,12 +55,11 @@ def require_contract(name: str, path: Path) -> None:
         InputError: it has no tables, or files that are none, or other columns.
         ContractViolation: it does not meet its contract.
     """
-    if load_contract(name) is None or _has_met(name, path):
+    contract = contract_of(name)
+    if contract is None or _has_met(name, path):
         return
     if path.is_dir() and not any(path.rglob("*.parquet")):
         raise InputError(f"input {name} at {path} holds no Parquet file")
-    contract = load_contract(name)
-    assert contract is not None
     for table, schema in require_parquet(f"input {name}", path):
         if faults := contract.schema_faults(schema):
             raise InputError(f"input {name}: {table} is not of its layout: {'; '.join(faults)}")
@@ -82,13 +89,13 @@ def check_artifact(
         InputError: a file cannot be read; names it, and the column where it is one.
     """
     try:
-        return check_table(name, path, related)
+        return check_table(ARTIFACTS[name].contract, path, related)
     except TableError as error:
         raise InputError(f"{name}: {error}") from None
 
 
 def _has_met(name: str, path: Path) -> bool:
-    receipts, digest = receipts_of(name, path), contract_digest(name)
+    receipts, digest = receipts_of(name, path), contract_digest(ARTIFACTS[name].contract)
     return bool(receipts) and all(
         receipt.contracts.get(name) == digest for receipt in receipts.values()
     )
@@ -108,14 +115,14 @@ def check_drafts(
     ready, met = dict(drafts), {}
     # The quarantine comes last: the others' failing rows have been added to it by then.
     for name in sorted(drafts, key=lambda name: name == QUARANTINE):
-        if load_contract(name) is None:
+        if contract_of(name) is None:
             continue
         result = check_artifact(name, ready[name], {**inputs, **drafts})
         if result.failures:
             reasons = _failing_regions(name, result, ready)
             ready, dropped = _set_aside(step, name, ready, reasons)
             metrics = _recount(metrics, dropped)
-        met[name] = contract_digest(name)
+        met[name] = contract_digest(ARTIFACTS[name].contract)
     return ready, metrics, met
 
 
@@ -123,7 +130,7 @@ def _failing_regions(
     name: str, result: ContractResult, drafts: Mapping[str, Path]
 ) -> dict[str, str]:
     """Region -> the first rule it breaks, if the table may lose these rows."""
-    contract = load_contract(name)
+    contract = contract_of(name)
     assert contract is not None
     reasons: dict[str, str] = {}
     for failure in result.failures:

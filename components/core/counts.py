@@ -61,7 +61,7 @@ def write_quarantine(path: Path, rows: Iterable[Row]) -> int:
     return write_rows(path, rows, SCHEMA)
 
 
-def tally(regions_in: int, regions_out: int, reasons: Counter[str], **more: Any) -> Metrics:
+def region_counts(regions_in: int, regions_out: int, reasons: Counter[str], **more: Any) -> Metrics:
     """A step's metrics; `regions_in` must equal what came out plus what was quarantined."""
     return {
         ROWS_IN: regions_in,

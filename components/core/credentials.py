@@ -109,7 +109,7 @@ def texts_of(value: object, name: str) -> Iterator[tuple[str, str, str]]:
             )
         elif isinstance(item, Mapping):
             inner = [(f"{place}.{key}", str(key), value, depth + 1) for key, value in item.items()]
-            # A key that is an address itself is told by where it stands.
+            # A key that is an address itself is recognised by where it stands.
             inner += [(place, "", key, depth + 1) for key in item if isinstance(key, str)]
             waiting += reversed(inner)
         elif isinstance(item, list | tuple | set | frozenset):

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from components.core.errors import SettingsError
 from components.core.tables import WORK_FOLDER
+from pixclip.data.layout import RECEIPT_NAME as RECEIPT_NAME
 
-RECEIPT_NAME = "_receipt.json"
 NOTE_PREFIX = ".owner-of-"  # of the notes that say whose a published file is
 VARIABLE, DEFAULT_GIB = "PIXCLIP_VERIFY_GIB", 200.0
 GIB = 2**30

@@ -115,7 +115,7 @@ class DiscreetRecord(logging.LogRecord):
 
 
 def quieten_libraries() -> None:
-    """Let libraries speak only to warn, and nobody tell a password."""
+    """Let libraries log only warnings, and nobody log a password."""
     logging.setLogRecordFactory(DiscreetRecord)
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -203,7 +203,7 @@ def require_intact(name: str, path: Path) -> None:
 
 
 def damaged_outputs(receipt: Receipt, outputs: Mapping[str, Path]) -> str:
-    """What is no longer as it was published, told; empty if all is."""
+    """What is no longer as it was published, in words; empty if everything is."""
     expected = {}
     for file, digest in receipt.files.items():
         name, _, inner = file.partition("/")

@@ -76,6 +76,11 @@ def per_task(default: Any, description: str, **rules: Any) -> Any:
     return _marked("per_task", default, description, rules)
 
 
+def by_hand(default: Any, description: str, **rules: Any) -> Any:
+    """A setting that people give by hand: an option of the step's command, beside `--set`."""
+    return _marked("by_hand", default, description, rules)
+
+
 def source(default: Any, description: str, *, suffix: str = "", **rules: Any) -> Any:
     """A setting that names the file, folder, `s3://` object or prefix that a step imports.
 
@@ -164,6 +169,11 @@ class Step:
     def per_task_settings(self) -> tuple[str, ...]:
         """The settings in which tasks of one pipeline differ."""
         return tuple(_marked_fields(self.settings_type, "per_task"))
+
+    @property
+    def settings_by_hand(self) -> tuple[str, ...]:
+        """The settings that are options of the step's command."""
+        return tuple(_marked_fields(self.settings_type, "by_hand"))
 
     def places(self, settings: StepSettings) -> dict[str, Path]:
         """The files and folders that are named by settings, as far as they are here."""
@@ -254,11 +264,15 @@ class Artifact:
     """An artifact: a folder, whose tables are the Parquet files below it, or a file.
 
     `ending`: that of the file's name; a folder has none.
+    `contract`: the module of `data_contracts/` whose promises it keeps, if it makes any.
+    `default_path`: where a command puts it if nobody says, with `{now}` for the time.
     """
 
     description: str
     kind: Kind = Kind.DATASET
     ending: str = ""
+    contract: str = ""
+    default_path: str = ""
 
     @property
     def is_folder(self) -> bool:
@@ -267,24 +281,32 @@ class Artifact:
 
 
 ARTIFACTS = {
-    "grit": Artifact("source records in GRIT's published Parquet layout"),
-    "records": Artifact("one row a region of the source, in groups"),
-    "images": Artifact("downloaded images as WebDataset shards, and a manifest of every URL"),
-    "candidates": Artifact("region rows whose image is there, duplicates removed"),
-    "regions": Artifact("region rows with masks"),
-    "captions": Artifact("region rows with verified captions"),
+    "grit": Artifact("source records in GRIT's published Parquet layout", contract="grit"),
+    "records": Artifact("one row a region of the source, in groups", contract="records"),
+    "images": Artifact(
+        "downloaded images as WebDataset shards, and a manifest of every URL", contract="images"
+    ),
+    "candidates": Artifact(
+        "region rows whose image is there, duplicates removed", contract="candidates"
+    ),
+    "regions": Artifact("region rows with masks", contract="regions"),
+    "captions": Artifact("region rows with verified captions", contract="captions"),
     "quarantine": Artifact(
-        "a Parquet file of dropped regions with their reasons", ending=".parquet"
+        "a Parquet file of dropped regions with their reasons",
+        ending=".parquet",
+        contract="quarantine",
     ),
     "quarantines": Artifact("the folder of all steps' quarantine files"),
     "ledger": Artifact("requests, tokens, seconds and cost as JSON", ending=".json"),
-    "longgrit": Artifact("the data set: shards, manifest, card and report"),
+    "longgrit": Artifact("the data set: shards, manifest, card and report", contract="longgrit"),
     "exports": Artifact("the data set as COCO JSON and Hugging Face Parquet"),
     "checked": Artifact("any artifact whose contract is checked as a whole"),
     "data_docs": Artifact("Great Expectations results as web pages"),
     "publication": Artifact("what was published: DVC revision, counts, contract result"),
     "text_tower": Artifact("a language model made an encoder: Hugging Face folder", Kind.MODEL),
-    "text_embeddings": Artifact("one embedding a distinct caption, keyed by the caption's hash"),
+    "text_embeddings": Artifact(
+        "one embedding a distinct caption, keyed by the caption's hash", contract="text_embeddings"
+    ),
     "parent": Artifact("the checkpoint that training starts from", Kind.MODEL),
     "checkpoint": Artifact(
         "a model that pixclip.load opens: safetensors and configuration", Kind.MODEL
@@ -292,5 +314,9 @@ ARTIFACTS = {
     "curves": Artifact("loss, rates and speed of every step as CSV", Kind.OTHER, ".csv"),
     "evaluation": Artifact("metrics by protocol, every sample's ranks, pictures", Kind.OTHER),
     "registration": Artifact("which version of the registry a checkpoint became", Kind.OTHER),
-    "promotion": Artifact("what the policy said of a candidate, check by check", Kind.OTHER),
+    "promotion": Artifact(
+        "what the policy said of a candidate, check by check",
+        Kind.OTHER,
+        default_path="runs/promotions/{now}",
+    ),
 }

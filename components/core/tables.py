@@ -14,7 +14,13 @@ from components.core.files import written_whole
 from data_contracts.reading import TableError, decoded_batches, num_rows
 
 Row = dict[str, Any]
+PARTS = "part-*.parquet"  # what `part_name` names
 WORK_FOLDER = "_work"  # a step's private, resumable state inside its first output's draft
+
+
+def part_name(number: int) -> str:
+    """The file name of a table of which an artifact, or a group of it, holds some."""
+    return f"part-{number:05d}.parquet"
 
 
 def table_paths(folder: Path) -> list[Path]:
@@ -39,7 +45,7 @@ def table_paths(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def tables_told() -> Iterator[None]:
+def table_errors() -> Iterator[None]:
     """Turn what is wrong with a table into the error of an input.
 
     Raises:
@@ -57,7 +63,7 @@ def read_batches(folder: Path, columns: Sequence[str] | None = None) -> Iterator
     Raises:
         InputError: a file is damaged, lacks a column, or holds more than fits in memory.
     """
-    with tables_told():
+    with table_errors():
         for path in table_paths(folder):
             yield from decoded_batches(path, columns)
 
@@ -78,7 +84,7 @@ def count_rows(folder: Path) -> int:
     Raises:
         InputError: a file is no Parquet file.
     """
-    with tables_told():
+    with table_errors():
         return sum(map(num_rows, table_paths(folder)))
 
 

@@ -17,6 +17,7 @@ from components.core.step import In, Metrics, Out, StepSettings, step
 from components.core.tables import open_writer
 from pixclip.data.errors import DataError
 from pixclip.data.fields import Fields
+from pixclip.data.layout import CARD_NAME, SHARDS, SPLITS
 from pixclip.data.samples import parse_sample
 from pixclip.data.tar import Member, TarError, read_members
 from pixclip.json_files import parse_json, shown
@@ -170,7 +171,7 @@ def write_huggingface(
                 name = f"{split}-{index:05d}-of-{num_files[split]:05d}.parquet"
                 part = itertools.islice(samples, images_per_file)
                 bar.update(_write_file(folder / "data" / name, part))
-    (folder / "README.md").write_text(_card(num_images), encoding="utf-8")
+    (folder / CARD_NAME).write_text(_card(num_images), encoding="utf-8")
     return sum(num_files.values())
 
 
@@ -246,7 +247,6 @@ def _card(num_images: dict[str, int]) -> str:
     )
 
 
-SPLITS = ("train", "val", "benchmark")
 MAX_BYTES = {"json": 32 << 20, "jpg": 512 << 20}  # of a sample's members
 
 
@@ -258,7 +258,7 @@ def read_samples(longgrit: Path, split: str) -> Iterator[Sample]:
             a description lacks something.
     """
     keys: set[str] = set()
-    for shard in sorted((longgrit / split).glob("*.tar")):
+    for shard in sorted((longgrit / split).glob(SHARDS)):
         try:
             with shard.open("rb") as file:
                 for key, members in _pairs(file):

@@ -36,6 +36,7 @@ class ImportGritSettings(StepSettings):
         "",
         description="folder, or s3://bucket/prefix, with GRIT's Parquet files below it",
         suffix=SUFFIX,
+        examples=["/data/grit"],
     )
     endpoint_url: str = runtime("", "address of the S3 store; empty for AWS")
 
@@ -213,7 +214,7 @@ def is_hidden(name: PurePosixPath) -> bool:
 
 
 def _visible(found: Sequence[Found], where: object) -> list[Found]:
-    """The Parquet files, by name, without the hidden ones, which are told."""
+    """The Parquet files, by name, without the hidden ones, which are logged."""
     tables = sorted(
         (item for item in found if ends_with(item[0], SUFFIX)), key=lambda item: item[0]
     )

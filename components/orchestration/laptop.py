@@ -235,7 +235,7 @@ def _free_port() -> int:
 
 
 def start() -> None:
-    """Entry point: errors raised on purpose are told in one line, without a traceback."""
+    """Entry point: errors raised on purpose are printed in one line, without a traceback."""
     begin()
     try:
         main()

@@ -13,7 +13,8 @@ from components.core.errors import InputError
 from components.core.receipts import Receipt, read_receipt
 from components.core.tables import groups_of, read_rows
 from components.data.pack.statistics import count_reasons, mean_words
-from components.data.pack.writer import MANIFEST_NAME
+from pixclip.data.layout import CARD_NAME, MANIFEST_NAME, REPORT_NAME
+from pixclip.evaluation.protocol import SCENE_ACCURACY, SUBSETS, Question
 from pixclip.json_files import JsonError, read_json_object
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ FOLDERS = {
 }
 SHOWN_PATHS = (
     "grit",
-    "longgrit/manifest.parquet",
-    "longgrit/README.md",
-    "longgrit/report.html",
+    *(f"longgrit/{name}" for name in (MANIFEST_NAME, CARD_NAME, REPORT_NAME)),
     "quarantine",
     "data_docs",
     "exports",
@@ -209,8 +208,13 @@ def _ranked(counts: Counter[str]) -> str:
 
 
 ARTIFACTS = ("checkpoint", "evaluation", "registration", "promotion")
-SHOWN_METRICS = ("scene_accuracy", "mask_to_text_r1", "text_to_mask_r1", "image_to_text_r1")
-SUBSETS = ("all", "seen_objects", "held_out_objects")
+SHOWN_METRICS = (
+    SCENE_ACCURACY,
+    *(
+        question.recall_at(1)
+        for question in (Question.MASK_TO_TEXT, Question.TEXT_TO_MASK, Question.IMAGE_TO_TEXT)
+    ),
+)
 PAGES = {"evaluation": "evaluation.html", "promotion": "report.html"}
 
 

@@ -17,7 +17,7 @@ from components.registry.models import (
 )
 from components.registry.promotions import earlier_run, remember_run
 from components.registry.runs import tracked_run
-from components.registry.store import experiment_id, told_plainly, write_sums
+from components.registry.store import experiment_id, mlflow_errors, write_sums
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _new_version(
         run.log(0, submission.metrics)
         for path in submission.attachments:
             run.artifact(path)
-        with told_plainly(f"cannot store the files of {submission.model}"):
+        with mlflow_errors(f"cannot store the files of {submission.model}"):
             logged = _logged_model(client, submission.model, run.run_id, experiment, tags)
             make_mlflow_model(submission.folder, model_id=logged.model_id, run_id=run.run_id)
             sums = write_sums(submission.folder)
@@ -101,7 +101,7 @@ def _end_run(client: Any, run_id: str) -> None:
     """Close the run of a version whose process was killed after it had made the version."""
     from mlflow.exceptions import MlflowException
 
-    with told_plainly(f"cannot end run {run_id}"):
+    with mlflow_errors(f"cannot end run {run_id}"):
         try:
             if run_id and client.get_run(run_id).info.status == "RUNNING":
                 client.set_terminated(run_id, "FINISHED")
@@ -113,7 +113,7 @@ def _end_run(client: Any, run_id: str) -> None:
 def _create_version(client: Any, model: str, logged: Any, tags: Mapping[str, str]) -> str:
     from mlflow.exceptions import MlflowException
 
-    with told_plainly(f"cannot make a version of {model}"):
+    with mlflow_errors(f"cannot make a version of {model}"):
         try:
             client.create_registered_model(model)
         except MlflowException as error:

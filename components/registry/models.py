@@ -16,11 +16,11 @@ from components.registry.store import (
     SUMS_NAME,
     TrackingError,
     found_beside,
+    mlflow_errors,
     open_client,
     read_sums,
     require_files,
     require_sums,
-    told_plainly,
 )
 
 CONTENT_TAG = "content_sha256"  # of what was registered: the same content is the same version
@@ -78,7 +78,7 @@ class Registry:
 
         by_number = reference.which.isdigit()
         get = self.client.get_model_version if by_number else self.client.get_model_version_by_alias
-        with told_plainly(f"cannot look up {reference}"):
+        with mlflow_errors(f"cannot look up {reference}"):
             try:
                 found = get(reference.model, reference.which)
             except MlflowException as error:
@@ -104,23 +104,23 @@ class Registry:
     def with_tag(self, model: str, tag: str, value: str) -> list[Version]:
         """The versions with this tag, oldest first."""
         query = f"name = '{model}' and tag.{tag} = '{value}'"
-        with told_plainly(f"cannot search the versions of {model}"):
+        with mlflow_errors(f"cannot search the versions of {model}"):
             found = self.client.search_model_versions(query)
         return sorted((_version(model, one) for one in found), key=lambda one: int(one.number))
 
     def set_alias(self, reference: Reference, alias: str) -> None:
         """Point an alias to a version, wherever it pointed before."""
-        with told_plainly(f"cannot make {reference} the {alias}"):
+        with mlflow_errors(f"cannot make {reference} the {alias}"):
             self.client.set_registered_model_alias(reference.model, alias, reference.which)
 
     def delete_alias(self, model: str, alias: str) -> None:
         """Take an alias away, if it is there."""
-        with told_plainly(f"cannot remove the alias {alias} of {model}"):
+        with mlflow_errors(f"cannot remove the alias {alias} of {model}"):
             self.client.delete_registered_model_alias(model, alias)
 
     def set_tag(self, reference: Reference, name: str, value: str) -> None:
         """Write a tag of a version."""
-        with told_plainly(f"cannot tag {reference}"):
+        with mlflow_errors(f"cannot tag {reference}"):
             self.client.set_model_version_tag(
                 reference.model, reference.which, name, value[:MAX_TAG_CHARS]
             )
@@ -132,7 +132,7 @@ class Registry:
             TrackingError: the store lacks them or cannot be reached.
         """
         what = f"cannot download {version.reference}{f' ({path})' if path else ''}"
-        with told_plainly(f"{what}; if its files are gone for good, delete the version in MLflow"):
+        with mlflow_errors(f"{what}; if its files are gone for good, delete the version in MLflow"):
             from mlflow.artifacts import download_artifacts
 
             told = self.client.get_model_version_download_uri(version.model, version.number)

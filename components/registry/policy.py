@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from components.core.step import StepSettings, runtime
 from components.registry.models import ROLLED_BACK_TAG, Version
+from pixclip.evaluation.protocol import LONGGRIT_REGIONS, SCENE_ACCURACY, Question
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,21 @@ class PromoteSettings(StepSettings):
     """What a candidate must be to become the champion."""
 
     protocol: str = Field(
-        "longgrit-regions/1", description="protocol by which the candidate must be measured"
+        LONGGRIT_REGIONS.id, description="protocol by which the candidate must be measured"
     )
     min_samples: int = Field(
         100, ge=1, description="questions behind each metric of this policy, at least"
     )
     minimums: dict[str, float] = Field(
-        {"scene_accuracy": 0.4},
+        {SCENE_ACCURACY: 0.4},
         description="smallest value of a metric, by name; of a subset: seen_objects.scene_accuracy",
     )
     must_beat: str = Field(
-        "scene_accuracy",
+        SCENE_ACCURACY,
         description="metric in which the candidate must be better than the champion; empty: none",
     )
     must_not_lose: list[str] = Field(
-        ["scene_accuracy", "mask_to_text_r1", "text_to_mask_r1"],
+        [SCENE_ACCURACY, Question.MASK_TO_TEXT.recall_at(1), Question.TEXT_TO_MASK.recall_at(1)],
         description="metrics that must not become worse than the champion's",
     )
     max_regression: float = Field(

@@ -34,7 +34,7 @@ def promote(registration: In, promotion: Out, settings: PromoteSettings) -> Metr
 
     `registration.json` names the model and its version, by number or alias. What was decided and
     why is in `report.json` and `report.html`, and in the promotion log of the registry. A run that
-    was killed after the decision finds it in that log and tells it.
+    was killed after the decision finds it in that log and reports it.
     """
     from components.registry.models import Registry
     from components.registry.promotions import earlier_run, promotion_entry, remember_run

@@ -39,7 +39,7 @@ from components.registry.models import (
     Registry,
     Version,
 )
-from components.registry.store import TrackingError, database_path, experiment_id, told_plainly
+from components.registry.store import TrackingError, database_path, experiment_id, mlflow_errors
 
 EXPERIMENT = "promotions"
 PROMOTE, ROLLBACK = "promote", "rollback"
@@ -101,7 +101,7 @@ class Entry:
 
     def _require_open(self) -> None:
         """Refuse to write after the lease ended and another process closed this entry."""
-        with told_plainly("cannot read the promotion log"):
+        with mlflow_errors("cannot read the promotion log"):
             status = self.registry.client.get_run(self.run_id).info.status
         if status != "RUNNING":
             raise BusyError(
@@ -114,7 +114,7 @@ class Entry:
         from mlflow.entities import Param
 
         params = [Param(name, value[:MAX_NOTE_CHARS] or NONE) for name, value in facts.items()]
-        with told_plainly("cannot write the promotion log"):
+        with mlflow_errors("cannot write the promotion log"):
             self.registry.client.log_batch(self.run_id, params=params)
 
     def done_by(self, run_id: str) -> Mapping[str, str]:
@@ -131,7 +131,7 @@ class Entry:
 def _find_run(registry: Registry, run_id: str) -> Any:
     from mlflow.exceptions import MlflowException
 
-    with told_plainly("cannot read the promotion log"):
+    with mlflow_errors("cannot read the promotion log"):
         try:
             return registry.client.get_run(run_id)
         except MlflowException as error:
@@ -150,12 +150,12 @@ def promotion_entry(registry: Registry, model: str) -> Iterator[Entry]:
     """
     client = registry.client
     with _lock_file(registry, model) as is_locked:
-        with told_plainly("cannot open the promotion log"):
+        with mlflow_errors("cannot open the promotion log"):
             log = experiment_id(client, EXPERIMENT)
         sightings = Sightings()
         if not is_locked:
             sightings.wait_for(lambda: _open_entries(registry, model, log))
-        with told_plainly("cannot open the promotion log"):
+        with mlflow_errors("cannot open the promotion log"):
             run = client.create_run(log, run_name=model, tags=identity())
             client.log_param(run.info.run_id, "model", model)
         entry = Entry(registry, model, run.info.run_id)
@@ -171,7 +171,7 @@ def promotion_entry(registry: Registry, model: str) -> Iterator[Entry]:
 
 
 def _close(client: Any, run_id: str, status: str) -> None:
-    with told_plainly(f"cannot close the entry {run_id} of the promotion log"):
+    with mlflow_errors(f"cannot close the entry {run_id} of the promotion log"):
         client.set_terminated(run_id, status)
 
 
@@ -187,7 +187,7 @@ def move_to(registry: Registry, version: Version) -> Mapping[str, str]:
         f"params.model = '{version.model}' and params.to = '{version.number}' "
         "and attributes.status = 'FINISHED'"
     )
-    with told_plainly("cannot read the promotion log"):
+    with mlflow_errors("cannot read the promotion log"):
         found = registry.client.search_runs([log], query, max_results=1)
     return found[0].data.params if found else {}
 
@@ -229,7 +229,7 @@ def _repair_dead(entry: Entry, log: str, sightings: Sightings | None) -> None:
 def _open_entries(registry: Registry, model: str, log: str) -> list[Any]:
     """The runs of the log that nobody has closed."""
     query = f"attributes.status = 'RUNNING' and attributes.run_name = '{model}'"
-    with told_plainly("cannot read the promotion log"):
+    with mlflow_errors("cannot read the promotion log"):
         return list(registry.client.search_runs([log], query))
 
 

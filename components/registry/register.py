@@ -31,11 +31,21 @@ from pixclip.checksums import (
     verify,
     weights_digest,
 )
+from pixclip.data.layout import CARD_NAME
+from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, SUBSETS, Question
 
 REGISTRATION_NAME = "registration.json"
 EVALUATION_FOLDER = "evaluation"
 EVALUATION_FILES = ("evaluation.json", "samples.parquet", "images.parquet")
 PAGE_NAME = "evaluation.html"
+MAIN_NUMBERS = tuple(
+    f"{ALL}.{metric}"
+    for metric in (
+        SCENE_ACCURACY,
+        Question.MASK_TO_TEXT.recall_at(1),
+        Question.TEXT_TO_MASK.recall_at(1),
+    )
+)
 
 
 def git_commit() -> str | None:
@@ -129,7 +139,6 @@ def stage_model(checkpoint: Path, evaluation: Path, folder: Path) -> None:
             _link(evaluation / name, folder / EVALUATION_FOLDER / name)
 
 
-CARD_NAME = "README.md"
 _GENERATED = (
     RECEIPT_NAME,
     CARD_NAME,
@@ -148,6 +157,9 @@ def _link(source: Path, target: Path) -> None:
 def _content_digest(folder: Path) -> str:
     lines = (f"{digest}  {name}" for name, digest in sorted(file_digests(folder).items()))
     return sha256_text("\n".join(lines))
+
+
+# Whose numbers the registry shows beside the model; the rest is in its evaluation/ folder.
 
 
 @dataclass(frozen=True)
@@ -181,9 +193,7 @@ class Evaluation:
 
 def _main_numbers(evaluation: Evaluation) -> Metrics:
     return {
-        name: value
-        for name, value in evaluation.flat_metrics().items()
-        if name in ("all.scene_accuracy", "all.mask_to_text_r1", "all.text_to_mask_r1")
+        name: value for name, value in evaluation.flat_metrics().items() if name in MAIN_NUMBERS
     }
 
 
@@ -239,23 +249,21 @@ def _git(folder: Path, *arguments: str) -> str:
 TEMPLATES = Path(__file__).parent / "templates"
 # In this order, as far as the evaluation has them.
 METRICS = {
-    "scene_accuracy": "accuracy among the regions of a scene",
-    "mask_to_text_r1": "mask to text R@1",
-    "mask_to_text_r5": "mask to text R@5",
-    "mask_to_text_r10": "mask to text R@10",
-    "text_to_mask_r1": "text to mask R@1",
-    "text_to_mask_r5": "text to mask R@5",
-    "text_to_mask_r10": "text to mask R@10",
-    "image_to_text_r1": "whole image to text R@1",
-    "text_to_image_r1": "text to whole image R@1",
+    SCENE_ACCURACY: "accuracy among the regions of a scene",
+    Question.MASK_TO_TEXT.recall_at(1): "mask to text R@1",
+    Question.MASK_TO_TEXT.recall_at(5): "mask to text R@5",
+    Question.MASK_TO_TEXT.recall_at(10): "mask to text R@10",
+    Question.TEXT_TO_MASK.recall_at(1): "text to mask R@1",
+    Question.TEXT_TO_MASK.recall_at(5): "text to mask R@5",
+    Question.TEXT_TO_MASK.recall_at(10): "text to mask R@10",
+    Question.IMAGE_TO_TEXT.recall_at(1): "whole image to text R@1",
+    Question.TEXT_TO_IMAGE.recall_at(1): "text to whole image R@1",
 }
 
 
 def render_card(tags: Mapping[str, str], evaluation: Evaluation, settings: RegisterSettings) -> str:
     """The card as Markdown text."""
-    subsets = [
-        name for name in ("all", "seen_objects", "held_out_objects") if _has(evaluation, name)
-    ]
+    subsets = [name for name in SUBSETS if _has(evaluation, name)]
     return template(TEMPLATES, "card.md.j2", plain=plain).render(
         tags=tags,
         settings=settings,
@@ -284,10 +292,6 @@ def _table(evaluation: Evaluation, subset: str) -> dict[str, Any]:
             shown = ["–" if value is None else f"{100 * value:.1f} %" for value in values]
             rows.append([meaning, *shown])
     return {"columns": [name.replace("_", " ") for name in columns], "rows": rows}
-
-
-# Whose numbers the registry shows beside the model; the rest is in its evaluation/ folder.
-SUBSETS = ("all", "seen_objects", "held_out_objects")
 
 
 def evaluation_of(checkpoint: Path, evaluation: Path) -> Evaluation:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from components.core.errors import InputError
-from components.core.step import Metrics, Out, StepSettings, step
+from components.core.step import Metrics, Out, StepSettings, by_hand, step
 from components.registry.models import CHAMPION, NAME_PATTERN, PREVIOUS, Reference
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ REPORT_NAME = "report.json"
 class RollbackSettings(StepSettings):
     """Which model goes back, to what, and why."""
 
-    model: str = Field("pixclip", pattern=NAME_PATTERN, description="name in the registry")
-    version: str = Field(
+    model: str = by_hand("pixclip", "name in the registry", pattern=NAME_PATTERN)
+    version: str = by_hand(
         "",
+        "number of an earlier champion; empty: the one that `previous` points to",
         pattern=r"^([1-9][0-9]{0,8})?$",
-        description="number of an earlier champion; empty: the one that `previous` points to",
     )
-    reason: str = Field(
-        "rolled back by hand", min_length=1, description="why, for the promotion log and the tag"
+    reason: str = by_hand(
+        "rolled back by hand", "why, for the promotion log and the tag", min_length=1
     )
     tracking_uri: str = Field(
         "",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.registry.store import experiment_id, open_client, told_plainly
+from components.registry.store import experiment_id, mlflow_errors, open_client
 
 BATCH_SIZE = 1000  # metrics that MLflow takes in one request
 PARAMS_PER_REQUEST = 100
@@ -45,7 +45,7 @@ class Run:
         Raises:
             TrackingError: MLflow refused.
         """
-        with told_plainly(f"cannot log metrics to run {self.run_id}"):
+        with mlflow_errors(f"cannot log metrics to run {self.run_id}"):
             while self._waiting:
                 self._client.log_batch(self.run_id, metrics=self._waiting[:BATCH_SIZE])
                 del self._waiting[:BATCH_SIZE]
@@ -56,7 +56,7 @@ class Run:
         Raises:
             TrackingError: MLflow refused.
         """
-        with told_plainly(f"cannot tag run {self.run_id}"):
+        with mlflow_errors(f"cannot tag run {self.run_id}"):
             self._client.set_tag(self.run_id, name, value)
 
     def artifact(self, path: Path) -> None:
@@ -65,7 +65,7 @@ class Run:
         Raises:
             TrackingError: MLflow refused.
         """
-        with told_plainly(f"cannot keep {path} with run {self.run_id}"):
+        with mlflow_errors(f"cannot keep {path} with run {self.run_id}"):
             if path.is_dir():
                 self._client.log_artifacts(self.run_id, str(path), artifact_path=path.name)
             else:
@@ -78,7 +78,7 @@ class Run:
             TrackingError: MLflow refused.
         """
         self.flush()
-        with told_plainly(f"cannot end run {self.run_id}"):
+        with mlflow_errors(f"cannot end run {self.run_id}"):
             self._client.set_terminated(self.run_id, status)
 
 
@@ -104,7 +104,7 @@ def tracked_run(
         TrackingError: MLflow refused or cannot be reached.
     """
     client = open_client(tracking_uri)
-    with told_plainly(f"cannot start the run '{name}'"):
+    with mlflow_errors(f"cannot start the run '{name}'"):
         if run_id and _is_there(client, run_id):
             client.update_run(run_id, status="RUNNING")
         else:

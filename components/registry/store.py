@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_DATABASE = Path("runs/mlflow/mlflow.db")
 SQLITE = "sqlite:///"
-# Set before MLflow is imported: it asks nobody, tells nobody, and speaks only to warn.
+# Set before MLflow is imported: no update check, no telemetry, and only warnings in the log.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -52,7 +52,7 @@ class TrackingError(PipelineError):
 
 
 @contextmanager
-def told_plainly(what: str) -> Iterator[None]:
+def mlflow_errors(what: str) -> Iterator[None]:
     """MLflow's errors within as one of ours, with what was tried.
 
     Raises:
@@ -130,7 +130,7 @@ def open_client(tracking_uri: str) -> Any:
 
     uri = resolve_uri(tracking_uri)
     database = database_path(uri)
-    with told_plainly(f"cannot open {uri}"), _driver_named(uri):
+    with mlflow_errors(f"cannot open {uri}"), _driver_named(uri):
         if database:
             _make_alone(database)
         elif uri.startswith(DATABASES):
@@ -207,7 +207,7 @@ def experiment_id(client: Any, name: str) -> str:
     """
     from mlflow.exceptions import MlflowException
 
-    with told_plainly(f"cannot open the experiment '{name}'"):
+    with mlflow_errors(f"cannot open the experiment '{name}'"):
         found = client.get_experiment_by_name(name)
         if found is None:
             try:

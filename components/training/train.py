@@ -25,6 +25,7 @@ from components.registry.runs import Run
 from components.registry.store import TrackingError
 from pixclip.checksums import WEIGHTS_NAME, weights_digest
 from pixclip.config import to_dict
+from pixclip.data.layout import MANIFEST_NAME
 from pixclip.json_files import JsonError, read_json_lines, read_json_object
 from pixclip.training.recipes import RECIPES, Stage, find_stage
 
@@ -151,7 +152,7 @@ def make_job(
 
 
 def _notes(settings: TrainSettings, origins: Mapping[str, str]) -> dict[str, Any]:
-    """What the checkpoint tells of where it comes from, the same for equal work."""
+    """What the checkpoint says of its origin, the same for equal work."""
     return {
         "recipe": settings.recipe,
         "stage": to_dict(settings.training_stage()),
@@ -165,7 +166,7 @@ def _origins(longgrit: Path, text_embeddings: Path, parent: Path) -> dict[str, s
     Raises:
         InputError: a file is missing.
     """
-    files = {"longgrit": longgrit / "manifest.parquet", "parent": parent / WEIGHTS_NAME}
+    files = {"longgrit": longgrit / MANIFEST_NAME, "parent": parent / WEIGHTS_NAME}
     for name, path in files.items():
         if not path.is_file():
             raise InputError(f"train: the {name} at {path.parent} has no {path.name}")

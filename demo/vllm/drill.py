@@ -17,10 +17,10 @@ from components.data.describe.answers import SCHEMAS, InvalidAnswerError, parse_
 from components.data.describe.embedded import EmbeddedDescriber
 from components.data.describe.flow import region_facts, samples_of
 from components.data.describe.pictures import Pictures
-from components.data.describe.pipeline import build_askers
+from components.data.describe.pipeline import build_stages
 from components.data.describe.scenes import Description, PendingScene, Region
 from components.data.describe.settings import DescribeSettings
-from components.data.describe.stage import Shop, StageAsker, Trail
+from components.data.describe.stage import Context, RegionState, Stage
 from components.data.llm.cache import AnswerCache, RawAnswer
 from components.data.llm.client import ChatClient, Taker
 from components.data.llm.gates import DroppedError
@@ -79,24 +79,24 @@ def _texts(region: Region, description: Description) -> dict[str, str]:
 async def _ask_all(items: list[Item], settings: DescribeSettings, cache_path: Path) -> Stages:
     stages: Stages = {name: StageReport(stage.model) for name, stage in settings.stages.items()}
     with AnswerCache(cache_path) as cache, ThreadPoolExecutor(2) as renderers:
-        askers = build_askers(settings)
+        askers = build_stages(settings)
         async with ChatClient(settings, samples_of(askers)) as client:
-            shop = Shop(RecordingClient(client, stages), cache, renderers, client.secrets)
+            context = Context(RecordingClient(client, stages), cache, renderers, client.secrets)
             for name, asker in askers.items():
                 started = time.monotonic()
                 async with asyncio.TaskGroup() as group:
                     for item in items:
-                        group.create_task(_ask_one(shop, asker, item, stages[name]))
+                        group.create_task(_ask_one(context, asker, item, stages[name]))
                 stages[name].wall_seconds = time.monotonic() - started
                 stages[name].repaired = asker.account.repaired
     return stages
 
 
-async def _ask_one(shop: Shop, asker: StageAsker, item: Item, report: StageReport) -> None:
+async def _ask_one(context: Context, asker: Stage, item: Item, report: StageReport) -> None:
     scene, region, texts = item
-    trail = Trail(region, Pictures(scene.load_image))
+    state = RegionState(region, Pictures(scene.load_image))
     try:
-        await asker.ask(shop, trail, texts, region_facts(region))
+        await asker.ask(context, state, texts, region_facts(region))
         report.usable += 1
     except DroppedError as error:
         report.problems[error.problem.reason] += 1

@@ -152,7 +152,7 @@ def from_dict(kind: type[AnyConfig], data: Mapping[str, Any], path: str = "") ->
 
     Raises:
         ValueError: a name is unknown or missing, or a value has the wrong type or breaks a rule;
-            tells `section.field`, the rule and the value.
+            names `section.field`, the rule and the value.
     """
     try:
         return kind.model_validate(data)

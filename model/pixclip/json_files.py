@@ -69,7 +69,7 @@ def read_json_object(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> dict[str
 def read_json_lines(path: Path, fields: Mapping[str, type]) -> list[dict[str, Any]]:
     """The objects of a file of lines that have these fields; none if there is no file.
 
-    A last line that a kill cut is left out; other lines that cannot be read are, and are told.
+    A last line that a kill cut off is left out; so are other damaged lines, which are reported.
     """
     try:
         *lines, _cut = path.read_bytes().split(b"\n")

@@ -42,11 +42,7 @@ def decode_mask(rle: Rle) -> Mask:
     Raises:
         ValueError: the counts do not describe exactly `height_px * width_px` pixels.
     """
-    if rle_num_pixels(rle.counts) != rle.height_px * rle.width_px:
-        raise ValueError(
-            f"mask counts do not cover {rle.height_px} x {rle.width_px} pixels; "
-            "the mask belongs to an image of another size or is damaged"
-        )
+    _require_size(rle_num_pixels(rle.counts), rle)
     decoded: Mask = coco.decode(rle.as_coco()).view(np.bool_)  # bytes 0 and 1
     return decoded
 
@@ -60,6 +56,11 @@ def rle_num_pixels(counts: str) -> int:
     Raises:
         ValueError: the string is not COCO compressed counts.
     """
+    return int(_run_lengths(counts).sum())
+
+
+def _run_lengths(counts: str) -> npt.NDArray[np.int64]:
+    """The lengths of the runs, by turns of false and true pixels, column after column."""
     codes = np.frombuffer(counts.encode("utf-8"), dtype=np.uint8).astype(np.int64) - 48
     if ((codes < 0) | (codes >= 64)).any():
         strange = next(char for char in counts if not 0 <= ord(char) - 48 < 64)
@@ -72,13 +73,70 @@ def rle_num_pixels(counts: str) -> int:
     starts = bounds[:-2] + 1
     shifts = 5 * (np.arange(bounds[-2] + 1) - np.repeat(starts, ends - starts + 1))
     parts = (codes[: len(shifts)] & 0x1F) << shifts
-    values = np.add.reduceat(parts, starts) if len(starts) else parts
-    values -= (codes[ends] >> 4) << (5 * (ends - starts + 1))
+    lengths = np.add.reduceat(parts, starts) if len(starts) else parts
+    lengths -= (codes[ends] >> 4) << (5 * (ends - starts + 1))
     # From the fourth on, a number is the difference to the one two places before.
-    runs = [values[:1], np.cumsum(values[1::2]), np.cumsum(values[2::2])]
-    if bounds[-2] < bounds[-1] or any((part < 0).any() for part in runs):
+    for same in (lengths[1::2], lengths[2::2]):
+        np.cumsum(same, out=same)
+    if bounds[-2] < bounds[-1] or (lengths < 0).any():
         raise ValueError("the COCO mask counts end in the middle of a number or hold negative runs")
-    return int(sum(part.sum() for part in runs))
+    return np.asarray(lengths)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The true pixels of a mask as stretches of its columns, laid end to end: [starts, stops)."""
+
+    height_px: int
+    width_px: int
+    starts: npt.NDArray[np.int64]  # ascending
+    stops: npt.NDArray[np.int64]
+
+    def __bool__(self) -> bool:
+        return len(self.starts) > 0
+
+    def box(self) -> tuple[int, int, int, int]:
+        """The tightest box, as `mask_box`; of no empty mask."""
+        height = self.height_px
+        first_column, last_column = self.starts[0] // height, (self.stops[-1] - 1) // height
+        tops, bottoms = self.starts % height, (self.stops - 1) % height
+        top, bottom = int(tops.min()), int(bottoms.max()) + 1
+        if (self.starts // height != (self.stops - 1) // height).any():
+            top, bottom = 0, height  # a stretch that goes on at the top of the next column
+        return int(first_column), top, int(last_column) + 1, bottom
+
+    def inside(self, box: tuple[int, int, int, int]) -> npt.NDArray[np.uint8]:
+        """The bytes 0 and 1 [width, height] of `box()`, column after column."""
+        x1, y1, x2, y2 = box
+        columns = np.zeros((x2 - x1, self.height_px), dtype=np.uint8)
+        flat, offset = columns.ravel(), x1 * self.height_px
+        # Slices are filled faster than sums of marks: runs are long.
+        for start, stop in zip(
+            (self.starts - offset).tolist(), (self.stops - offset).tolist(), strict=True
+        ):
+            flat[start:stop] = 1
+        return columns[:, y1:y2]
+
+
+def read_runs(rle: Rle) -> Runs:
+    """The runs of an encoding, which are all that a mask's box and areas need.
+
+    Raises:
+        ValueError: as `decode_mask`.
+    """
+    bounds = np.cumsum(_run_lengths(rle.counts))
+    _require_size(int(bounds[-1]) if len(bounds) else 0, rle)
+    pairs = bounds[: len(bounds) // 2 * 2].reshape(-1, 2)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    return Runs(rle.height_px, rle.width_px, pairs[:, 0], pairs[:, 1])
+
+
+def _require_size(num_pixels: int, rle: Rle) -> None:
+    if num_pixels != rle.height_px * rle.width_px:
+        raise ValueError(
+            f"mask counts do not cover {rle.height_px} x {rle.width_px} pixels; "
+            "the mask belongs to an image of another size or is damaged"
+        )
 
 
 def mask_box(mask: Mask) -> Box:

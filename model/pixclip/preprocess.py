@@ -5,6 +5,8 @@ that a region of one pixel does not vanish. Images are squashed to the square by
 with antialiasing, as the public evaluations do.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -16,11 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixclip.config import PreprocessConfig
-from pixclip.masks import Box, Mask, mask_box
+from pixclip.images import Pixels
+from pixclip.masks import Box, Mask, Runs, mask_box
 
 # Legend: B = masks or images, S = side of the model's square, P = patches; H, W = a mask's sides.
 ROUNDING = 1e-4  # of a pixel, so that a size computed from a scale never falls below S
-Pixels = npt.NDArray[np.uint8]  # [H, W, 3]
+Share = npt.NDArray[np.float32]  # of pixels inside a mask
 Sums = npt.NDArray[np.float64]  # of areas, from an edge on
 Window = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels; x2 and y2 are exclusive
 
@@ -64,13 +67,21 @@ class Preprocess:
         height and width in pixels of the array where its last row or column is only partly filled
         (a JPEG decoded at half its size).
         """
+        size = self.image_size_px
+        squashed = torch.empty(3, size, size, dtype=torch.uint8)
+        self.write_pixels(squashed, pixels_hw3, sides)
+        return squashed
+
+    def write_pixels(
+        self, into: Tensor, pixels_hw3: Pixels, sides: tuple[float, float] | None = None
+    ) -> None:
+        """As `pixels`, into a tensor of a batch."""
         image_13hw = torch.from_numpy(np.ascontiguousarray(pixels_hw3)).permute(2, 0, 1)[None]
         size = self.image_size_px
         wanted: dict[str, Any] = {"size": (size, size)}
         if sides and sides != pixels_hw3.shape[:2]:
             wanted = {"scale_factor": [(size + ROUNDING) / side for side in sides]}
-        squashed = F.interpolate(image_13hw, mode="bicubic", antialias=True, **wanted)
-        return squashed[0].contiguous()
+        into.copy_(F.interpolate(image_13hw, mode="bicubic", antialias=True, **wanted)[0])
 
     def cover(self, mask: Mask) -> Tensor:
         """The share of every output pixel that lies inside a mask, float16 [1, S, S].
@@ -79,23 +90,44 @@ class Preprocess:
         """
         return torch.from_numpy(area_share(mask, self.image_size_px)).half()[None]
 
-    def normalise_pixels(self, pixels: Tensor) -> Tensor:
+    def write_cover(self, into: Tensor, areas: "MaskAreas", window: Window) -> None:
+        """As `cover`, of a window that holds the mask, into a tensor of a batch."""
+        places, shares = areas.shares(window, self.image_size_px)
+        into.zero_()
+        into[0][places] = torch.from_numpy(shares)
+
+    def normalise_pixels(self, pixels: Tensor, into: Tensor | None = None) -> Tensor:
         """uint8 [..., 3, S, S] to float32 with the configured mean and deviation."""
         mean, std = (
             torch.tensor(values, device=pixels.device)[:, None, None]
             for values in (self.config.mean, self.config.std)
         )
-        return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
+        found = torch.empty_like(pixels, dtype=torch.float32) if into is None else into
+        for part, place in _parts(pixels, found):
+            place.copy_(part).div_(255).sub_(mean).div_(std)
+        return found
 
-    def normalise_cover(self, cover: Tensor) -> Tensor:
+    def normalise_cover(self, cover: Tensor, into: Tensor | None = None) -> Tensor:
         """Shares [..., 1, S, S] to float32 with the configured mean and deviation."""
-        share = cover.to(torch.float32, copy=True)
-        return share.sub_(self.config.mask_mean).div_(self.config.mask_std)
+        found = torch.empty_like(cover, dtype=torch.float32) if into is None else into
+        for part, place in _parts(cover, found):
+            place.copy_(part).sub_(self.config.mask_mean).div_(self.config.mask_std)
+        return found
+
+
+def _parts(source: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """An image after the other where a core computes: all passes over one stay in its cache."""
+    if source.device.type != "cpu" or source.dim() < 4:
+        return iter([(source, target)])
+    return zip(source.flatten(0, -4), target.flatten(0, -4), strict=True)
 
 
 def patch_coverage(cover_b1ss: Tensor, patch_size_px: int) -> Tensor:
     """The share of every patch inside the masks, float32 [B, P], from the shares of pixels."""
-    return F.avg_pool2d(cover_b1ss.float(), patch_size_px).flatten(1)
+    if cover_b1ss.device.type != "cpu":
+        return F.avg_pool2d(cover_b1ss.float(), patch_size_px).flatten(1)
+    shares = [F.avg_pool2d(cover_1ss.float(), patch_size_px) for cover_1ss in cover_b1ss]
+    return torch.stack(shares).flatten(1)
 
 
 def crop_window(box: Box, height_px: int, width_px: int, margin: float) -> Window:
@@ -110,24 +142,66 @@ def crop_window(box: Box, height_px: int, width_px: int, margin: float) -> Windo
     )
 
 
-def area_share(mask: Mask, size_px: int) -> npt.NDArray[np.float32]:
-    """The share of every pixel of a square [S, S] that a mask [H, W], laid over it, covers.
-
-    A mask is constant inside its pixels, so linear interpolation of its summed-area table gives
-    exact areas, growing or shrinking, and only the mask's box need be looked at.
-    """
+def area_share(mask: Mask, size_px: int) -> Share:
+    """The share of every pixel of a square [S, S] that a mask [H, W], laid over it, covers."""
     share = np.zeros((size_px, size_px), dtype=np.float32)
-    if not mask.any():
-        return share
-    x1, y1, x2, y2 = map(int, mask_box(mask))
-    box = np.ascontiguousarray(mask[y1:y2, x1:x2]).view(np.uint8)
-    rows, edges_y = _edges(y1, y2, mask.shape[0], size_px)
-    columns, edges_x = _edges(x1, x2, mask.shape[1], size_px)
-    strips = np.diff(_at(cv2.integral(box, sdepth=cv2.CV_64F), edges_y, axis=0), axis=0)
-    areas = np.diff(_at(strips, edges_x, axis=1), axis=1)
-    areas /= (mask.shape[0] / size_px) * (mask.shape[1] / size_px)
-    share[rows, columns] = np.clip(areas, 0, 1, out=areas)  # rounding leaves -1e-16
+    if mask.any():
+        height_px, width_px = mask.shape
+        places, found = MaskAreas.of_mask(mask).shares((0, 0, width_px, height_px), size_px)
+        share[places] = found
     return share
+
+
+@dataclass(frozen=True)
+class MaskAreas:
+    """How much of a mask lies in any rectangle: the summed-area table of its box.
+
+    A mask is constant inside its pixels, so linear interpolation of the table gives exact areas,
+    growing or shrinking, and only the mask's box need be looked at.
+    """
+
+    box: Window
+    table: npt.NDArray[np.int32]  # [h + 1, w + 1]
+
+    @classmethod
+    def of_mask(cls, mask: Mask) -> "MaskAreas":
+        """The areas of a mask [H, W] that is not empty."""
+        x1, y1, x2, y2 = box = _whole(mask_box(mask))
+        inside = np.ascontiguousarray(mask[y1:y2, x1:x2]).view(np.uint8)
+        return cls(box, cv2.integral(inside, sdepth=cv2.CV_32S))
+
+    @classmethod
+    def of_runs(cls, runs: Runs) -> "MaskAreas":
+        """The areas of a mask that is not empty, without its pixels outside the box."""
+        box = runs.box()
+        inside = _transposed(runs.inside(box))
+        return cls(box, cv2.integral(inside, sdepth=cv2.CV_32S))
+
+    def shares(self, window: Window, size_px: int) -> tuple[tuple[slice, slice], Share]:
+        """The share of every pixel that the mask covers in a square [S, S] laid over a window.
+
+        The window holds the box. Given are the rows and columns that the box touches, and their
+        shares [rows, columns]; all others are 0.
+        """
+        left, top, right, bottom = window
+        x1, y1, x2, y2 = self.box
+        rows, edges_y = _edges(y1 - top, y2 - top, bottom - top, size_px)
+        columns, edges_x = _edges(x1 - left, x2 - left, right - left, size_px)
+        strips = _transposed(_between(self.table, edges_y))  # [w + 1, rows]
+        areas = _between(strips, edges_x)
+        areas /= ((bottom - top) / size_px) * ((right - left) / size_px)
+        np.clip(areas, 0, 1, out=areas)  # rounding leaves -1e-16
+        return (rows, columns), _transposed(areas.astype(np.float32))
+
+
+def _whole(box: Box) -> Window:
+    x1, y1, x2, y2 = map(int, box)
+    return x1, y1, x2, y2
+
+
+def _transposed(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[n, m] from [m, n], laid out anew: several times faster than NumPy."""
+    return np.asarray(cv2.transpose(table)).reshape(table.shape[::-1])
 
 
 def _edges(start: int, stop: int, side: int, size: int) -> tuple[slice, Sums]:
@@ -137,15 +211,15 @@ def _edges(start: int, stop: int, side: int, size: int) -> tuple[slice, Sums]:
     return slice(first, last), np.clip(edges, 0, stop - start)
 
 
-def _at(table: Sums, places: Sums, axis: int) -> Sums:
-    """The rows or columns of a table at fractional places, linearly between neighbours.
+def _between(table: npt.NDArray[Any], edges: Sums) -> Sums:
+    """What lies between neighbouring edges, from a table of sums up to each of its rows.
 
-    Without a needless copy: this is done for every region of every batch.
+    Edges lie at fractional rows, where sums are interpolated linearly. Without a needless copy:
+    this is done for every region of every batch.
     """
-    below = np.minimum(places.astype(np.intp), table.shape[axis] - 2)
-    first: Sums = table.take(below, axis)
-    found: Sums = table.take(below + 1, axis)
-    found -= first
-    found *= np.expand_dims(places - below, 1 - axis)
-    found += first
-    return found
+    below = np.minimum(edges.astype(np.intp), len(table) - 2)
+    found = np.subtract(table[1:], table[:-1], dtype=np.float64).take(below, axis=0)
+    found *= (edges - below)[:, None]
+    found += table.take(below, axis=0)
+    between: Sums = found[1:] - found[:-1]
+    return between

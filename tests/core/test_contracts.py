@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.core.contracts import check_drafts, require_contract
-from components.core.counts import tally, write_quarantine
+from components.core.counts import region_counts, write_quarantine
 from components.core.errors import ContractViolation, InputError
 from components.core.tables import Row, read_rows, write_rows
 from data_contracts import candidates, images, records
@@ -48,7 +48,7 @@ def ids(path: Path) -> list[str]:
 
 def test_good_drafts_are_published_as_they_are(tmp_path: Path) -> None:
     drafts = write_drafts(tmp_path, [record_row(n) for n in range(NUM_ROWS)])
-    metrics = tally(NUM_ROWS, NUM_ROWS, Counter())
+    metrics = region_counts(NUM_ROWS, NUM_ROWS, Counter())
     ready, counted, met = check_drafts("select", {}, drafts, metrics)
     assert ready == drafts
     assert counted == metrics
@@ -61,7 +61,9 @@ def test_rows_within_the_budget_move_and_the_drafts_stay_whole(tmp_path: Path) -
     rows[95]["url"] = "ftp://example.org/1.jpg"
     drafts = write_drafts(tmp_path, rows)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
-    ready, metrics, _ = check_drafts("select", {}, drafts, tally(NUM_ROWS, NUM_ROWS, Counter()))
+    ready, metrics, _ = check_drafts(
+        "select", {}, drafts, region_counts(NUM_ROWS, NUM_ROWS, Counter())
+    )
     assert {path: path.read_bytes() for path in before} == before
     assert ids(ready["records"]) == [f"{n}-00" for n in range(NUM_ROWS) if n not in (5, 95)]
     moved = list(read_rows(ready["quarantine"]))
@@ -91,7 +93,9 @@ def test_a_region_that_comes_twice_is_counted_twice(tmp_path: Path) -> None:
     rows = [record_row(n) for n in range(NUM_ROWS)]
     rows[-1] = record_row(3)
     drafts = write_drafts(tmp_path, rows)
-    ready, metrics, _ = check_drafts("select", {}, drafts, tally(NUM_ROWS, NUM_ROWS, Counter()))
+    ready, metrics, _ = check_drafts(
+        "select", {}, drafts, region_counts(NUM_ROWS, NUM_ROWS, Counter())
+    )
     assert ids(ready["quarantine"]) == ["3-00", "3-00"]
     assert metrics["regions_out"] == len(ids(ready["records"])) == NUM_ROWS - 2
     assert metrics["regions_quarantined"] == 2

@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field
 
 from components.core import drafts as kernel_drafts
-from components.core.counts import quarantine_row, tally, write_quarantine
+from components.core.counts import quarantine_row, region_counts, write_quarantine
 from components.core.digests import RECEIPT_NAME
 from components.core.errors import ContractViolation, GateError, InputError, SettingsError
 from components.core.receipts import read_receipt
@@ -60,7 +60,7 @@ def select(grit: In, records: Out, quarantine: Out, settings: MakeSettings) -> M
         raise GateError("select: too little is left", {"low_score": 19}, "Lower min_score.")
     write_quarantine(quarantine, [quarantine_row("select", dropped, "low_score")])
     lost = 1 if settings.fault == "loses_a_row" else 0
-    return tally(len(rows) + 1 + lost, len(rows), Counter({"low_score": 1}))
+    return region_counts(len(rows) + 1 + lost, len(rows), Counter({"low_score": 1}))
 
 
 @step(image="data")

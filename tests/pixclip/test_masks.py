@@ -17,6 +17,7 @@ from pixclip.masks import (
     encode_mask,
     mask_box,
     mask_iou,
+    read_runs,
     rle_num_pixels,
     turn_box,
     turn_mask,
@@ -45,6 +46,23 @@ def test_an_encoding_is_what_pycocotools_reads(mask):
 @given(MASKS)
 def test_the_number_of_pixels_is_read_from_the_counts_alone(mask):
     assert rle_num_pixels(encode_mask(mask).counts) == mask.size
+
+
+@given(MASKS)
+def test_the_runs_of_an_encoding_are_its_mask(mask):
+    runs = read_runs(encode_mask(mask))
+    assert bool(runs) == mask.any()
+    if runs:
+        x1, y1, x2, y2 = box = runs.box()
+        assert box == mask_box(mask)
+        assert np.array_equal(runs.inside(box).T, mask[y1:y2, x1:x2])
+
+
+@given(MASKS, st.integers(1, 40))
+def test_runs_for_an_image_of_another_size_are_refused(mask, extra):
+    rle = encode_mask(mask)
+    with pytest.raises(ValueError, match="another size or is damaged"):
+        read_runs(Rle(rle.height_px, rle.width_px + extra, rle.counts))
 
 
 @given(st.lists(st.integers(0, 100_000), min_size=1, max_size=30))

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from components.core.errors import InputError
 from components.core.tables import Row, groups_of, read_batches, read_rows
 from components.data.deduplicate.turning import Resized, pixels_of
-from pixclip.near_duplicates import Hashes, pairs_within
+from pixclip.data.layout import BENCHMARK
+from pixclip.near_duplicates import Hashes, first_of_near_duplicates
 
 COLUMNS = (
     "url",
@@ -25,7 +26,6 @@ COLUMNS = (
     "stored_height",
     "orientation",
 )
-BENCHMARK = "benchmark"
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def kept_images(images: ImageIndex, max_phash_distance: int) -> Positions:
     if max_phash_distance == 0:
         return firsts
     distinct = rank[firsts[rank] == rank]  # in the order of preference
-    stands_for = _greedy(images.phash[distinct], max_phash_distance)
+    stands_for = first_of_near_duplicates(images.phash[distinct], max_phash_distance)
     replacement = np.arange(len(images))
     replacement[distinct] = distinct[stands_for]
     return replacement[firsts]
@@ -148,12 +148,3 @@ def _first_of_equals(values: npt.NDArray[np.generic], rank: Positions) -> Positi
     firsts = np.empty(len(values), dtype=np.int64)
     firsts[rank] = rank[first[inverse]]
     return firsts
-
-
-def _greedy(hashes: Hashes, max_distance: int) -> Positions:
-    """Go through distinct hashes in order; one that stays takes out its later neighbours."""
-    stands_for = np.arange(len(hashes))
-    for first, second in pairs_within(hashes, max_distance).tolist():
-        if stands_for[first] == first and stands_for[second] == second:
-            stands_for[second] = first
-    return stands_for

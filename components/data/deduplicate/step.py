@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from components.core.counts import quarantine_row, tally, write_quarantine
+from components.core.counts import quarantine_row, region_counts, write_quarantine
 from components.core.progress import progress
 from components.core.step import In, Metrics, Out, StepSettings, step
-from components.core.tables import Row, groups_of, read_rows, without, write_rows
+from components.core.tables import Row, groups_of, part_name, read_rows, without, write_rows
 from components.data.deduplicate.manifests import (
     GroupImages,
     ImageIndex,
@@ -81,7 +81,7 @@ def deduplicate(
     dropped = _write_groups(records, images, candidates, judge, counts)
     write_quarantine(quarantine, dropped)
     num_kept = counts.pop("", 0)
-    return tally(
+    return region_counts(
         num_kept + counts.total(),
         num_kept,
         counts,
@@ -160,7 +160,7 @@ def _write_groups(
             found = read_group(images / group)
             good: list[Row] = []
             yield from _judge_group(records / group, found, first, judge, good, counts)
-            write_rows(candidates / group / "part-00000.parquet", good, SCHEMA)
+            write_rows(candidates / group / part_name(0), good, SCHEMA)
             first += len(found.ok)
             bar.update()
 

@@ -80,7 +80,7 @@ Answer = TypeVar("Answer", bound=AnswerSchema)
 
 
 class InvalidAnswerError(ValueError):
-    """An answer that is not in the form that was asked for; the message can be told the model."""
+    """An answer in another form than was asked for; the message can be sent to the model."""
 
 
 def response_format(schema: type[AnswerSchema]) -> dict[str, object]:

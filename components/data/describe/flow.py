@@ -11,7 +11,7 @@ from PIL import Image
 from components.data.describe.answers import AnswerSchema, Caption, Checked, Merged, Verdict
 from components.data.describe.pictures import NEUTRAL_GREY, Pictures
 from components.data.describe.scenes import Description, Outcome, PendingScene, Region, Rejection
-from components.data.describe.stage import Shop, StageAsker, Trail
+from components.data.describe.stage import Context, RegionState, Stage
 from components.data.llm.gates import DroppedError, Problem
 from components.data.llm.prompt import one_line
 from components.data.llm.settings import StageName
@@ -27,8 +27,8 @@ Kind = TypeVar("Kind", bound=AnswerSchema)
 class RegionFlow:
     """The way of a region through the stages."""
 
-    def __init__(self, askers: dict[StageName, StageAsker], shop: Shop) -> None:
-        self._askers, self._shop = askers, shop
+    def __init__(self, stages: dict[StageName, Stage], context: Context) -> None:
+        self._stages, self._context = stages, context
 
     async def describe_scene(self, scene: PendingScene, on_region: OnRegion) -> list[Outcome]:
         """The outcome of every row of a scene."""
@@ -45,42 +45,42 @@ class RegionFlow:
     async def _describe_region(
         self, region: Region, pictures: Pictures, on_region: OnRegion
     ) -> Outcome:
-        trail = Trail(region, pictures)
+        state = RegionState(region, pictures)
         try:
-            outcome: Outcome = await self._through_stages(trail)
+            outcome: Outcome = await self._through_stages(state)
         except DroppedError as error:
-            self._askers[trail.stage].account.rejected += 1
-            outcome = self._rejection(trail, trail.stage, error.problem)
+            self._stages[state.stage].account.rejected += 1
+            outcome = self._rejection(state, state.stage, error.problem)
         except ImageError as error:
-            outcome = self._rejection(trail, "image", Problem(error.reason, error.detail))
+            outcome = self._rejection(state, "image", Problem(error.reason, error.detail))
         on_region(outcome)
         return outcome
 
-    def _rejection(self, trail: Trail, stage: str, problem: Problem) -> Rejection:
+    def _rejection(self, state: RegionState, stage: str, problem: Problem) -> Rejection:
         # The detail may quote a model or a server.
-        detail = self._shop.secrets.mask(problem.detail[:MAX_MASKED_CHARS])
+        detail = self._context.secrets.mask(problem.detail[:MAX_MASKED_CHARS])
         return Rejection(
-            region_id=trail.region.region_id,
+            region_id=state.region.region_id,
             stage=stage,
             reason=problem.reason,
             detail=one_line(detail)[:MAX_DETAIL_CHARS],
-            provenance=trail.provenance,
-            usage=trail.usage,
+            provenance=state.provenance,
+            usage=state.usage,
         )
 
-    async def _through_stages(self, trail: Trail) -> Description:
-        region, facts = trail.region, region_facts(trail.region)
+    async def _through_stages(self, state: RegionState) -> Description:
+        region, facts = state.region, region_facts(state.region)
         texts = {"phrase": region.phrase, "image_caption": region.image_caption}
-        seen = await self._ask("object", trail, texts, facts, Caption)
+        seen = await self._ask("object", state, texts, facts, Caption)
         texts["object_caption"] = seen.caption
-        verdict = await self._ask("verify", trail, texts, facts, Verdict)
+        verdict = await self._ask("verify", state, texts, facts, Verdict)
         _require_accepted(verdict)
-        context = await self._ask("context", trail, texts, facts, Caption)
+        context = await self._ask("context", state, texts, facts, Caption)
         texts["context_caption"] = context.caption
-        merged = await self._ask("merge", trail, texts, facts, Merged)
+        merged = await self._ask("merge", state, texts, facts, Merged)
         _require_kept(lost_in_merge(seen.caption, context.caption, merged.long_caption))
         texts["long_caption"] = merged.long_caption
-        _require_checked(await self._ask("check", trail, texts, facts, Checked))
+        _require_checked(await self._ask("check", state, texts, facts, Checked))
         return Description(
             region_id=region.region_id,
             object_caption=seen.caption,
@@ -89,19 +89,19 @@ class RegionFlow:
             context_caption=context.caption,
             long_caption=merged.long_caption,
             short_caption=merged.short_caption,
-            provenance=trail.provenance,
-            usage=trail.usage,
+            provenance=state.provenance,
+            usage=state.usage,
         )
 
     async def _ask(
         self,
         stage: StageName,
-        trail: Trail,
+        state: RegionState,
         texts: dict[str, str],
         facts: dict[str, object],
         kind: type[Kind],
     ) -> Kind:
-        answer = await self._askers[stage].ask(self._shop, trail, texts, facts)
+        answer = await self._stages[stage].ask(self._context, state, texts, facts)
         assert isinstance(answer, kind), (stage, answer)
         return answer
 
@@ -207,16 +207,16 @@ TEXTS = {
 
 
 def samples_of(
-    askers: Mapping[StageName, StageAsker],
+    stages: Mapping[StageName, Stage],
 ) -> dict[StageName, Callable[[], tuple[bytes, bytes]]]:
     """For each stage what makes its sample: for one token, and as a true request."""
     return {
-        name: lru_cache(maxsize=1)(lambda a=asker: _bodies(a)) for name, asker in askers.items()
+        name: lru_cache(maxsize=1)(lambda a=stage: _bodies(a)) for name, stage in stages.items()
     }
 
 
-def _bodies(asker: StageAsker) -> tuple[bytes, bytes]:
+def _bodies(stage: Stage) -> tuple[bytes, bytes]:
     mask = encode_mask(box_mask(BOX, SIDE_PX, SIDE_PX))
     region = Region("sample", "", SIDE_PX, SIDE_PX, BOX, "", "", mask)
     pictures = Pictures(lambda: Image.new("RGB", (SIDE_PX, SIDE_PX), NEUTRAL_GREY))
-    return asker.sample_bodies(region, pictures, TEXTS, region_facts(region))
+    return stage.sample_bodies(region, pictures, TEXTS, region_facts(region))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from components.core.counts import quarantine_row, tally, write_quarantine
+from components.core.counts import quarantine_row, region_counts, write_quarantine
 from components.core.step import Metrics
-from components.core.tables import Row, write_rows
+from components.core.tables import PARTS, Row, part_name, write_rows
 from components.data.describe.scenes import Description, Outcome, Provenance, Rejection, Usage
 from data_contracts.captions import SCHEMA
 
@@ -28,7 +28,7 @@ class OutcomeWriter:
         self.num_accepted = self.num_long_words = 0
         self.reasons: Counter[str] = Counter()
         self.usage = Usage()
-        for stale in captions.glob("part-*.parquet"):
+        for stale in captions.glob(PARTS):
             stale.unlink()
 
     def add(self, scene: int, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
@@ -53,7 +53,7 @@ class OutcomeWriter:
     def metrics(self) -> Metrics:
         """Counts of what was done; the same for the same answers."""
         num_rejected = self.reasons.total()
-        return tally(
+        return region_counts(
             self.num_accepted + num_rejected,
             self.num_accepted,
             self.reasons,
@@ -77,7 +77,7 @@ class OutcomeWriter:
             self._write_part()
 
     def _write_part(self) -> None:
-        path = self._captions / f"part-{self._num_parts:05d}.parquet"
+        path = self._captions / part_name(self._num_parts)
         write_rows(path, self._accepted, SCHEMA)
         self._num_parts += 1
         self._accepted = []

@@ -16,18 +16,18 @@ from components.data.describe.flow import OnRegion, RegionFlow, samples_of
 from components.data.describe.outcomes import StageAccount
 from components.data.describe.scenes import Outcome, PendingScene
 from components.data.describe.settings import DescribeSettings
-from components.data.describe.stage import Shop, StageAsker
+from components.data.describe.stage import Context, Stage
 from components.data.llm.cache import AnswerCache, AnswerFiles
 from components.data.llm.client import ChatClient
 from components.data.llm.gates import TextRules, identify_language
 from components.data.llm.prompt import load_prompt
 from components.data.llm.settings import StageName
+from data_contracts.caption_lengths import ASKED_PART
 
 Deliver = Callable[[int, PendingScene, Sequence[Outcome]], None]
 # Enough regions in flight that every endpoint has work while others are being drawn.
 REGIONS_PER_PLACE = 3
 PROMPT_SETTINGS = ("min_long_words", "max_long_words", "min_short_words", "max_short_words")
-MAX_PART_WORDS = 150  # of an object or context caption
 
 
 def describe_scenes(
@@ -42,23 +42,23 @@ def describe_scenes(
     Raises:
         EndpointError: the endpoints of a stage serve nobody; answers so far are kept.
     """
-    askers = build_askers(settings)
+    stages = build_stages(settings)
     identify_language("Load the model now, not while a server waits.")
     try:
-        asyncio.run(_run(scenes, settings, kept, askers, deliver, on_region))
+        asyncio.run(_run(scenes, settings, kept, stages, deliver, on_region))
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
-    return {name: asker.account for name, asker in askers.items()}
+    return {name: stage.account for name, stage in stages.items()}
 
 
-def build_askers(settings: DescribeSettings) -> dict[StageName, StageAsker]:
-    """An asker for each stage.
+def build_stages(settings: DescribeSettings) -> dict[StageName, Stage]:
+    """Every stage by its name.
 
     Raises:
         InputError: a prompt file is missing or broken.
     """
     limits = settings.word_limits
-    part = TextRules("caption", 3, MAX_PART_WORDS)
+    part = TextRules("caption", *ASKED_PART)
     rules: dict[StageName, dict[str, TextRules]] = {
         "object": {"caption": part},
         "context": {"caption": part},
@@ -69,7 +69,7 @@ def build_askers(settings: DescribeSettings) -> dict[StageName, StageAsker]:
     }
     common = {name: getattr(settings, name) for name in PROMPT_SETTINGS}
     return {
-        name: StageAsker(name, stage, load_prompt(stage.prompt, common), rules.get(name, {}))
+        name: Stage(name, stage, load_prompt(stage.prompt, common), rules.get(name, {}))
         for name, stage in settings.stages.items()
     }
 
@@ -78,7 +78,7 @@ async def _run(
     scenes: Iterable[PendingScene],
     settings: DescribeSettings,
     kept: AnswerFiles,
-    askers: dict[StageName, StageAsker],
+    stages: dict[StageName, Stage],
     deliver: Deliver,
     on_region: OnRegion,
 ) -> None:
@@ -87,8 +87,8 @@ async def _run(
         ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="render") as renderers,
     ):
         cache.adopt(kept.older)
-        async with ChatClient(settings, samples_of(askers)) as client, asyncio.TaskGroup() as group:
-            flow = RegionFlow(askers, Shop(client, cache, renderers, client.secrets))
+        async with ChatClient(settings, samples_of(stages)) as client, asyncio.TaskGroup() as group:
+            flow = RegionFlow(stages, Context(client, cache, renderers, client.secrets))
             room = _Room(client.num_places * REGIONS_PER_PLACE, settings.max_image_memory_mb << 20)
 
             async def describe(index: int, scene: PendingScene) -> None:

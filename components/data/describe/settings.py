@@ -12,6 +12,7 @@ from components.data.llm.settings import (
     StageName,
     StageSettings,
 )
+from data_contracts.caption_lengths import ASKED_LONG, ASKED_SHORT
 
 STAGES: tuple[StageName, ...] = ("object", "verify", "context", "merge", "check")
 
@@ -65,10 +66,18 @@ class DescribeSettings(ClientSettings):
     describer: Literal["embedded", "endpoints"] = Field(
         "embedded", description="rules over what is measured, or the models behind the endpoints"
     )
-    min_long_words: int = Field(30, ge=5, description="words of a long caption, at least")
-    max_long_words: int = Field(120, ge=10, description="words of a long caption, at most")
-    min_short_words: int = Field(2, ge=1, description="words of a short caption, at least")
-    max_short_words: int = Field(20, ge=2, description="words of a short caption, at most")
+    min_long_words: int = Field(
+        ASKED_LONG.fewest, ge=5, description="words of a long caption, at least"
+    )
+    max_long_words: int = Field(
+        ASKED_LONG.most, ge=10, description="words of a long caption, at most"
+    )
+    min_short_words: int = Field(
+        ASKED_SHORT.fewest, ge=1, description="words of a short caption, at least"
+    )
+    max_short_words: int = Field(
+        ASKED_SHORT.most, ge=2, description="words of a short caption, at most"
+    )
     min_accepted_share: float = threshold(
         0.05, "share of regions below which the result is refused", ge=0, le=1
     )

@@ -41,7 +41,7 @@ class Client(Protocol):
 
 
 @dataclass
-class Trail:
+class RegionState:
     """What has happened to a region so far."""
 
     region: Region
@@ -52,7 +52,7 @@ class Trail:
 
 
 @dataclass(frozen=True)
-class Shop:
+class Context:
     """What all stages share."""
 
     client: Client
@@ -71,7 +71,7 @@ class _Request:
     repair: tuple[str, str] | None = None  # an answer that cannot be used, and why
 
 
-class StageAsker:
+class Stage:
     """Asks one stage."""
 
     def __init__(
@@ -90,22 +90,26 @@ class StageAsker:
         self._sampling = settings.model_dump(include=set(SAMPLING.difference(settings.unsent)))
 
     async def ask(
-        self, shop: Shop, trail: Trail, texts: Mapping[str, str], facts: Mapping[str, object]
+        self,
+        context: Context,
+        state: RegionState,
+        texts: Mapping[str, str],
+        facts: Mapping[str, object],
     ) -> AnswerSchema:
-        """A valid answer for a region; the trail says who gave it and what it took.
+        """A valid answer for a region; the state says who gave it and what it took.
 
         Raises:
             DroppedError: there is none; asked twice where that may help.
             ImageError: the region's image cannot be used.
         """
-        trail.stage = self.name
+        state.stage = self.name
         text = self._prompt.region_text(texts, facts)
-        request = _Request(text, trail.pictures, trail.region, self._hash(text, trail.region))
-        raw = await self._answer(shop, trail, request)
+        request = _Request(text, state.pictures, state.region, self._hash(text, state.region))
+        raw = await self._answer(context, state, request)
         judged = self._judge(raw)
         if isinstance(judged, Problem) and judged.is_repairable:
             request = self._repair(request, raw, judged)
-            judged = self._judge(await self._answer(shop, trail, request))
+            judged = self._judge(await self._answer(context, state, request))
         if isinstance(judged, Problem):
             raise DroppedError(judged)
         return judged
@@ -122,20 +126,20 @@ class StageAsker:
         request = _Request(text, pictures, region, hash="")
         return self._encode(request, max_tokens=1), self._encode(request)
 
-    async def _answer(self, shop: Shop, trail: Trail, request: _Request) -> RawAnswer:
+    async def _answer(self, context: Context, state: RegionState, request: _Request) -> RawAnswer:
         # Twin regions ask the same: the second waits for the first and finds its answer.
-        async with shop.locks.setdefault(request.hash, asyncio.Lock()):
-            raw = shop.cache.get(request.hash)
+        async with context.locks.setdefault(request.hash, asyncio.Lock()):
+            raw = context.cache.get(request.hash)
             is_cached = raw is not None
             if raw is None:
-                body = await self._body(shop.renderers, request)
-                taker = Taker(self._fits, partial(shop.cache.put, request.hash))
-                raw = await shop.client.ask(self.name, body, taker)
-        shop.locks.pop(request.hash, None)
+                body = await self._body(context.renderers, request)
+                taker = Taker(self._fits, partial(context.cache.put, request.hash))
+                raw = await context.client.ask(self.name, body, taker)
+        context.locks.pop(request.hash, None)
         usage = self._usage(raw)
         self.account.count(usage, is_cached, is_repair=request.repair is not None)
-        trail.usage = add_usage(trail.usage, usage)
-        trail.provenance[self.name] = Provenance(
+        state.usage = add_usage(state.usage, usage)
+        state.provenance[self.name] = Provenance(
             describer="endpoints",
             model=self._settings.model,
             prompt=self._prompt.name,

@@ -24,6 +24,7 @@ from components.data.import_coco.values import (
     safe_path,
     shown,
 )
+from data_contracts.reasons import ImportReason
 
 MAX_PIXELS = 2**31 - 1  # what run lengths can count
 Box = tuple[float, float, float, float]
@@ -150,7 +151,7 @@ def _add_annotation(
 ) -> None:
     image_id = read_id(entry.get("image_id"), "image_id")
     if image_id not in images:
-        raise BadValueError("unknown_image", f"there is no image {shown(image_id)}")
+        raise BadValueError(ImportReason.UNKNOWN_IMAGE, f"there is no image {shown(image_id)}")
     caption = entry.get("caption")
     is_object = bool(categories) and bool(entry.get("bbox") or entry.get("segmentation"))
     has_caption = caption is not None and not (is_object and caption == "")
@@ -175,7 +176,7 @@ def _read_image_entries(
     for image_id, place in clashes.items():
         names = f"{shown(images[image_id].file_name)} and another"
         detail = f"the image id {shown(image_id)} occurs twice, of {names}; both are left out"
-        left_out.add(place, "ambiguous_image", detail)
+        left_out.add(place, ImportReason.AMBIGUOUS_IMAGE, detail)
         del images[image_id]
     _require_some(len(images), num_entries, f"{name}: 'images'", left_out)
     return images
@@ -188,10 +189,10 @@ def _image(entry: Mapping[str, Any]) -> tuple[Id, CocoImage]:
         read_whole(entry.get("height"), "height"),
     )
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise BadValueError("bad_size", f"an image of {width} x {height} pixels")
+        raise BadValueError(ImportReason.BAD_SIZE, f"an image of {width} x {height} pixels")
     name = entry.get("file_name") or _name_in_address(entry.get("coco_url"))
     if not isinstance(name, str) or not name.strip():
-        raise BadValueError("bad_file_name", f"'file_name' is {shown(name)}, not a text")
+        raise BadValueError(ImportReason.BAD_FILE_NAME, f"'file_name' is {shown(name)}, not a text")
     safe_path(name)
     return image_id, CocoImage(record_number(image_id), name, width, height)
 
@@ -211,7 +212,7 @@ def _categories(content: Mapping[str, Any], name: str, left_out: LeftOut) -> dic
             if names.setdefault(category, text) != text:
                 clashes.add(category)
                 raise BadValueError(
-                    "ambiguous_category",
+                    ImportReason.AMBIGUOUS_CATEGORY,
                     f"the category id {shown(category)} is {names[category]!r} and {text!r}",
                 )
     return {category: text for category, text in names.items() if category not in clashes}
@@ -221,7 +222,9 @@ def _region(entry: Mapping[str, Any], categories: Mapping[Id, str], place: str) 
     category = read_id(entry.get("category_id"), "category_id")
     if category not in categories:
         known = "" if categories else "; the file names no categories"
-        raise BadValueError("unknown_category", f"there is no category {shown(category)}{known}")
+        raise BadValueError(
+            ImportReason.UNKNOWN_CATEGORY, f"there is no category {shown(category)}{known}"
+        )
     return CocoRegion(
         name=categories[category],
         box_xywh=_box(entry.get("bbox"), entry.get("segmentation")),
@@ -237,7 +240,7 @@ def _box(box: Any, segmentation: Any) -> Box | None:
     numbers = read_numbers(box) if isinstance(box, list) and len(box) == 4 else None
     if numbers is None:
         raise BadValueError(
-            "bad_box", f"'bbox' is {shown(box)}, not four numbers x, y, width, height"
+            ImportReason.BAD_BOX, f"'bbox' is {shown(box)}, not four numbers x, y, width, height"
         )
     x, y, width, height = numbers
     return x, y, width, height
@@ -257,7 +260,7 @@ def _entries(
 
 def _as_object(entry: Any) -> Mapping[str, Any]:
     if not isinstance(entry, dict):
-        raise BadValueError("no_object", f"is no object, but {shown(entry)}")
+        raise BadValueError(ImportReason.NO_OBJECT, f"is no object, but {shown(entry)}")
     return entry
 
 

@@ -9,6 +9,7 @@ from components.core.tables import Row
 from components.data.import_coco.annotations import Box, CocoImage, CocoRegion
 from components.data.import_coco.segmentation import UnusableMaskError, mask_counts
 from components.data.import_coco.values import LeftOut
+from data_contracts.reasons import ImportReason
 
 Span = tuple[int, int]
 ROUNDING_PX = 1.001  # tools round corners to whole pixels, and count them from 0 or from 1
@@ -85,7 +86,7 @@ def _placed_regions(
             yield region, _box_of(mask.counts, image), mask
         else:
             detail = f"'bbox' is missing, and so is a mask to take it from: {mask.fault}"
-            left_out.add(region.place, "bad_box", detail)
+            left_out.add(region.place, ImportReason.BAD_BOX, detail)
 
 
 def _own_mask(region: CocoRegion, image: CocoImage, counts: Counter[str]) -> OwnMask:

@@ -1,8 +1,8 @@
 """COCO segmentations (polygons, uncompressed and compressed RLE) as compressed RLE counts.
 
-A part that cannot be used is left out and told; the others make the mask. Forms that can mean one
-thing only are read although no standard has them: a flat list of coordinates, lists of points, RLE
-in a list, compressed counts that were written as Python bytes.
+A part that cannot be used is left out and counted; the others make the mask. Forms that can mean
+one thing only are read although no standard has them: a flat list of coordinates, lists of
+points, RLE in a list, compressed counts that were written as Python bytes.
 """
 
 import ast
@@ -13,6 +13,7 @@ from operator import ge, le
 from typing import Any
 
 from components.data.import_coco.values import read_numbers, shown
+from data_contracts.reasons import MaskPartReason
 from pixclip.masks import MAX_OUTLINE_PX, outline_px, rle_num_pixels
 
 MAX_POLYGON_POINTS = 100_000
@@ -28,7 +29,7 @@ class UnusableMaskError(ValueError):
 class BadPartError(ValueError):
     """A part of a segmentation that describes nothing; `reason` is a short code."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: MaskPartReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 
@@ -62,7 +63,7 @@ def mask_counts(
                 # A longer side than any outline overflows pycocotools' coordinates.
                 if max(height_px, width_px, length_px) > budget_px:
                     detail = f"polygons with an outline of over {MAX_OUTLINE_PX} pixels"
-                    raise BadPartError("long_outline", detail)
+                    raise BadPartError(MaskPartReason.LONG_OUTLINE, detail)
                 budget_px -= length_px
                 encoded.append(_from_polygon(points, height_px, width_px))
         except BadPartError as error:
@@ -117,23 +118,31 @@ def _points(part: Any, height_px: int, width_px: int, flaws: Counter[str]) -> Po
     Far-off points would make pycocotools take memory for the whole way there.
     """
     if not isinstance(part, list):
-        raise BadPartError("not_a_shape", f"{shown(part)} is neither a polygon nor an RLE")
+        raise BadPartError(
+            MaskPartReason.NOT_A_SHAPE, f"{shown(part)} is neither a polygon nor an RLE"
+        )
     if not part:
-        raise BadPartError("empty_part", "a part without any point")
+        raise BadPartError(MaskPartReason.EMPTY_PART, "a part without any point")
     if len(part) > 2 * MAX_POLYGON_POINTS:
-        raise BadPartError("many_points", f"a polygon of over {MAX_POLYGON_POINTS} points")
+        raise BadPartError(
+            MaskPartReason.MANY_POINTS, f"a polygon of over {MAX_POLYGON_POINTS} points"
+        )
     numbers = read_numbers(part)
     if numbers is None:
-        raise BadPartError("not_numbers", "a polygon is a list of finite numbers x, y, x, y, …")
+        raise BadPartError(
+            MaskPartReason.NOT_NUMBERS, "a polygon is a list of finite numbers x, y, x, y, …"
+        )
     if len(numbers) % 2:
-        raise BadPartError("odd_numbers", f"{len(numbers)} numbers are no pairs x, y")
+        raise BadPartError(MaskPartReason.ODD_NUMBERS, f"{len(numbers)} numbers are no pairs x, y")
     if len(numbers) < 6:
-        raise BadPartError("two_points", "a polygon needs three points or more")
+        raise BadPartError(MaskPartReason.TWO_POINTS, "a polygon needs three points or more")
     near = [min(max(number, -FAR_PX), FAR_PX) for number in numbers]
     points = clip(list(zip(near[::2], near[1::2], strict=True)), width_px, height_px)
     far_px = max(-min(near), max(near[::2]) - width_px, max(near[1::2]) - height_px)
     if len(points) < 3:
-        raise BadPartError("outside_image", f"no part of it is in {width_px} x {height_px} pixels")
+        raise BadPartError(
+            MaskPartReason.OUTSIDE_IMAGE, f"no part of it is in {width_px} x {height_px} pixels"
+        )
     flaws["repaired.points_outside_image"] += far_px > 1
     return points
 
@@ -144,7 +153,7 @@ def _from_polygon(points: Points, height_px: int, width_px: int) -> Encoded:
     flat = [value for point in points for value in point]
     (encoded,) = coco.frPyObjects([flat], height_px, width_px)
     if not coco.area(encoded):
-        raise BadPartError("no_area", "a polygon that covers no pixel")
+        raise BadPartError(MaskPartReason.NO_AREA, "a polygon that covers no pixel")
     found: Encoded = encoded
     return found
 
@@ -157,7 +166,8 @@ def _from_rle(rle: dict[str, Any], height_px: int, width_px: int, flaws: Counter
     if size is not None and numbers != [height_px, width_px]:
         turned = " (height and width swapped?)" if numbers == [width_px, height_px] else ""
         raise BadPartError(
-            "wrong_size", f"size {shown(size)} of an image of {height_px} x {width_px}{turned}"
+            MaskPartReason.WRONG_SIZE,
+            f"size {shown(size)} of an image of {height_px} x {width_px}{turned}",
         )
     counts, own_size = rle.get("counts"), [height_px, width_px]
     if isinstance(counts, str):
@@ -165,7 +175,7 @@ def _from_rle(rle: dict[str, Any], height_px: int, width_px: int, flaws: Counter
     else:
         runs = _runs(counts)
         if sum(runs) != height_px * width_px:
-            raise BadPartError("bad_runs", "the runs do not add up to the image")
+            raise BadPartError(MaskPartReason.BAD_RUNS, "the runs do not add up to the image")
         encoded = coco.frPyObjects({"size": own_size, "counts": runs}, height_px, width_px)
     _check(encoded, height_px, width_px)
     return encoded
@@ -176,7 +186,9 @@ def _runs(counts: Any) -> list[int]:
         numbers = read_numbers(counts)
         if numbers and all(number >= 0 and number.is_integer() for number in numbers):
             return list(map(int, numbers))
-    raise BadPartError("bad_runs", f"counts {shown(counts)} are no list of runs and no text")
+    raise BadPartError(
+        MaskPartReason.BAD_RUNS, f"counts {shown(counts)} are no list of runs and no text"
+    )
 
 
 def _as_bytes(counts: str, flaws: Counter[str]) -> bytes:
@@ -200,13 +212,13 @@ def _check(encoded: Encoded, height_px: int, width_px: int) -> None:
     try:
         num_pixels = rle_num_pixels(encoded["counts"].decode("ascii", "replace"))
     except ValueError as error:
-        raise BadPartError("bad_runs", str(error)) from None
+        raise BadPartError(MaskPartReason.BAD_RUNS, str(error)) from None
     if num_pixels != height_px * width_px:
         raise BadPartError(
-            "bad_runs", f"{num_pixels} pixels of an image of {height_px} x {width_px}"
+            MaskPartReason.BAD_RUNS, f"{num_pixels} pixels of an image of {height_px} x {width_px}"
         )
     if not coco.area(encoded):
-        raise BadPartError("empty_mask", "the mask is empty")
+        raise BadPartError(MaskPartReason.EMPTY_MASK, "the mask is empty")
 
 
 def clip(points: Points, width_px: float, height_px: float) -> Points:

@@ -18,7 +18,7 @@ from components.core.errors import GateError, InputError
 from components.core.progress import progress
 from components.core.s3 import S3Store, is_s3
 from components.core.step import Metrics, Out, StepSettings, runtime, source, step, threshold
-from components.core.tables import Row, write_rows
+from components.core.tables import Row, part_name, write_rows
 from components.data.import_coco.annotations import (
     CocoImage,
     add_annotations,
@@ -38,9 +38,15 @@ ALWAYS_TOLD = ("regions", "crowds_left_out", "masks_unusable", "masks_repaired")
 class ImportCocoSettings(StepSettings):
     """Where the images and their annotations are."""
 
-    images: str = source("", "folder, or s3://bucket/prefix, that file names start from")
+    images: str = source(
+        "",
+        "folder, or s3://bucket/prefix, that file names start from",
+        examples=["/data/animals"],
+    )
     annotations: str = source(
-        "", "COCO JSON file, or s3://bucket/key, with boxes and segmentations"
+        "",
+        "COCO JSON file, or s3://bucket/key, with boxes and segmentations",
+        examples=["/data/animals/annotations.json"],
     )
     captions: str = source(
         "", "second COCO JSON file with captions of the same images; may be empty"
@@ -106,7 +112,7 @@ def import_coco(grit: Out, settings: ImportCocoSettings) -> Metrics:
     del content
     grit.mkdir(parents=True, exist_ok=True)
     rows = make_records(images, address, settings, counts, left_out)
-    num_records = write_rows(grit / "part-00000.parquet", rows, SAMPLE_SCHEMA)
+    num_records = write_rows(grit / part_name(0), rows, SAMPLE_SCHEMA)
     left_out.write(grit)
     if left_out.entries:
         log.warning("import_coco left out %s; all are in %s", left_out.first_of_each(), FILE_NAME)

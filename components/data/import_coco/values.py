@@ -22,6 +22,7 @@ from components.core.digests import file_sha256
 from components.core.errors import InputError
 from components.core.files import write_whole
 from components.core.s3 import is_s3, split_uri
+from data_contracts.reasons import ImportReason
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 WHOLE = re.compile(r"(-?[0-9]{1,1000})(?:\.0*)?")
@@ -37,7 +38,7 @@ Id = int | str
 class BadValueError(InputError):
     """A value that means nothing where it stands; `reason` is a short code."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: ImportReason, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
 
@@ -63,7 +64,9 @@ def read_id(value: object, name: str) -> Id:
     if isinstance(value, str) and (text := value.strip()):
         number = WHOLE.fullmatch(text)
         return int(number[1]) if number else text
-    raise BadValueError("bad_id", f"'{name}' is {shown(value)}, not a whole number or a text")
+    raise BadValueError(
+        ImportReason.BAD_ID, f"'{name}' is {shown(value)}, not a whole number or a text"
+    )
 
 
 def record_number(key: Id) -> int:
@@ -109,7 +112,9 @@ def read_whole(value: object, name: str) -> int:
     """
     number = read_number(value)
     if number is None or not number.is_integer() or abs(number) > 2**62:
-        raise BadValueError("bad_number", f"'{name}' is {shown(value)}, not a whole number")
+        raise BadValueError(
+            ImportReason.BAD_NUMBER, f"'{name}' is {shown(value)}, not a whole number"
+        )
     return int(number)
 
 
@@ -123,7 +128,7 @@ def read_flag(value: object, name: str) -> bool:
         return False
     text = str(value).strip().lower() if isinstance(value, str | int | float) else None
     if text not in FLAGS:
-        raise BadValueError("bad_flag", f"'{name}' is {shown(value)}, neither 0 nor 1")
+        raise BadValueError(ImportReason.BAD_FLAG, f"'{name}' is {shown(value)}, neither 0 nor 1")
     return FLAGS[text]
 
 
@@ -135,7 +140,7 @@ def read_text(value: object, name: str) -> str:
     """
     text = " ".join(mended(value).split()) if isinstance(value, str) else ""
     if not text:
-        raise BadValueError("bad_text", f"'{name}' is {shown(value)}, not a text")
+        raise BadValueError(ImportReason.BAD_TEXT, f"'{name}' is {shown(value)}, not a text")
     return text
 
 
@@ -211,13 +216,15 @@ def safe_path(file_name: str) -> str:
     is_elsewhere = path.is_absolute() or ".." in path.parts or DRIVE.match(file_name)
     if is_elsewhere or not path.parts or "\0" in file_name:
         detail = f"the file name {shown(file_name)} does not stay below import_coco.images"
-        raise BadValueError("bad_file_name", detail)
+        raise BadValueError(ImportReason.BAD_FILE_NAME, detail)
     return path.as_posix()
 
 
 def _store_key(name: str) -> str:
     if LONE_HALVES.search(name):
-        raise BadValueError("bad_file_name", f"the file name {shown(name)} is no valid text")
+        raise BadValueError(
+            ImportReason.BAD_FILE_NAME, f"the file name {shown(name)} is no valid text"
+        )
     return safe_path(name)
 
 
@@ -227,7 +234,7 @@ def _on_disk(path: str) -> bytes:
         return path.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         detail = f"the file name {shown(path)} is no valid text"
-        raise BadValueError("bad_file_name", detail) from None
+        raise BadValueError(ImportReason.BAD_FILE_NAME, detail) from None
 
 
 FILE_NAME = "_left_out.jsonl"  # beside the records, whose readers pass it over; a line an entry
@@ -241,7 +248,7 @@ class LeftOut:
     entries: list[tuple[str, str, str]] = field(default_factory=list)  # place, reason, detail
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def add(self, place: str, reason: str, detail: str) -> None:
+    def add(self, place: str, reason: ImportReason, detail: str) -> None:
         """Leave out the entry at a place of a file."""
         self.entries.append((place, reason, detail))
         self.reasons[reason] += 1
@@ -259,7 +266,8 @@ class LeftOut:
         firsts: dict[str, str] = {}
         for place, reason, detail in self.entries:
             firsts.setdefault(
-                reason, f"{place}: {detail}" if reason != "no_object" else f"{place} {detail}"
+                reason,
+                f"{place}: {detail}" if reason != ImportReason.NO_OBJECT else f"{place} {detail}",
             )
         return "; ".join(
             f"{reason} {number} (first {firsts[reason]})"

@@ -5,7 +5,7 @@ as JSON, and the bytes that were received. A record is written by one `write` as
 is complete, so `kill -9` costs at most the answers that are still arriving: a record that was cut
 off ends the journal, and that is no damage.
 
-A record that was damaged is left out and told, alone: where its sizes cannot be believed, the
+A damaged record is left out and reported, alone: where its sizes cannot be believed, the
 next mark is looked for. The mark is drawn by lot for every journal and stands in its head twice,
 so that no server can send bytes that look like a record.
 """
@@ -148,7 +148,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
 
 
 def _open_contents(path: Path) -> _Contents:
-    """The contents of a journal that is about to be used; tells what is damaged."""
+    """The contents of a journal that is about to be used; reports what is damaged."""
     contents = _read_contents(path)
     if contents.damages:
         named = ", ".join(contents.damages[:NAMED_DAMAGES])

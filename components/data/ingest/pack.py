@@ -9,8 +9,7 @@ from components.core.tables import Row, write_rows
 from components.data.ingest.download import CHECKED, FETCHED, checked_image, failure_of
 from components.data.ingest.journal import Journal
 from data_contracts.images import SCHEMA
-
-MANIFEST_NAME = "manifest.parquet"
+from pixclip.data.layout import MANIFEST_NAME, shard_name
 
 
 def write_images(
@@ -23,7 +22,7 @@ def write_images(
     rows: list[Row] = []
     shard_of: dict[str, str] = {}  # sha256 -> shard
     for start in range(0, len(urls), images_per_shard):
-        shard = f"{start // images_per_shard:05d}.tar"
+        shard = shard_name(start // images_per_shard)
         part = [manifest_row(journal, url) for url in urls[start : start + images_per_shard]]
         fresh = [row for row in part if row["sha256"] and _is_first(row, shard, shard_of)]
         for row in part:

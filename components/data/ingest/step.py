@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.core.counts import REASON_PREFIX, quarantine_row, tally, write_quarantine
+from components.core.counts import REASON_PREFIX, quarantine_row, region_counts, write_quarantine
 from components.core.errors import GateError
 from components.core.step import In, Metrics, Out, Work, step
 from components.core.tables import Row, read_batches, read_rows
@@ -98,7 +98,7 @@ def ingest_images(
         unanswered = num_unanswered(journal, urls)
         manifest = write_images(images, urls, journal, settings.images_per_shard)
     reasons, num_regions = _write_lost_regions(records, manifest, quarantine)
-    return tally(
+    return region_counts(
         num_regions,
         num_regions - reasons.total(),
         reasons,

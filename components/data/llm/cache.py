@@ -5,7 +5,7 @@ A file of lines, because answers cost money and a damaged line costs one of them
     <16 hex digits of the SHA-256 of the rest> <request hash> {"content": "...", ...}
 
 A line is written at once and appended, so that a killed process loses no answer that it had
-received, and several processes may share the file. What cannot be read is left out and told.
+received, and several processes may share the file. What cannot be read is left out and logged.
 """
 
 import hashlib

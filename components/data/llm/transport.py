@@ -120,7 +120,7 @@ class Transport:
         verdict = await self.send(
             endpoint, self.ping(endpoint.probe_model, endpoint.token_limit_name)
         )
-        # Why it refuses a request is told by a true one.
+        # Why it refuses requests shows when a real one is sent.
         return verdict.kind in (Kind.ANSWERED, Kind.REFUSED, Kind.UNSERVED)
 
     @staticmethod

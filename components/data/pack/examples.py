@@ -16,9 +16,10 @@ from PIL import Image
 
 from components.core.shards import read_image_bytes, read_member
 from components.core.tables import Row, groups_of, read_rows
-from components.data.pack.splits import SPLITS, shuffle_rank
+from components.data.pack.splits import shuffle_rank
 from components.data.pack.statistics import quarantine_rows
 from components.steps import STEPS
+from pixclip.data.layout import BENCHMARK, SPLITS, TRAIN, VAL
 from pixclip.images import open_image
 from pixclip.json_files import JsonError, parse_json
 from pixclip.masks import Mask, Rle, decode_mask, mask_box
@@ -74,7 +75,7 @@ class Rejected:
 def samples_by_lot(longgrit: Path, manifest: Path, number: int, seed: int) -> Iterator[Sample]:
     """Samples of all splits, half of them for training, each split in the order of the lot."""
     chosen = _draw_images(manifest, number, seed)
-    quota = {"train": number - 2 * (number // 4), "val": number // 4, "benchmark": number // 4}
+    quota = {TRAIN: number - 2 * (number // 4), VAL: number // 4, BENCHMARK: number // 4}
     for split in SPLITS:
         for image in chosen[split][: quota[split]]:
             shard, key = longgrit / image["shard"], image["key"]

@@ -17,13 +17,12 @@ from components.data.pack.charts import area_histogram, cover_cells, reason_bars
 from components.data.pack.examples import Rejected, Sample, rejected_by_lot, samples_by_lot
 from components.data.pack.settings import SOURCES, PackSettings
 from components.data.pack.statistics import GRID_CELLS, Statistics, mean_words, stage_order
-from components.data.pack.writer import MANIFEST_NAME
+from pixclip.data.layout import CARD_NAME, MANIFEST_NAME, REPORT_NAME, SHARDS
 
-REPORT_NAME = "report.html"
 SAMPLE_BUDGET_BYTES, REJECTED_BUDGET_BYTES = 3_200_000, 1_000_000
 TEMPLATES = Path(__file__).parent / "templates"
 
-Shown = TypeVar("Shown", Sample, Rejected)
+Item = TypeVar("Item", Sample, Rejected)
 
 
 def write_report(
@@ -86,7 +85,7 @@ def markdown_cell(text: object) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", plain)
 
 
-def within_budget(items: Iterable[Shown], budget_bytes: int) -> Iterator[Shown]:
+def within_budget(items: Iterable[Item], budget_bytes: int) -> Iterator[Item]:
     """The first items whose pictures and outlines fit in the page's share of bytes."""
     for item in items:
         paths = [o.path for o in item.outlines] if isinstance(item, Sample) else []
@@ -97,7 +96,6 @@ def within_budget(items: Iterable[Shown], budget_bytes: int) -> Iterator[Shown]:
         yield item
 
 
-CARD_NAME = "README.md"
 # https://huggingface.co/docs/hub/datasets-cards: the names of the size categories.
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LARGEST_SIZE = "1M<n<10M"
@@ -137,7 +135,7 @@ def front_matter(statistics: Statistics, settings: PackSettings) -> dict[str, An
         "configs": [
             {
                 "config_name": "default",
-                "data_files": [{"split": name, "path": f"{name}/*.tar"} for name in filled],
+                "data_files": [{"split": name, "path": f"{name}/{SHARDS}"} for name in filled],
             }
         ],
     }

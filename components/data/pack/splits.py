@@ -1,26 +1,23 @@
 """Which image goes to which split: by the source's mark, else by a seeded hash of the image."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from components.core.digests import sha256_text
 from components.core.errors import GateError
+from components.data.pack.images import (
+    DIGEST_BYTES,
+    Digests,
+    ImageTable,
+    Indices,
+    digests_of,
+    hex_of,
+)
+from pixclip.data.layout import BENCHMARK, SPLITS, TRAIN, VAL
 from pixclip.near_duplicates import near_duplicate_clusters
-
-TRAIN, VAL, BENCHMARK = SPLITS = ("train", "val", "benchmark")
-
-
-@dataclass(slots=True)
-class ImageEntry:
-    """What the splits need to know of an image."""
-
-    sha256: str
-    phash: int  # 64-bit perceptual hash
-    marked: str  # the source's split: "train", "benchmark" or "" (undecided)
-    num_regions: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +31,8 @@ class SplitRule:
     near_duplicate_distance: int
 
 
-def assign_splits(entries: Sequence[ImageEntry], rule: SplitRule) -> dict[str, str]:
-    """The split of every image; images that look alike share one.
+def assign_splits(images: ImageTable, rule: SplitRule) -> npt.NDArray[np.int8]:
+    """The split of every image, as its place in `SPLITS`; images that look alike share one.
 
     An image whose look-alike is marked for the benchmark joins it. If the source marks no
     benchmark, whole clusters of undecided images are drawn for it.
@@ -43,18 +40,23 @@ def assign_splits(entries: Sequence[ImageEntry], rule: SplitRule) -> dict[str, s
     Raises:
         GateError: a training image looks like one of the benchmark.
     """
-    clusters = _clusters(entries, rule.near_duplicate_distance)
-    _require_separate_benchmark(clusters)
-    marked = {
-        leader: _mark([entry.marked for entry in cluster]) for leader, cluster in clusters.items()
-    }
-    drawn = set() if BENCHMARK in marked.values() else _draw_benchmark(clusters, marked, rule)
-    splits = {}
-    for leader, cluster in clusters.items():
-        is_benchmark = marked[leader] == BENCHMARK or leader in drawn
-        split = BENCHMARK if is_benchmark else _train_or_val(leader, rule)
-        splits.update({entry.sha256: split for entry in cluster})
-    return splits
+    # The smallest image id of a cluster leads it: images are in the order of their ids.
+    leaders = near_duplicate_clusters(images.phash, rule.near_duplicate_distance)
+    is_train, is_benchmark = (images.marked == split.encode() for split in (TRAIN, BENCHMARK))
+    has_train, has_benchmark = np.zeros((2, len(images)), dtype=bool)  # of a leader's cluster
+    has_train[leaders[is_train]] = has_benchmark[leaders[is_benchmark]] = True
+    _require_separate_benchmark(int((is_train & has_benchmark[leaders]).sum()))
+    is_leader = leaders == np.arange(len(images))
+    if not is_benchmark.any():
+        undecided = np.flatnonzero(is_leader & ~has_train)
+        sizes = np.zeros(len(images), dtype=np.int64)
+        np.add.at(sizes, leaders, images.num_regions)
+        drawn = _draw_benchmark(images.digests[undecided], sizes[undecided], rule)
+        has_benchmark[undecided[drawn]] = True
+    splits = np.where(has_benchmark, SPLITS.index(BENCHMARK), SPLITS.index(TRAIN)).astype(np.int8)
+    others = np.flatnonzero(is_leader & ~has_benchmark)
+    splits[others[_is_val(images.digests[others], rule)]] = SPLITS.index(VAL)
+    return splits[leaders]
 
 
 def shuffle_rank(seed: int, purpose: str, sha256: str) -> str:
@@ -62,53 +64,36 @@ def shuffle_rank(seed: int, purpose: str, sha256: str) -> str:
     return sha256_text(f"{purpose}:{seed}:{sha256}")
 
 
-def _clusters(entries: Sequence[ImageEntry], distance: int) -> dict[str, list[ImageEntry]]:
-    """Clusters of look-alikes by their leader, the smallest image id among them."""
-    hashes = np.array([entry.phash for entry in entries], dtype=np.uint64)
-    members: dict[int, list[ImageEntry]] = {}
-    for entry, label in zip(entries, near_duplicate_clusters(hashes, distance), strict=True):
-        members.setdefault(int(label), []).append(entry)
-    return {min(entry.sha256 for entry in cluster): cluster for cluster in members.values()}
+def shuffle_ranks(seed: int, purpose: str, digests: Digests) -> Digests:
+    """The keys of many images, as bytes, which sort like the texts."""
+    return digests_of(
+        shuffle_rank(seed, purpose, name)
+        for start in range(0, len(digests), 4096)
+        for name in hex_of(digests[start : start + 4096])
+    )
 
 
-def _mark(marks: Sequence[str]) -> str:
-    for split in (BENCHMARK, TRAIN):
-        if split in marks:
-            return split
-    return ""
-
-
-def _require_separate_benchmark(clusters: Mapping[str, Sequence[ImageEntry]]) -> None:
-    leaks = Counter[str]()
-    for cluster in clusters.values():
-        marks = Counter(entry.marked for entry in cluster)
-        if marks[BENCHMARK]:
-            leaks["train_image_looks_like_benchmark"] += marks[TRAIN]
-    if leaks.total():
+def _require_separate_benchmark(num_leaks: int) -> None:
+    if num_leaks:
         raise GateError(
-            f"pack: {leaks.total()} training image(s) look like images of the benchmark",
-            leaks,
+            f"pack: {num_leaks} training image(s) look like images of the benchmark",
+            Counter({"train_image_looks_like_benchmark": num_leaks}),
             "Run deduplicate with a distance of at least pack.near_duplicate_distance",
         )
 
 
-def _draw_benchmark(
-    clusters: Mapping[str, Sequence[ImageEntry]], marked: Mapping[str, str], rule: SplitRule
-) -> set[str]:
-    sizes = {
-        leader: sum(entry.num_regions for entry in cluster)
-        for leader, cluster in clusters.items()
-        if not marked[leader]
-    }
-    budget = min(rule.benchmark_regions, int(rule.benchmark_max_share * sum(sizes.values())))
-    drawn = set()
-    for leader in sorted(sizes, key=lambda leader: shuffle_rank(rule.seed, BENCHMARK, leader)):
-        if sizes[leader] <= budget:
-            drawn.add(leader)
-            budget -= sizes[leader]
-    return drawn
+def _draw_benchmark(leaders: Digests, sizes: Indices, rule: SplitRule) -> Indices:
+    """The places of the clusters that are drawn, of sizes in regions."""
+    budget = min(rule.benchmark_regions, int(rule.benchmark_max_share * int(sizes.sum())))
+    drawn = []
+    for place in np.argsort(shuffle_ranks(rule.seed, BENCHMARK, leaders)):
+        if sizes[place] <= budget:
+            drawn.append(place)
+            budget -= int(sizes[place])
+    return np.array(drawn, dtype=np.int64)
 
 
-def _train_or_val(leader: str, rule: SplitRule) -> str:
-    draw = int(shuffle_rank(rule.seed, VAL, leader)[:12], 16) / 16**12
-    return VAL if draw < rule.val_share else TRAIN
+def _is_val(leaders: Digests, rule: SplitRule) -> npt.NDArray[np.bool_]:
+    ranks = shuffle_ranks(rule.seed, VAL, leaders)
+    first_bits = ranks.view(">u8").reshape(-1, DIGEST_BYTES // 8)[:, 0] >> np.uint64(16)
+    return np.asarray(first_bits / 2**48 < rule.val_share)

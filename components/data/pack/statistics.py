@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from components.core.receipts import read_receipt
 from components.core.tables import Row, groups_of, read_batches, read_rows
-from components.data.pack.splits import SPLITS
 from components.data.pack.writer import read_provenance
 from components.steps import STEPS
 from data_contracts.reasons import SegmentReason
+from pixclip.data.layout import SPLITS
 
 # Shares of the image that a mask fills; each bin is twice as wide as the one before.
 AREA_EDGES = (0.0, *(2.0**power for power in range(-9, 1)))

@@ -13,11 +13,11 @@ from components.core.files import written_whole
 from components.core.progress import progress
 from components.core.shards import write_shard
 from components.core.tables import WORK_FOLDER, Row, open_writer, write_rows
-from components.data.pack.plan import ImageStore, ShardPlan, read_bucket
+from components.data.pack.images import ImageStore
+from components.data.pack.plan import ShardPlan, read_bucket
 from data_contracts.longgrit import SCHEMA
+from pixclip.data.layout import MANIFEST_NAME
 from pixclip.json_files import parse_json
-
-MANIFEST_NAME = "manifest.parquet"
 
 
 def write_shards(
@@ -25,7 +25,7 @@ def write_shards(
 ) -> None:
     """Write every shard of the plan that is missing."""
     with progress(
-        "pack: write shards", total=sum(len(shard.image_ids) for shard in plan), unit="image"
+        "pack: write shards", total=sum(len(shard.digests) for shard in plan), unit="image"
     ) as bar:
         for shard in plan:
             if not _part_path(longgrit, shard).exists():
@@ -33,7 +33,7 @@ def write_shards(
                 write_shard(longgrit / shard.name, _samples(rows, store))
                 # The part is written last: it says that the tar beside it is whole.
                 _write_part(longgrit, shard, rows)
-            bar.update(len(shard.image_ids))
+            bar.update(len(shard.digests))
 
 
 def write_manifest(plan: Sequence[ShardPlan], longgrit: Path) -> int:

@@ -1,4 +1,4 @@
-"""Locks that a killed Git or DVC left behind: found, proven dead, removed and told.
+"""Locks that a killed Git or DVC left behind: found, proven dead, removed and reported.
 
 A lock is dead if no process has it open, no Git (or DVC) is at work in the repository, and it is
 older than our own lock, which keeps our own kind out. Processes of other machines and containers

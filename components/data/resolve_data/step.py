@@ -23,6 +23,7 @@ from components.core.s3 import S3Object, S3Store, is_s3, split_uri
 from components.core.step import Metrics, Out, StepSettings, runtime, step
 from components.core.tables import WORK_FOLDER
 from components.data.resolve_data.storage import place_object
+from pixclip.data.layout import MANIFEST_NAME
 
 VERSION_NAME = "version.json"
 
@@ -69,8 +70,8 @@ def resolve_data(longgrit: Out, settings: ResolveDataSettings) -> Metrics:
     )
     # The receipt that came with the data is about another place; this step leaves its own.
     (longgrit / RECEIPT_NAME).unlink(missing_ok=True)
-    if not (longgrit / "manifest.parquet").is_file():
-        raise InputError(f"{json.dumps(version)} holds no LongGRIT: manifest.parquet is missing")
+    if not (longgrit / MANIFEST_NAME).is_file():
+        raise InputError(f"{json.dumps(version)} holds no LongGRIT: {MANIFEST_NAME} is missing")
     (longgrit / VERSION_NAME).unlink(missing_ok=True)  # of where the data set came from
     (longgrit / VERSION_NAME).write_text(
         json.dumps(version, indent=1, sort_keys=True) + "\n", encoding="utf-8"
@@ -79,7 +80,7 @@ def resolve_data(longgrit: Out, settings: ResolveDataSettings) -> Metrics:
 
 
 def _bring(settings: ResolveDataSettings, longgrit: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """What was brought, told, and the sha256 of its files."""
+    """What was brought, in words, and the sha256 of its files."""
     from components.data.resolve_data.versions import bring_version
 
     if settings.uri:

@@ -13,10 +13,8 @@ from components.data.sample_grit.scenes import (
     compose_scene,
     place_name,
 )
+from pixclip.data.layout import BENCHMARK, HELD_OUT_OBJECTS, SEEN_OBJECTS, TRAIN
 from pixclip.masks import Box, encode_mask
-
-TRAIN, BENCHMARK = "train", "benchmark"
-SEEN, HELD_OUT = "seen_objects", "held_out_objects"
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ def label_of(number: int, benchmark_share: float) -> Label:
     before, after = int(number * benchmark_share), int((number + 1) * benchmark_share)
     if before == after:
         return Label(TRAIN, "")
-    return Label(BENCHMARK, SEEN if before % 2 == 0 else HELD_OUT)
+    return Label(BENCHMARK, SEEN_OBJECTS if before % 2 == 0 else HELD_OUT_OBJECTS)
 
 
 def draw_scene(
@@ -41,7 +39,11 @@ def draw_scene(
     """A scene of three things with different names, from what its label allows."""
     is_train = label.split == TRAIN
     backgrounds = photographs.train_backgrounds if is_train else photographs.benchmark_backgrounds
-    objects = photographs.held_out_objects if label.subset == HELD_OUT else photographs.seen_objects
+    objects = (
+        photographs.held_out_objects
+        if label.subset == HELD_OUT_OBJECTS
+        else photographs.seen_objects
+    )
     photos: dict[str, ObjectPhoto] = {}
     while len(photos) < OBJECTS_PER_SCENE:
         photo = random.choice(objects)

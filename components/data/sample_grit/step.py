@@ -13,7 +13,7 @@ from pydantic import Field
 
 from components.core.progress import progress
 from components.core.step import Metrics, Out, StepSettings, runtime, step
-from components.core.tables import Row, write_rows
+from components.core.tables import Row, part_name, write_rows
 from components.data.sample_grit.catalogue import Photographs, load_photographs
 from components.data.sample_grit.photographs import DEFAULT_FOLDER
 from components.data.sample_grit.records import (
@@ -64,7 +64,7 @@ def sample_grit(grit: Out, settings: SampleGritSettings) -> Metrics:
             yield row
 
     rows = counted(make_records(photographs, images, settings))
-    num_records = write_rows(grit / "part-00000.parquet", rows, SAMPLE_SCHEMA)
+    num_records = write_rows(grit / part_name(0), rows, SAMPLE_SCHEMA)
     return {"records": num_records, **dict(sorted(counts.items()))}
 
 

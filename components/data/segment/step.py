@@ -16,13 +16,13 @@ from components.core.counts import (
     ROWS_IN,
     ROWS_QUARANTINED,
     quarantine_row,
-    tally,
+    region_counts,
     write_quarantine,
 )
 from components.core.errors import GateError
 from components.core.progress import progress
 from components.core.step import In, Metrics, Out, Work, step
-from components.core.tables import WORK_FOLDER, Row, count_rows, read_rows, write_rows
+from components.core.tables import WORK_FOLDER, Row, count_rows, part_name, read_rows, write_rows
 from components.data.segment.masking import RECORD, Masker, Outcome
 from components.data.segment.segmenter import BoxSegmenter, Segmenter
 from components.data.segment.settings import SegmentSettings
@@ -97,7 +97,7 @@ def _count(num_regions: int, reports: Sequence[PartReport]) -> Metrics:
     sources = sum((Counter(report.num_masks) for report in reports), Counter[str]())
     flawed = sum((Counter(report.num_flawed) for report in reports), Counter[str]())
     num_iou = sum(report.num_iou for report in reports)
-    metrics = tally(
+    metrics = region_counts(
         num_regions,
         sources.total(),
         reasons,
@@ -126,7 +126,7 @@ class Part:
     @property
     def table(self) -> Path:
         """The region rows; written last, so that it marks the part as done."""
-        return self.regions / f"part-{self.number:05d}.parquet"
+        return self.regions / part_name(self.number)
 
     @property
     def quarantine(self) -> Path:

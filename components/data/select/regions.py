@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from components.core.contracts import require_parquet
 from components.core.errors import InputError
-from components.core.tables import tables_told
+from components.core.tables import table_errors
 from data_contracts.grit import REGION_WIDTH, batches, schema_faults
 from data_contracts.reading import num_rows
 
@@ -168,13 +168,13 @@ def require_grit(folder: Path) -> list[Path]:
 
 def count_records(paths: Sequence[Path]) -> int:
     """The number of records, from the files' footers."""
-    with tables_told():
+    with table_errors():
         return sum(map(num_rows, paths))
 
 
 def read_column(paths: Sequence[Path], name: str) -> Iterator[pa.Array]:
     """One column of all files, in pieces."""
-    with tables_told():
+    with table_errors():
         for path in paths:
             for batch in batches(path, [name]):
                 yield batch.column(name)
@@ -187,7 +187,7 @@ def read_records(paths: Sequence[Path], records_per_group: int) -> Iterator[Reco
         InputError: a file is damaged.
     """
     first = 0
-    with tables_told():
+    with table_errors():
         for path in paths:
             for rows in batches(path, batch_rows=BATCH_RECORDS):
                 start = 0

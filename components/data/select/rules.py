@@ -33,7 +33,7 @@ NEEDED = ["id", "url", "caption", "width", "height"]  # of a record
 
 @dataclass(frozen=True)
 class Rule:
-    """A filter; `breaks` marks the regions to drop, `explain` tells one of them to a person."""
+    """A filter; `breaks` marks the regions to drop, `explain` describes one of them to a person."""
 
     reason: str
     breaks: Callable[[Regions, SelectSettings], Bools]
@@ -287,7 +287,7 @@ def _explain_malformed(regions: Regions, i: int, settings: SelectSettings) -> st
     return f"{len(values.as_py() or [])} numbers instead of 7"
 
 
-# Of a whole record first, so that a lost image is told as such.
+# Of a whole record first, so that the loss of an image is reported as such.
 RECORD_RULES = (
     *map(flaw, FLAWS),
     Rule(SelectReason.MISSING_VALUE, missing_value, _explain_missing),

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.core.counts import quarantine_row, tally, write_quarantine
+from components.core.counts import quarantine_row, region_counts, write_quarantine
 from components.core.errors import GateError
 from components.core.files import written_whole
 from components.core.progress import progress
 from components.core.step import In, Metrics, Out, step
-from components.core.tables import Row, open_writer
+from components.core.tables import Row, open_writer, part_name
 from components.data.select.regions import (
     MAX_SIDE_PX,
     Bools,
@@ -67,7 +67,7 @@ def select(grit: In, records: Out, quarantine: Out, settings: SelectSettings) ->
             if counts.regions
             else "No record of the source has a region (`ref_exps`).",
         )
-    return tally(
+    return region_counts(
         counts.regions,
         counts.kept,
         counts.reasons,
@@ -89,7 +89,7 @@ class GroupWriter:
 
     def write(self, group: int, table: pa.Table) -> None:
         """Append rows to a group; groups come in order."""
-        path = self._records / f"{group:05d}" / "part-00000.parquet"
+        path = self._records / f"{group:05d}" / part_name(0)
         if path != self._path:
             self.close()
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from pixclip.data.samples import Sample
 from pixclip.evaluation.benchmark import Benchmark, Embedded, Indices
 from pixclip.evaluation.pictures import cls_attention, heat, outlined, patch_similarity
+from pixclip.evaluation.protocol import Question
 from pixclip.evaluation.retrieval import Columns, Floats, best_candidates
 from pixclip.masks import Mask, decode_mask
 from pixclip.model import PixClip
@@ -33,7 +34,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Example:
     """A region with its text, what each of them finds, and the ranks of the right answers."""
 
     region: int
@@ -58,7 +59,7 @@ def by_lot(benchmark: Benchmark, number: int, seed: int) -> list[int]:
 
 def worst(benchmark: Benchmark, samples: Columns, number: int) -> list[int]:
     """The regions whose texts came last, each of another image."""
-    ranks_R: Indices = samples["mask_to_text_rank"].astype(np.int64)
+    ranks_R: Indices = samples[Question.MASK_TO_TEXT.rank].astype(np.int64)
     seen: set[int] = set()
     found = []
     for region in np.argsort(-ranks_R, kind="stable").tolist():
@@ -75,16 +76,16 @@ def show(
     samples: Columns,
     embedded: Embedded,
     texts_TD: Tensor,
-) -> list[Shown]:
+) -> list[Example]:
     """What the model finds for regions and their long texts among all of the benchmark."""
     texts = np.unique(benchmark.long_R)
     return [
-        Shown(
+        Example(
             region,
             _found_texts(region, benchmark, embedded, texts_TD, texts),
             _found_regions(region, benchmark, embedded, texts_TD),
-            int(samples["mask_to_text_rank"][region]),
-            int(samples["text_to_mask_rank"][region]),
+            int(samples[Question.MASK_TO_TEXT.rank][region]),
+            int(samples[Question.TEXT_TO_MASK.rank][region]),
         )
         for region in regions
     ]
@@ -141,7 +142,7 @@ class Maps:
 
 
 @dataclass
-class Drawings:
+class Figures:
     """Pictures by region."""
 
     regions: dict[int, Picture] = field(default_factory=dict)
@@ -149,7 +150,7 @@ class Drawings:
 
 
 @dataclass(frozen=True)
-class Artist:
+class FigureWriter:
     """Draws for one model into one folder; `texts_TD` embeds the benchmark's texts."""
 
     folder: Path
@@ -157,10 +158,10 @@ class Artist:
     benchmark: Benchmark
     texts_TD: Tensor
 
-    def draw(self, samples: Iterable[Sample], regions: Set[int], with_maps: Set[int]) -> Drawings:
+    def draw(self, samples: Iterable[Sample], regions: Set[int], with_maps: Set[int]) -> Figures:
         """Draw regions; `samples` come in the order in which the benchmark was built."""
         (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
-        drawings, first = Drawings(), 0
+        figures, first = Figures(), 0
         for sample in samples:
             wanted = range(first, first + len(sample.regions))
             first += len(sample.regions)
@@ -171,10 +172,10 @@ class Artist:
                 mask = decode_mask(region.mask)
                 if place in regions:
                     drawn = outlined(image, mask, REGION_SIDE_PX)
-                    drawings.regions[place] = self._save(f"region-{place:06d}", drawn)
+                    figures.regions[place] = self._save(f"region-{place:06d}", drawn)
                 if place in with_maps:
-                    drawings.maps[place] = self._maps(place, image, mask)
-        return drawings
+                    figures.maps[place] = self._maps(place, image, mask)
+        return figures
 
     def _maps(self, place: int, image: Image.Image, mask: Mask) -> Maps:
         whole, region = (cls_attention(self.model, image, some) for some in (None, mask))

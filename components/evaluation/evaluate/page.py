@@ -9,11 +9,18 @@ from pathlib import Path
 from torch import Tensor
 
 from components.core.pages import template
-from components.evaluation.evaluate.examples import Artist, Drawings, Shown, by_lot, show, worst
+from components.evaluation.evaluate.examples import (
+    Example,
+    Figures,
+    FigureWriter,
+    by_lot,
+    show,
+    worst,
+)
 from components.evaluation.evaluate.settings import EvaluateSettings
 from pixclip.data.shards import iterate_images
 from pixclip.evaluation.benchmark import Embedded
-from pixclip.evaluation.protocol import ALL, protocol_of
+from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, Question, protocol_of
 from pixclip.evaluation.results import MODEL, Number, Numbers, Results
 from pixclip.evaluation.retrieval import METRICS
 from pixclip.model import PixClip
@@ -45,20 +52,20 @@ def write_page(folder: Path, evaluated: Evaluated, settings: EvaluateSettings) -
             worst(benchmark, samples, settings.num_mistakes),
         )
     )
-    drawings = Artist(folder, evaluated.model, benchmark, evaluated.texts_TD).draw(
+    figures = FigureWriter(folder, evaluated.model, benchmark, evaluated.texts_TD).draw(
         iterate_images(evaluated.longgrit, settings.split),
         _regions_of([*examples, *mistakes]),
         set(lot[: settings.num_maps]),
     )
-    page = render(results, examples, mistakes, drawings, settings)
+    page = render(results, examples, mistakes, figures, settings)
     (folder / PAGE_NAME).write_text(page, encoding="utf-8")
 
 
 def render(
     results: Results,
-    examples: list[Shown],
-    mistakes: list[Shown],
-    drawings: Drawings,
+    examples: list[Example],
+    mistakes: list[Example],
+    figures: Figures,
     settings: EvaluateSettings,
 ) -> str:
     """The page as HTML text."""
@@ -70,25 +77,25 @@ def render(
         tables=tables(results),
         examples=examples,
         mistakes=mistakes,
-        drawings=drawings,
+        figures=figures,
         settings=settings,
     )
 
 
-def _regions_of(shown: list[Shown]) -> set[int]:
+def _regions_of(shown: list[Example]) -> set[int]:
     """Every region of which the page needs a picture: those asked and those found."""
     asked = {item.region for item in shown}
     return asked | {found.place for item in shown for found in item.regions}
 
 
 TITLES = {
-    "scene_accuracy": "Own text among those of its scene",
-    "mask_to_text": "Region → text",
-    "text_to_mask": "Text → region",
-    "short_mask_to_text": "Region → short text",
-    "short_text_to_mask": "Short text → region",
-    "image_to_text": "Image → caption",
-    "text_to_image": "Caption → image",
+    SCENE_ACCURACY: "Own text among those of its scene",
+    Question.MASK_TO_TEXT: "Region → text",
+    Question.TEXT_TO_MASK: "Text → region",
+    Question.SHORT_MASK_TO_TEXT: "Region → short text",
+    Question.SHORT_TEXT_TO_MASK: "Short text → region",
+    Question.IMAGE_TO_TEXT: "Image → caption",
+    Question.TEXT_TO_IMAGE: "Caption → image",
 }
 
 
@@ -141,7 +148,7 @@ def _table(results: Results, subset: str, numbers: Numbers) -> SubsetTable:
         )
         last = title
     title = "All regions" if subset == ALL else subset.replace("_", " ").capitalize()
-    num_regions = numbers.metrics[MODEL]["mask_to_text_r1"].num_samples
+    num_regions = numbers.metrics[MODEL][Question.MASK_TO_TEXT.recall_at(1)].num_samples
     return SubsetTable(title, num_regions, [name.replace("_", " ") for name in variants], rows)
 
 

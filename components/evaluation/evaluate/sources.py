@@ -13,7 +13,8 @@ from components.core.errors import InputError
 from pixclip.checkpoint import load
 from pixclip.checksums import CheckpointError, weights_digest
 from pixclip.data.errors import DataError
-from pixclip.data.shards import MANIFEST_NAME, open_manifest
+from pixclip.data.layout import MANIFEST_NAME
+from pixclip.data.shards import open_manifest
 from pixclip.data.store import Store
 from pixclip.evaluation.protocol import EvaluationError
 from pixclip.model import PixClip

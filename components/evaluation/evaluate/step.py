@@ -6,6 +6,7 @@ from components.core.errors import InputError
 from components.core.progress import progress
 from components.core.step import In, Metrics, Out, step
 from components.evaluation.evaluate.settings import EvaluateSettings
+from pixclip.data.layout import MANIFEST_NAME
 from pixclip.json_files import JsonError, read_json_object
 
 
@@ -31,7 +32,7 @@ def evaluate(
         open_sources,
     )
     from pixclip.checksums import sha256_of
-    from pixclip.data.shards import MANIFEST_NAME, iterate_images
+    from pixclip.data.shards import iterate_images
     from pixclip.evaluation.protocol import protocol_of
     from pixclip.evaluation.results import evaluate_embeddings, write_results
     from pixclip.evaluation.variants import Variants, embed_benchmark

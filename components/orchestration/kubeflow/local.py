@@ -26,6 +26,7 @@ from components.orchestration.home import project_home
 from components.orchestration.telling import INDENT, tell, tell_to
 from components.orchestration.warm import VARIABLE as WARM_VARIABLE
 from components.orchestration.warm import warm_process
+from pixclip.data.layout import RECEIPT_NAME
 
 YAML_NAME, LOG_NAME, FAILURE_NAME = "pipeline.yaml", "log.txt", "failure.txt"
 STATE_FOLDER, CACHE_FOLDER = "state", "cache"
@@ -88,7 +89,7 @@ def run_local(text: str, root: Path, say: Callable[[str], None]) -> LocalRun:
 
 def find_artifacts(folder: Path) -> dict[str, Path]:
     """Artifact -> its folder, the last one made if several tasks made one of that name."""
-    receipts = sorted(folder.glob("*/*/*/_receipt.json"), key=lambda path: path.stat().st_mtime)
+    receipts = sorted(folder.glob(f"*/*/*/{RECEIPT_NAME}"), key=lambda path: path.stat().st_mtime)
     found = {}
     for path in receipts:
         if read_receipt(path.parent):

@@ -19,6 +19,7 @@ from components.core.step import In, Metrics, Out, Work, step
 from components.core.tables import WORK_FOLDER, open_writer, read_batches
 from components.training.adapt_text.settings import AdaptTextSettings
 from data_contracts.tables import hash_keys
+from pixclip.data.layout import MANIFEST_NAME, TRAIN, VAL
 
 REPORT_NAME = "adaptation.json"
 
@@ -72,7 +73,6 @@ def _take_out(tower: Path, folder: Path) -> None:
     shutil.copytree(tower, folder, copy_function=link_or_copy, dirs_exist_ok=True)
 
 
-MANIFEST = "manifest.parquet"
 SCHEMA = pa.schema([pa.field("short_caption", pa.string()), pa.field("long_caption", pa.string())])
 
 
@@ -82,13 +82,13 @@ def draw_train_pairs(longgrit: Path, path: Path, max_pairs: int, seed: int) -> i
     Raises:
         InputError: the data set has no region in `train`.
     """
-    num_train = sum(batch.num_rows for batch in _split(longgrit, "train"))
+    num_train = sum(batch.num_rows for batch in _split(longgrit, TRAIN))
     if not num_train:
         raise InputError(f"{longgrit} has no region in the split train to adapt the text tower to")
     share = min(1.0, max_pairs / num_train)
     num_pairs = 0
     with written_whole(path) as partial, open_writer(partial, SCHEMA) as writer:
-        for batch in _split(longgrit, "train"):
+        for batch in _split(longgrit, TRAIN):
             drawn = _draw(pa.Table.from_batches([batch]), share, seed).select(SCHEMA.names)
             writer.write_table(drawn.cast(SCHEMA))
             num_pairs += drawn.num_rows
@@ -99,7 +99,7 @@ def eval_pairs(longgrit: Path, max_pairs: int) -> tuple[list[str], list[str]]:
     """Short and long captions of the first regions of `val`."""
     shorts: list[str] = []
     longs: list[str] = []
-    for batch in _split(longgrit, "val"):
+    for batch in _split(longgrit, VAL):
         shorts += batch["short_caption"].to_pylist()
         longs += batch["long_caption"].to_pylist()
         if len(shorts) >= max_pairs:
@@ -109,7 +109,7 @@ def eval_pairs(longgrit: Path, max_pairs: int) -> tuple[list[str], list[str]]:
 
 def _split(longgrit: Path, split: str) -> Iterator[pa.RecordBatch]:
     columns = ["region_id", "split", *SCHEMA.names]
-    for batch in read_batches(longgrit / MANIFEST, columns):
+    for batch in read_batches(longgrit / MANIFEST_NAME, columns):
         yield batch.filter(pc.equal(batch["split"], split))
 
 

@@ -131,7 +131,7 @@ def read_numbers(path: Path) -> dict[str, float] | None:
 
 
 def is_finished(job: AdaptJob) -> bool:
-    """Whether the tower is there as it was written; tells of one that is damaged."""
+    """Whether the tower is there as it was written; warns of one that is damaged."""
     if not job.tower.is_dir():
         return False
     mark = job.tower_mark.read_bytes() if job.tower_mark.is_file() else b""

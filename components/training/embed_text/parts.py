@@ -32,6 +32,7 @@ from components.core.tables import Row, count_rows, open_writer, read_batches, w
 from components.training.embed_text.settings import EmbedTextSettings
 from data_contracts.text_embeddings import SCHEMA
 from pixclip.data.errors import DataError
+from pixclip.data.layout import MANIFEST_NAME
 from pixclip.data.shards import Shards
 from pixclip.data.store import Store
 from pixclip.json_files import JsonError, brief, read_json_object
@@ -64,7 +65,7 @@ class Part:
         return self.folder / f"{self.key}.json"
 
     def is_whole(self) -> bool:
-        """Whether both files are there as they were written; tells of those that are damaged."""
+        """Whether both files are there as they were written; warns of damaged ones."""
         if not self.mark.exists():
             return False
         try:
@@ -187,7 +188,6 @@ def join_parts(parts: list[Part], folder: Path) -> dict[str, Any]:
     return totals
 
 
-MANIFEST = "manifest.parquet"
 COLUMNS = ("long_caption", "short_caption")
 TEXTS_A_REGION = 3  # long, short, and at most one of its image
 DONE_NAME = "done"
@@ -210,8 +210,8 @@ class SortedCaptions:
 
     def __init__(self, folder: Path, longgrit: Path, captions_per_part: int) -> None:
         self._folder = folder
-        with _manifest_told(longgrit / MANIFEST):
-            most = TEXTS_A_REGION * count_rows(longgrit / MANIFEST)
+        with _manifest_errors(longgrit / MANIFEST_NAME):
+            most = TEXTS_A_REGION * count_rows(longgrit / MANIFEST_NAME)
         self.num_parts = max(1, -(-most // captions_per_part))
         self._longgrit = longgrit
 
@@ -264,9 +264,9 @@ def _chunks(longgrit: Path) -> Iterator[list[str]]:
     Raises:
         InputError: manifest or shard cannot be read, or a caption is missing; names the place.
     """
-    manifest, names = longgrit / MANIFEST, set[str]()
+    manifest, names = longgrit / MANIFEST_NAME, set[str]()
     shards = Shards(Store(longgrit))
-    with _manifest_told(manifest):
+    with _manifest_errors(manifest):
         for batch in read_batches(manifest, ["region_id", *COLUMNS, "shard"]):
             for column in COLUMNS:
                 yield _texts_of(batch, column, manifest)
@@ -280,7 +280,7 @@ def _chunks(longgrit: Path) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _manifest_told(manifest: Path) -> Iterator[None]:
+def _manifest_errors(manifest: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, KeyError, OSError) as error:

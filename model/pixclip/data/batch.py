@@ -1,8 +1,13 @@
 """Batches: packed small where workers send them, unpacked to what the model reads."""
 
+import math
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -10,6 +15,8 @@ from pixclip.preprocess import Preprocess, patch_coverage
 
 # Legend: B = regions, U = distinct images, C = 3, H = W = side of the model's square, P = patches,
 # E = width of the language model.
+
+Lent = weakref.ReferenceType[npt.NDArray[np.uint8]]
 
 
 class PackedBatch(TypedDict):
@@ -56,24 +63,61 @@ class Batch:
         return replace(self, **moved)
 
 
+class Buffers:
+    """Memory of batches that nobody holds any more, for the next ones.
+
+    Fresh memory of a batch's size is given back to the system and taken from it again each time,
+    and the first touch of its pages takes longer than the arithmetic on them.
+    """
+
+    def __init__(self) -> None:
+        # With what a tensor holds as long as it lives.
+        self._lent: list[tuple[npt.NDArray[np.uint8], Lent]] = []
+
+    def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor of anything on the CPU, in memory that no other living tensor has."""
+        num_bytes = math.prod(shape) * dtype.itemsize
+        memory = self._find(num_bytes)
+        held = memory[:num_bytes]
+        self._lent.append((memory, weakref.ref(held)))
+        return torch.from_numpy(held).view(dtype).reshape(tuple(shape))
+
+    def _find(self, num_bytes: int) -> npt.NDArray[np.uint8]:
+        """The smallest free memory that is large enough, else new one instead of a free one."""
+        free = [one for one in self._lent if one[1]() is None]
+        free.sort(key=lambda one: one[0].nbytes)
+        found = next((one for one in free if one[0].nbytes >= num_bytes), None)
+        gone = found or (free[-1] if free else None)
+        self._lent = [one for one in self._lent if one is not gone]
+        return found[0] if found else np.empty(num_bytes, dtype=np.uint8)
+
+
 def unpack(
-    packed: PackedBatch, preprocess: Preprocess, patch_size_px: int, device: torch.device | str
+    packed: PackedBatch,
+    preprocess: Preprocess,
+    patch_size_px: int,
+    device: torch.device | str,
+    buffers: Buffers,
 ) -> Batch:
     """The batch on a device; what is small is sent and grows there."""
 
     def send(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 
+    def grow(normalise: Callable[[Tensor, Tensor | None], Tensor], tensor: Tensor) -> Tensor:
+        sent = send(tensor)
+        is_here = sent.device.type == "cpu"
+        return normalise(sent, buffers.take(sent.shape, torch.float32) if is_here else None)
+
     crops, crop_covers = packed["crops_BCHW"], packed["crop_covers_B1HW"]
     covers_B1HW = send(packed["covers_B1HW"])
+    pixels, covers = preprocess.normalise_pixels, preprocess.normalise_cover
     return Batch(
-        images_UCHW=preprocess.normalise_pixels(send(packed["images_UCHW"])),
+        images_UCHW=grow(pixels, packed["images_UCHW"]),
         image_index_B=send(packed["image_index_B"]),
-        masks_B1HW=preprocess.normalise_cover(covers_B1HW),
-        crops_BCHW=None if crops is None else preprocess.normalise_pixels(send(crops)),
-        crop_masks_B1HW=(
-            None if crop_covers is None else preprocess.normalise_cover(send(crop_covers))
-        ),
+        masks_B1HW=grow(covers, covers_B1HW),
+        crops_BCHW=None if crops is None else grow(pixels, crops),
+        crop_masks_B1HW=None if crop_covers is None else grow(covers, crop_covers),
         coverage_BP=patch_coverage(covers_B1HW, patch_size_px),
         texts_BE=send(packed["texts_BE"]),
         text_ids_B=send(packed["text_ids_B"]),

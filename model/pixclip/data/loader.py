@@ -7,7 +7,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pixclip.data.batch import Batch, PackedBatch, unpack
+from pixclip.data.batch import Batch, Buffers, PackedBatch, unpack
 from pixclip.data.config import DataConfig
 from pixclip.data.index import read_index
 from pixclip.data.order import EpochOrder
@@ -71,8 +71,9 @@ class LongGrit:
         size = self._config.batch_size // num_ranks
         steps = range(start_step, self.num_steps(epoch))
         starts = [step * self._config.batch_size + rank * size for step in steps]
+        buffers = Buffers()
         for packed in _load(_Parts(self._packer, self._order, epoch, starts, size), num_workers):
-            yield unpack(packed, self._preprocess, self._patch_size_px, device)
+            yield unpack(packed, self._preprocess, self._patch_size_px, device, buffers)
 
 
 class _Parts(Dataset[PackedBatch]):
@@ -82,7 +83,7 @@ class _Parts(Dataset[PackedBatch]):
         self, packer: Packer, order: EpochOrder, epoch: int, starts: list[int], size: int
     ) -> None:
         self._packer, self._order, self._epoch = packer, order, epoch
-        self._starts, self._size = starts, size
+        self._starts, self._size, self._buffers = starts, size, Buffers()
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -90,7 +91,7 @@ class _Parts(Dataset[PackedBatch]):
     def __getitem__(self, number: int) -> PackedBatch:
         start = self._starts[number]
         rows = self._order.rows(self._epoch, start, start + self._size)
-        return self._packer.pack(self._epoch, rows)
+        return self._packer.pack(self._epoch, rows, self._buffers)
 
 
 def _load(parts: _Parts, num_workers: int) -> "DataLoader[PackedBatch]":

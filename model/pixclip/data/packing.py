@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixclip.data.batch import PackedBatch
+from pixclip.data.batch import Buffers, PackedBatch
 from pixclip.data.config import DataConfig
 from pixclip.data.draw import Draw, draw
 from pixclip.data.errors import DataError
@@ -54,7 +54,7 @@ class Packer:
         self._shards, self._index, self._preprocess = shards, index, preprocess
         self._embeddings, self._config = embeddings, config
 
-    def pack(self, epoch: int, rows: Rows) -> PackedBatch:
+    def pack(self, epoch: int, rows: Rows, buffers: Buffers) -> PackedBatch:
         """The batch of these rows; each image is read and decoded once.
 
         Raises:
@@ -62,7 +62,8 @@ class Packer:
         """
         images, regions = rows
         distinct, image_index = np.unique(images, return_inverse=True)
-        batch = _empty(len(distinct), len(images), self._preprocess.image_size_px, self._config)
+        size_px = self._preprocess.image_size_px
+        batch = _empty(len(distinct), len(images), size_px, self._config, buffers)
         batch["image_index_B"] = torch.from_numpy(image_index)
         texts, errors = [""] * len(images), []
         for u, image in enumerate(distinct.tolist()):
@@ -112,38 +113,48 @@ class Packer:
         batch["text_ids_B"] = torch.tensor(ids)
 
 
-def _empty(num_images: int, num_regions: int, size_px: int, config: DataConfig) -> PackedBatch:
-    """A batch to be filled: as if every sample were a full image."""
-    crops = torch.empty(num_regions, 3, size_px, size_px, dtype=torch.uint8)
-    covers = torch.ones(num_regions, 1, size_px, size_px, dtype=torch.float16)
+def _empty(
+    num_images: int, num_regions: int, size_px: int, config: DataConfig, buffers: Buffers
+) -> PackedBatch:
+    """A batch to be filled."""
+
+    def pixels(number: int) -> Tensor:
+        return buffers.take((number, 3, size_px, size_px), torch.uint8)
+
+    def covers() -> Tensor:
+        return buffers.take((num_regions, 1, size_px, size_px), torch.float16)
+
     return PackedBatch(
-        images_UCHW=torch.empty(num_images, 3, size_px, size_px, dtype=torch.uint8),
+        images_UCHW=pixels(num_images),
         image_index_B=torch.empty(0),
-        covers_B1HW=covers,
-        crops_BCHW=crops if config.needs_crops else None,
-        crop_covers_B1HW=covers.clone() if config.needs_crops else None,
+        covers_B1HW=covers(),
+        crops_BCHW=pixels(num_regions) if config.needs_crops else None,
+        crop_covers_B1HW=covers() if config.needs_crops else None,
         texts_BE=torch.empty(0),
         text_ids_B=torch.empty(0),
-        is_full_image_B=torch.ones(num_regions, dtype=torch.bool),
+        is_full_image_B=torch.zeros(num_regions, dtype=torch.bool),
         region_ids=[""] * num_regions,
     )
 
 
 def _fill(batch: PackedBatch, u: int, wanted: Sequence[Wanted], picture: Picture) -> None:
     """Write image `u` and its regions into their places."""
-    batch["images_UCHW"][u] = image = picture.image()
-    crops, crop_covers = batch["crops_BCHW"], batch["crop_covers_B1HW"]
+    image = batch["images_UCHW"][u]
+    picture.write_image(image)
+    covers, crops = batch["covers_B1HW"], batch["crops_BCHW"]
+    crop_covers = batch["crop_covers_B1HW"]
     number = 0  # of the region in the picture, which knows no full-image samples
     for w in wanted:
         batch["region_ids"][w.place] = w.region.region_id
         if w.drawn.is_full_image:
-            if crops is not None:
-                crops[w.place] = image
+            batch["is_full_image_B"][w.place] = True
+            covers[w.place] = 1
+            if crops is not None and crop_covers is not None:
+                crops[w.place], crop_covers[w.place] = image, 1
             continue
-        batch["is_full_image_B"][w.place] = False
-        batch["covers_B1HW"][w.place] = picture.cover(number)
+        picture.write_cover(covers[w.place], number)
         if crops is not None and crop_covers is not None:
-            crops[w.place], crop_covers[w.place] = picture.crop(number)
+            picture.write_crop(crops[w.place], crop_covers[w.place], number)
         number += 1
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from torch import Tensor
 
 from pixclip.data.errors import DataError
 from pixclip.data.samples import Region, Sample
-from pixclip.masks import Mask, decode_mask, mask_box
-from pixclip.preprocess import Pixels, Preprocess, Window, crop_window
+from pixclip.masks import read_runs
+from pixclip.preprocess import MaskAreas, Preprocess, Window, crop_window
 
 JPEG_START = b"\xff\xd8"
 SHRINKS = (8, 4, 2)  # what a JPEG decoder can leave out
@@ -32,36 +31,36 @@ class Picture:
         self, preprocess: Preprocess, sample: Sample, regions: Sequence[Region], has_crops: bool
     ) -> None:
         self._preprocess, self._sample = preprocess, sample
-        self._masks = [_decode(sample, region) for region in regions]
-        windows = [self._window(mask) for mask in self._masks] if has_crops else []
+        self._areas = [_areas(sample, region) for region in regions]
+        windows = [self._window(areas.box) for areas in self._areas] if has_crops else []
         self._shrink = self._find_shrink(windows)
         self._windows = [_widen(window, self._shrink, sample) for window in windows]
-        self._pixels: Pixels = np.array(sample.image(self._shrink))
+        self._pixels = sample.pixels(self._shrink)
+        self._whole = (0, 0, sample.width_px, sample.height_px)
 
-    def image(self) -> Tensor:
+    def write_image(self, into: Tensor) -> None:
         """The whole image, uint8 [3, S, S]."""
-        return self._cut((0, 0, self._sample.width_px, self._sample.height_px))
+        self._cut(into, self._whole)
 
-    def cover(self, place: int) -> Tensor:
+    def write_cover(self, into: Tensor, place: int) -> None:
         """The mask of a region, float16 [1, S, S]."""
-        return self._preprocess.cover(self._masks[place])
+        self._preprocess.write_cover(into, self._areas[place], self._whole)
 
-    def crop(self, place: int) -> tuple[Tensor, Tensor]:
+    def write_crop(self, into: Tensor, cover_into: Tensor, place: int) -> None:
         """I' and M' of a region (eq. 4): uint8 [3, S, S] and float16 [1, S, S]."""
-        x1, y1, x2, y2 = window = self._windows[place]
-        return self._cut(window), self._preprocess.cover(self._masks[place][y1:y2, x1:x2])
+        self._cut(into, self._windows[place])
+        self._preprocess.write_cover(cover_into, self._areas[place], self._windows[place])
 
-    def _cut(self, window: Window) -> Tensor:
+    def _cut(self, into: Tensor, window: Window) -> None:
         """A window of the image, which starts at a decoded pixel but may end inside one."""
         x1, y1, x2, y2 = window
         k = self._shrink
         pixels = self._pixels[y1 // k : -(-y2 // k), x1 // k : -(-x2 // k)]
-        return self._preprocess.pixels(pixels, ((y2 - y1) / k, (x2 - x1) / k))
+        self._preprocess.write_pixels(into, pixels, ((y2 - y1) / k, (x2 - x1) / k))
 
-    def _window(self, mask: Mask) -> Window:
-        height_px, width_px = mask.shape
+    def _window(self, box: Window) -> Window:
         margin = self._preprocess.config.crop_margin
-        return crop_window(mask_box(mask), height_px, width_px, margin)
+        return crop_window(box, self._sample.height_px, self._sample.width_px, margin)
 
     def _find_shrink(self, windows: Sequence[Window]) -> int:
         if not self._sample.jpeg.startswith(JPEG_START):
@@ -82,11 +81,11 @@ def _widen(window: Window, shrink: int, sample: Sample) -> Window:
     )
 
 
-def _decode(sample: Sample, region: Region) -> Mask:
+def _areas(sample: Sample, region: Region) -> MaskAreas:
     try:
-        mask = decode_mask(region.mask)
+        runs = read_runs(region.mask)
     except ValueError as error:
         raise DataError(f"{sample.place}, region {region.region_id}: {error}") from error
-    if not mask.any():
+    if not runs:
         raise DataError(f"{sample.place}, region {region.region_id}: the mask is empty")
-    return mask
+    return MaskAreas.of_runs(runs)

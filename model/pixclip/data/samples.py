@@ -6,7 +6,7 @@ from PIL import Image
 
 from pixclip.data.errors import DataError
 from pixclip.data.fields import Fields
-from pixclip.images import DEFAULT_MAX_PIXELS, ImageError, open_image
+from pixclip.images import DEFAULT_MAX_PIXELS, ImageError, Pixels, read_pixels
 from pixclip.json_files import parse_json, shown
 from pixclip.masks import Box, Rle
 
@@ -44,23 +44,32 @@ class Sample:
         """Where the sample is, for messages."""
         return f"shard {self.shard}, sample {self.key}"
 
-    def image(self, shrink: int = 1) -> Image.Image:
-        """The RGB image, or a smaller one with sides of 1/`shrink` (2, 4 or 8), rounded up.
+    def image(self) -> Image.Image:
+        """The RGB image.
+
+        Raises:
+            DataError: as `pixels`.
+        """
+        return Image.fromarray(self.pixels())
+
+    def pixels(self, shrink: int = 1) -> Pixels:
+        """The RGB image as uint8 [H, W, 3], with sides of 1/`shrink` (1, 2, 4 or 8), rounded up.
 
         Raises:
             DataError: it cannot be decoded or has another size than the sample says.
         """
         try:
-            image = open_image(self.jpeg, shrink=shrink)
+            pixels = read_pixels(self.jpeg, shrink=shrink)
         except ImageError as error:
             raise DataError(f"{self.place}: the image cannot be decoded: {error}") from error
         expected = -(-self.width_px // shrink), -(-self.height_px // shrink)
-        if image.size != expected:
+        height_px, width_px, _ = pixels.shape
+        if (width_px, height_px) != expected:
             raise DataError(
-                f"{self.place}: the image has {image.width} x {image.height} pixels, "
+                f"{self.place}: the image has {width_px} x {height_px} pixels, "
                 f"its sample says {expected[0]} x {expected[1]}"
             )
-        return image
+        return pixels
 
 
 def parse_sample(shard: str, key: str, description: bytes, jpeg: bytes) -> Sample:

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pixclip.data.errors import DataError
+from pixclip.data.layout import MANIFEST_NAME
 from pixclip.data.samples import Sample, parse_sample
 from pixclip.data.store import Store
 from pixclip.data.tar import Member, TarError, read_members
 from pixclip.json_files import shown
 
-MANIFEST_NAME = "manifest.parquet"
 KEY_BYTES = 512  # longer keys are refused
 MAX_BYTES = {"json": 32 * 2**20, "jpg": 512 * 2**20}  # of a sample's members
 CACHED_INDEXES = 64
@@ -88,7 +88,7 @@ def _shards_of(store: Store, split: str) -> Sequence[str]:
 
 @contextmanager
 def open_manifest(store: Store) -> Iterator[BinaryIO]:
-    """The manifest of a data set; what is wrong with it while it is read is told with its place.
+    """The manifest of a data set; an error while it is read names its place.
 
     Raises:
         DataError: it is missing, is no Parquet, or lacks a column.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pixclip.data.samples import Sample
-from pixclip.evaluation.protocol import ALL, TOPS
+from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, TOPS, Question
 from pixclip.evaluation.retrieval import IN_SUBSET, Columns, Floats, retrieval_ranks, rows_of
 from pixclip.text.tokens import normalise
 
@@ -132,13 +132,16 @@ def answer(benchmark: Benchmark, embedded: Embedded, texts_TD: Tensor) -> Answer
     samples: dict[str, Floats] = {
         "scene_correct": _scenes(benchmark, embedded.regions_RD, texts_TD)
     }
-    for prefix, text_R in (("", benchmark.long_R), ("short_", benchmark.short_R)):
-        names = f"{prefix}mask_to_text_rank", f"{prefix}text_to_mask_rank"
+    for forth, back, text_R in (
+        (Question.MASK_TO_TEXT, Question.TEXT_TO_MASK, benchmark.long_R),
+        (Question.SHORT_MASK_TO_TEXT, Question.SHORT_TEXT_TO_MASK, benchmark.short_R),
+    ):
+        names = forth.rank, back.rank
         subsets = benchmark.region_subsets
         samples |= _both_ways(names, embedded.regions_RD, text_R, texts_TD, subsets)
     images: dict[str, Floats] = {}
     if embedded.images_UD is not None:
-        names = "image_to_text_rank", "text_to_image_rank"
+        names = Question.IMAGE_TO_TEXT.rank, Question.TEXT_TO_IMAGE.rank
         images = _both_ways(
             names, embedded.images_UD, benchmark.caption_U, texts_TD, benchmark.subset_U
         )
@@ -212,22 +215,22 @@ def chance(benchmark: Benchmark, subset: str) -> dict[str, float]:
         for _ in range(in_subset_R[rows].sum())
     ]
     if shares:
-        found["scene_accuracy"] = float(np.mean(shares))
+        found[SCENE_ACCURACY] = float(np.mean(shares))
     for forth, back, text_N in (
-        ("mask_to_text", "text_to_mask", benchmark.long_R[in_subset_R]),
-        ("short_mask_to_text", "short_text_to_mask", benchmark.short_R[in_subset_R]),
-        ("image_to_text", "text_to_image", _captions(benchmark, subset)),
+        (Question.MASK_TO_TEXT, Question.TEXT_TO_MASK, benchmark.long_R[in_subset_R]),
+        (Question.SHORT_MASK_TO_TEXT, Question.SHORT_TEXT_TO_MASK, benchmark.short_R[in_subset_R]),
+        (Question.IMAGE_TO_TEXT, Question.TEXT_TO_IMAGE, _captions(benchmark, subset)),
     ):
         if len(text_N):
             found |= _recalls(forth, back, text_N)
     return found
 
 
-def _recalls(forth: str, back: str, text_N: Indices) -> dict[str, float]:
+def _recalls(forth: Question, back: Question, text_N: Indices) -> dict[str, float]:
     _, place_N, counts_L = np.unique(text_N, return_inverse=True, return_counts=True)
-    found = {f"{forth}_r{top}": min(1.0, top / len(counts_L)) for top in TOPS}
+    found = {forth.recall_at(top): min(1.0, top / len(counts_L)) for top in TOPS}
     for top in TOPS:
-        found[f"{back}_r{top}"] = float(_hit(len(text_N), counts_L, top)[place_N].mean())
+        found[back.recall_at(top)] = float(_hit(len(text_N), counts_L, top)[place_N].mean())
     return found
 
 

@@ -7,10 +7,35 @@ do. Whatever changes a number is therefore written down here; a change makes ano
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 
+from pixclip.data.layout import BENCHMARK, HELD_OUT_OBJECTS, SEEN_OBJECTS
+
+SCENE_ACCURACY = "scene_accuracy"  # the metric of a region that asks among its scene's texts
 TOPS = (1, 5, 10)
 ALL = "all"  # the name of the whole split among its subsets
+SUBSETS = (ALL, SEEN_OBJECTS, HELD_OUT_OBJECTS)  # as tables show them
 TIE_TOLERANCE = 1e-6  # of cosine similarities; float32 products differ by 1e-7 with their order
+
+
+class Question(StrEnum):
+    """Who asks whom: what every region, text or image looks for among all others."""
+
+    MASK_TO_TEXT = "mask_to_text"
+    TEXT_TO_MASK = "text_to_mask"
+    SHORT_MASK_TO_TEXT = "short_mask_to_text"
+    SHORT_TEXT_TO_MASK = "short_text_to_mask"
+    IMAGE_TO_TEXT = "image_to_text"
+    TEXT_TO_IMAGE = "text_to_image"
+
+    @property
+    def rank(self) -> str:
+        """The column with the rank of the best right answer."""
+        return f"{self}_rank"
+
+    def recall_at(self, top: int) -> str:
+        """The metric: the share of questions with a right answer among the first `top`."""
+        return f"{self}_r{top}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +61,7 @@ class Protocol:
 
 LONGGRIT_REGIONS = Protocol(
     id="longgrit-regions/1",
-    split="benchmark",
+    split=BENCHMARK,
     tops=TOPS,
     tie_tolerance=TIE_TOLERANCE,
     embeddings="L2-normalised float32; similarity is the cosine",

@@ -24,20 +24,18 @@ from pixclip.evaluation.compare import (
     resampled_means,
     sums_by_cluster,
 )
-from pixclip.evaluation.protocol import ALL, Protocol
+from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, TOPS, Protocol, Question
 from pixclip.evaluation.retrieval import METRICS, Columns, Floats, Metric, rows_of
 
 METRICS_NAME = "metrics.json"
 MAIN_METRICS = (
-    "scene_accuracy",
-    "mask_to_text_r1",
-    "mask_to_text_r5",
-    "mask_to_text_r10",
-    "text_to_mask_r1",
-    "text_to_mask_r5",
-    "text_to_mask_r10",
-    "image_to_text_r1",
-    "text_to_image_r1",
+    SCENE_ACCURACY,
+    *(
+        question.recall_at(top)
+        for question in (Question.MASK_TO_TEXT, Question.TEXT_TO_MASK)
+        for top in TOPS
+    ),
+    *(question.recall_at(1) for question in (Question.IMAGE_TO_TEXT, Question.TEXT_TO_IMAGE)),
 )
 
 

@@ -12,7 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pixclip.evaluation.protocol import ALL, TIE_TOLERANCE, TOPS, EvaluationError
+from pixclip.evaluation.protocol import (
+    ALL,
+    SCENE_ACCURACY,
+    TIE_TOLERANCE,
+    TOPS,
+    EvaluationError,
+    Question,
+)
 
 QUESTIONS_PER_BLOCK, CANDIDATES_PER_BLOCK = 1024, 8192  # 32 MB of similarities
 
@@ -81,13 +88,13 @@ def best_candidates(
 Floats = npt.NDArray[np.float64]
 Columns = Mapping[str, Floats]  # one value a question; NaN where a question was not asked
 IN_SUBSET = "_in_subset"  # ending of the ranks among the candidates of the question's subset
-SAMPLE_RANKS = (
-    "mask_to_text_rank",
-    "text_to_mask_rank",
-    "short_mask_to_text_rank",
-    "short_text_to_mask_rank",
+REGION_QUESTIONS = (
+    Question.MASK_TO_TEXT,
+    Question.TEXT_TO_MASK,
+    Question.SHORT_MASK_TO_TEXT,
+    Question.SHORT_TEXT_TO_MASK,
 )
-IMAGE_RANKS = ("image_to_text_rank", "text_to_image_rank")
+IMAGE_QUESTIONS = (Question.IMAGE_TO_TEXT, Question.TEXT_TO_IMAGE)
 
 
 @dataclass(frozen=True)
@@ -109,10 +116,12 @@ class Metric:
         return np.where(np.isnan(values), np.nan, values <= self.top) if self.top else values
 
 
-def _recalls(table: Literal["samples", "images"], columns: tuple[str, ...]) -> tuple[Metric, ...]:
+def _recalls(
+    table: Literal["samples", "images"], questions: tuple[Question, ...]
+) -> tuple[Metric, ...]:
     return tuple(
-        Metric(f"{column.removesuffix('_rank')}_r{top}", table, column, top)
-        for column in columns
+        Metric(question.recall_at(top), table, question.rank, top)
+        for question in questions
         for top in TOPS
     )
 
@@ -120,9 +129,9 @@ def _recalls(table: Literal["samples", "images"], columns: tuple[str, ...]) -> t
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("scene_accuracy", "samples", "scene_correct"),
-        *_recalls("samples", SAMPLE_RANKS),
-        *_recalls("images", IMAGE_RANKS),
+        Metric(SCENE_ACCURACY, "samples", "scene_correct"),
+        *_recalls("samples", REGION_QUESTIONS),
+        *_recalls("images", IMAGE_QUESTIONS),
     )
 }
 

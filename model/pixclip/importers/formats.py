@@ -353,7 +353,7 @@ def find_format(name: str) -> Format:
     """The format of that name.
 
     Raises:
-        ValueError: no such format; tells which there are.
+        ValueError: no such format; names those that exist.
     """
     if name not in FORMATS:
         raise ValueError(f"no format '{name}' of weights; known are {', '.join(FORMATS)}")

@@ -73,7 +73,7 @@ class ImportReport:
 def import_weights(
     model: "PixClip", path: Path, format_name: str, *, new_projection: bool = False
 ) -> ImportReport:
-    """Fill a model with public weights; tells what became of every key.
+    """Fill a model with public weights and report what became of every key.
 
     What the source lacks stays as it is: the mask convolution is zero, so that the model equals
     its parent, the text adaptor as it was initialised. `new_projection` leaves the source's

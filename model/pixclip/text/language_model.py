@@ -86,7 +86,7 @@ def damage_told(what: str) -> Iterator[None]:
     """What transformers and its parsers raise on damaged files as an error that names them.
 
     Raises:
-        ValueError: anything was raised but OSError, which tells its file itself.
+        ValueError: anything was raised but OSError, which names its file itself.
     """
     try:
         yield
@@ -105,7 +105,7 @@ def require_plausible(folder: Path) -> None:
     """Refuse a configuration that asks for more than any language model has, before it is built.
 
     Raises:
-        ValueError: tells file, field and limit, or what the weights hold.
+        ValueError: names file, field and limit, or what the weights hold.
     """
     path = folder / MODEL_CONFIG
     config = read_json_object(path)
@@ -142,7 +142,7 @@ def _num_tensors(file: Path) -> int:
         with safe_open(str(file), framework="pt") as opened:
             return len(opened.keys())
     except (OSError, SafetensorError):
-        return 0  # told when it is read
+        return 0  # reported when it is read
 
 
 def _require_safetensors_only(folder: Path) -> None:

@@ -75,7 +75,7 @@ class CaptionTokenizer:
         """The tokens of every text.
 
         Raises:
-            ValueError: a text has no token or is no Unicode; tells its position.
+            ValueError: a text has no token or is no Unicode; names its position.
         """
         if not len(texts):
             return []

@@ -85,7 +85,7 @@ def fit(
         batches: this rank's batches with their epoch.
         plan: first and last step, warm-up.
         read_signals: what this rank wants after so many steps; one rank's wish counts for all.
-        on_step: told of every step.
+        on_step: called for every step.
         save: keeps the state after so many steps; called on all ranks together, and at the end.
 
     Raises:

@@ -15,6 +15,7 @@ import torch
 import pixclip
 from pixclip.checkpoint import save_checkpoint
 from pixclip.data.batch import Batch
+from pixclip.data.layout import RECEIPT_NAME
 from pixclip.data.loader import LongGrit
 from pixclip.distributed import num_ranks, rank
 from pixclip.model import PixClip
@@ -65,7 +66,7 @@ def train(job: Job) -> bool:
         parent_tower = Path(job.parent) / "text_tower"
         text_tower = parent_tower if parent_tower.is_dir() else None
         # A pipeline's own artifact may be linked; a folder that somebody else brought is copied.
-        is_ours = (Path(job.parent) / "_receipt.json").is_file()
+        is_ours = (Path(job.parent) / RECEIPT_NAME).is_file()
         save_checkpoint(
             Path(job.checkpoint), model, text_tower=text_tower, notes=job.notes, link=is_ours
         )

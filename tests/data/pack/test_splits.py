@@ -1,15 +1,40 @@
 import hashlib
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 
 from components.core.errors import GateError
-from components.data.pack.splits import ImageEntry, SplitRule, assign_splits
+from components.data.pack import splits as pack_splits
+from components.data.pack.images import ImageTable, digests_of
+from components.data.pack.splits import SplitRule
+from pixclip.data.layout import SPLITS
 
 RULE = SplitRule(
     seed=0, val_share=0.2, benchmark_regions=20, benchmark_max_share=0.5, near_duplicate_distance=4
 )
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    sha256: str
+    phash: int
+    marked: str
+    num_regions: int
+
+
+def assign_splits(entries, rule):
+    """Image id -> split."""
+    entries = sorted(entries, key=lambda entry: entry.sha256)
+    table = ImageTable(
+        digests_of(entry.sha256 for entry in entries),
+        np.array([entry.phash for entry in entries], dtype=np.uint64),
+        np.array([entry.marked.encode() for entry in entries], dtype="S9"),
+        np.array([entry.num_regions for entry in entries]),
+    )
+    splits = pack_splits.assign_splits(table, rule).tolist()
+    return {entry.sha256: SPLITS[split] for entry, split in zip(entries, splits, strict=True)}
 
 
 def entry(name: str, marked: str = "", *, phash: int | None = None, num_regions: int = 3):

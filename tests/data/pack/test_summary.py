@@ -4,7 +4,7 @@ import json
 import pytest
 from rich.console import Console
 
-from components.core.counts import tally
+from components.core.counts import region_counts
 from components.core.errors import InputError
 from components.core.step import load_step
 from components.data.pack.settings import PackSettings
@@ -17,7 +17,7 @@ PACK = load_step("pack")
 
 def write_step_receipt(folder, step, regions_in, regions_out, reasons):
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = tally(regions_in, regions_out, reasons)
+    metrics = region_counts(regions_in, regions_out, reasons)
     write_receipt(folder, step, folder.name, metrics=metrics)
 
 

@@ -231,9 +231,9 @@ def test_a_restart_goes_on_with_the_same_batches_and_reads_nothing_before(
     whole = list(data.batches(epoch=1))
     needed = {region_id.split("-")[0] for region_id in whole[2].region_ids}
     decoded = []
-    decode = Sample.image
+    decode = Sample.pixels
     monkeypatch.setattr(
-        Sample, "image", lambda self, shrink: decoded.append(self) or decode(self, shrink)
+        Sample, "pixels", lambda self, shrink: decoded.append(self) or decode(self, shrink)
     )
     (rest,) = open_longgrit(longgrit).batches(epoch=1, start_step=2)
     assert_equal(rest, whole[2])

@@ -41,9 +41,9 @@ def make_sample(size: tuple[int, int], mask: np.ndarray, form: str = "JPEG") -> 
 def shrinks(monkeypatch):
     """The scales at which images are decoded."""
     found: list[int] = []
-    decode = Sample.image
+    decode = Sample.pixels
     monkeypatch.setattr(
-        Sample, "image", lambda self, shrink: found.append(shrink) or decode(self, shrink)
+        Sample, "pixels", lambda self, shrink: found.append(shrink) or decode(self, shrink)
     )
     return found
 
@@ -80,15 +80,25 @@ def test_a_smaller_image_gives_nearly_the_same_tensors_and_the_same_mask(size, s
     picture = Picture(MADE, sample, sample.regions, has_crops=True)
     assert shrinks == [4]
     pixels = np.array(as_image(sample.jpeg))
-    assert torch.equal(picture.cover(0), MADE.cover(mask))
-    assert_near(picture.image(), MADE.pixels(pixels))
+    image, cover, crop, crop_cover = places()
+    picture.write_image(image)
+    picture.write_cover(cover, 0)
+    assert torch.equal(cover, MADE.cover(mask))
+    assert_near(image, MADE.pixels(pixels))
     height, width = mask.shape
     x1, y1, x2, y2 = crop_window(mask_box(mask), height, width, 0.1)
     rows = slice(y1 // 4 * 4, min(-(-y2 // 4) * 4, height))
     columns = slice(x1 // 4 * 4, min(-(-x2 // 4) * 4, width))
-    crop, cover = picture.crop(0)
-    assert torch.equal(cover, MADE.cover(mask[rows, columns]))
+    picture.write_crop(crop, crop_cover, 0)
+    assert torch.equal(crop_cover, MADE.cover(mask[rows, columns]))
     assert_near(crop, MADE.pixels(pixels[rows, columns]))
+
+
+def places():
+    """Where a batch would have an image, a mask, a crop and its mask."""
+    pixels = torch.empty(3, 32, 32, dtype=torch.uint8)
+    shares = torch.empty(1, 32, 32, dtype=torch.float16)
+    return pixels, shares, pixels.clone(), shares.clone()
 
 
 def assert_near(first, second):
@@ -100,4 +110,4 @@ def test_images_of_the_wrong_size_are_refused_at_every_scale():
     for wrong in (replace(sample, width_px=608), replace(sample, height_px=500)):
         for shrink in (1, 2, 4, 8):
             with pytest.raises(ValueError, match="its sample says"):
-                wrong.image(shrink)
+                wrong.pixels(shrink)

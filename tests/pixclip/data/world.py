@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from components.core.shards import write_shard
 from components.core.tables import write_rows
+from components.data.pack.images import digests_of
 from components.data.pack.plan import ShardPlan
 from components.data.pack.writer import manifest_row, sample_json
 from data_contracts.longgrit import SCHEMA
@@ -96,7 +97,7 @@ def write_longgrit(folder: Path, scenes: Sequence[Scene], per_shard: int = 3) ->
     manifest = []
     for index, start in enumerate(range(0, len(scenes), per_shard)):
         here = scenes[start : start + per_shard]
-        plan = ShardPlan("train", index, tuple(scene.key for scene in here))
+        plan = ShardPlan("train", index, digests_of(scene.key for scene in here))
         write_shard(
             folder / plan.name,
             (

@@ -6,7 +6,7 @@ import pytest
 
 from pixclip.evaluation.compare import compare
 from pixclip.evaluation.protocol import EvaluationError
-from pixclip.evaluation.retrieval import IMAGE_RANKS, IN_SUBSET, SAMPLE_RANKS
+from pixclip.evaluation.retrieval import IMAGE_QUESTIONS, IN_SUBSET, REGION_QUESTIONS
 
 REGIONS, PER_IMAGE = 120, 3
 
@@ -26,12 +26,12 @@ def write(folder, *, ranks=None, scene=None, protocol="p", dataset="d", ids=None
     ]
     columns = {"region_id": ids, "image_id": images, "subset": subsets}
     columns["scene_correct"] = scene or [True] * REGIONS
-    columns |= {name + end: ranks for name in SAMPLE_RANKS for end in ("", IN_SUBSET)}
+    columns |= {name.rank + end: ranks for name in REGION_QUESTIONS for end in ("", IN_SUBSET)}
     pq.write_table(pa.table(columns), folder / "samples.parquet")
     num_images = REGIONS // PER_IMAGE
     columns = {"image_id": images[::PER_IMAGE], "subset": subsets[::PER_IMAGE]}
     filled = image_ranks or [1] * num_images
-    columns |= {name + end: filled for name in IMAGE_RANKS for end in ("", IN_SUBSET)}
+    columns |= {name.rank + end: filled for name in IMAGE_QUESTIONS for end in ("", IN_SUBSET)}
     pq.write_table(pa.table(columns), folder / "images.parquet")
     return folder
 

@@ -9,10 +9,9 @@ from components.data.describe.embedded import words
 from components.data.describe.embedded.measure import Measures
 from components.data.describe.embedded.words import Noun, another, sentence
 from components.data.describe.scenes import WordLimits
+from data_contracts.caption_lengths import RULED_LONG, RULED_SHORT_MOST
 
-LONG_WORDS = (30, 60)  # what the rules aim at, as far as the settings allow it
 ROOM_WORDS = 20  # between the fewest and the most: one more sentence must fit
-SHORT_WORDS = 12
 NUM_APPEARANCES = 2  # so many predicates at the start are about what the region looks like
 
 
@@ -83,7 +82,7 @@ class Writer:
         mention, position = self.noun.mention, self.position
         colours = words.short_colour_phrase(self.measures.colours)
         candidates = (f"{mention}, {colours}, {position}", f"{mention} {position}", mention)
-        most = min(limits.max_short, max(SHORT_WORDS, limits.min_short))
+        most = min(limits.max_short, max(RULED_SHORT_MOST, limits.min_short))
         return next((text for text in candidates if num_words(text) <= most), mention)
 
     @property
@@ -186,9 +185,9 @@ class Writer:
 
 def long_limits(limits: WordLimits) -> tuple[int, int]:
     """The fewest and the most words of a long caption: 30 to 60 where the settings allow it."""
-    has_room = limits.max_long >= LONG_WORDS[0] + ROOM_WORDS
-    fewest = max(limits.min_long, LONG_WORDS[0]) if has_room else limits.min_long
-    return fewest, min(limits.max_long, max(LONG_WORDS[1], fewest + ROOM_WORDS))
+    has_room = limits.max_long >= RULED_LONG.fewest + ROOM_WORDS
+    fewest = max(limits.min_long, RULED_LONG.fewest) if has_room else limits.min_long
+    return fewest, min(limits.max_long, max(RULED_LONG.most, fewest + ROOM_WORDS))
 
 
 def num_words(text: str) -> int:

@@ -114,7 +114,7 @@ def _rejection(region: Region, stage: str, reason: str, detail: str) -> Rejectio
 
 
 MIN_MASK_PX = 64
-MAX_PHRASE_WORDS = 16
+MAX_NAME_WORDS = 16  # a longer phrase names no single thing
 MIN_COLOUR_SHARE = 0.03  # of the mask that must come near a colour which the phrase names
 ACCEPTED = "accepted"
 
@@ -139,8 +139,8 @@ def _judge_phrase(phrase: str) -> Verdict | None:
         detail = f"{num_foreign} of the {len(letters)} letters of the phrase are not Latin"
         return Verdict(DescribeReason.REJECTED_LANGUAGE, detail)
     num_words = len(phrase.split())
-    if num_words > MAX_PHRASE_WORDS:
-        detail = f"a phrase of {num_words} words names no single thing (limit {MAX_PHRASE_WORDS})"
+    if num_words > MAX_NAME_WORDS:
+        detail = f"a phrase of {num_words} words names no single thing (limit {MAX_NAME_WORDS})"
         return Verdict(DescribeReason.REJECTED_UNCERTAIN, detail)
     return None
 

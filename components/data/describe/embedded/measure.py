@@ -61,7 +61,9 @@ def measure_scene(scene: Scene) -> list[Measures | None]:
     if not found:
         return [None] * len(masks)
     image = np.asarray(scene.image)
-    taken = np.logical_or.reduce(masks)
+    taken = np.zeros(masks[0].shape, dtype=bool)
+    for mask in masks:
+        taken |= mask
     boxes = [mask_box(masks[index]) for index in found]
     areas = [int(np.count_nonzero(masks[index])) for index in found]
     rles = [scene.regions[index].rle for index in found]
@@ -95,18 +97,26 @@ def _measure(
     crop, picture = mask[window], image[window]
     if not crop.any():  # a thread-thin mask may fall through the thinning
         crop, picture = mask[y1:y2, x1:x2], image[y1:y2, x1:x2]
-    pixels = picture[crop]
-    pixels = pixels[:: -(-len(pixels) // MAX_COLOUR_PIXELS)]
+    inside = np.ascontiguousarray(crop)  # decoded masks lie column by column, pictures row by row
+    pixels = _pixels_inside(picture, inside, MAX_COLOUR_PIXELS)
     return Measures(
         region=region,
         shape=measure_shape(_tight(crop)),
         area_px=int(np.count_nonzero(mask)),
         colours=name_colours(pixels),
         pixels=pixels,
-        edge_density=edge_density(picture, crop),
+        edge_density=edge_density(picture, inside),
         surroundings=_surroundings(image, taken, (x1, y1, x2, y2)),
         place=place,
     )
+
+
+def _pixels_inside(picture: Pixels, crop: Mask, max_pixels: int) -> Pixels:
+    """The pixels [N, 3] of a picture inside a mask in order, thinned out if they are many."""
+    places = np.flatnonzero(crop)
+    places = places[:: max(1, -(-len(places) // max_pixels))]
+    rows, columns = np.divmod(places, crop.shape[1])
+    return picture[rows, columns]
 
 
 def _tight(crop: Mask) -> Mask:
@@ -126,7 +136,8 @@ def _surroundings(image: Pixels, taken: Mask, box: tuple[int, int, int, int]) ->
     area = (y2 + margin - top) * (x2 + margin - left)
     stride = max(1, round(np.sqrt(area / MAX_COLOUR_PIXELS)))
     window = (slice(top, y2 + margin, stride), slice(left, x2 + margin, stride))
-    pixels: npt.NDArray[np.uint8] = image[window][~taken[window]]
+    free = ~taken[window]
+    pixels = _pixels_inside(image[window], free, free.size)
     return name_colours(pixels) if len(pixels) >= MIN_SURROUNDINGS_PX**2 else ()
 
 
