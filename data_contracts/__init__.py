@@ -1,1 +1,1 @@
-"""What good data is: one file per artifact with its schema and its Great Expectations suite."""
+"""What good data is: one file an artifact with its schema and its rules; `engine` checks them."""

@@ -1,15 +1,19 @@
 """`candidates`: region rows whose image is there and is the only one of its kind."""
 
-from typing import TYPE_CHECKING, Any
-
 import pyarrow as pa
 
-from data_contracts.columns import box_columns, fixed_lists, num_words, numbers
-from data_contracts.rules import Join, named_suite
-from data_contracts.tables import Columns
-
-if TYPE_CHECKING:
-    from great_expectations import ExpectationSuite
+from data_contracts.engine.columns import box_columns, fixed_lists, num_words, numbers
+from data_contracts.engine.forms import (
+    BOX_TOLERANCE,
+    MAX_PHRASE_WORDS,
+    PHASH,
+    SHA256,
+    UNDECIDED,
+)
+from data_contracts.engine.keys import Join
+from data_contracts.engine.rules import between, is_in, matches
+from data_contracts.engine.tables import Columns
+from pixclip.data.layout import SPLITS
 
 KEY = "region_id"
 SCHEMA = pa.schema(
@@ -39,9 +43,17 @@ JOINS = (
     Join("region_among_records", "region_id", "records", "region_id"),
     Join("image_in_manifest", "image_sha256", "images", "sha256", where=("status", "ok")),
 )
-SHA256, PHASH = r"^[0-9a-f]{64}$", r"^[0-9a-f]{16}$"
-SPLITS = ["", "train", "val", "benchmark"]
-MAX_PHRASE_WORDS = 60
+RULES = {
+    "region_id_well_formed": matches("region_id", r"^-?\w+-\d{2,}$"),
+    "image_sha256_well_formed": matches("image_sha256", SHA256),
+    "image_phash_well_formed": matches("image_phash", PHASH),
+    "image_not_empty": between("image_width_px", 1),
+    "box_inside_image": between("box_outside", highest=BOX_TOLERANCE),
+    "box_not_empty": between("box_shorter_side", above=0),
+    "phrase_not_empty": between("phrase_words", 1, MAX_PHRASE_WORDS),
+    "score_in_range": between("score", 0, 1),
+    "split_known": is_in("split", UNDECIDED, *SPLITS),
+}
 
 
 def prepare(chunk: pa.Table) -> Columns:
@@ -52,37 +64,3 @@ def prepare(chunk: pa.Table) -> Columns:
         **box_columns(boxes, width, height),
         "phrase_words": num_words(chunk["phrase"]),
     }
-
-
-def rules() -> dict[str, Any]:
-    """Every region has a phrase and a box inside an image that is there."""
-    from great_expectations import expectations as gxe
-
-    return {
-        "region_id_well_formed": gxe.ExpectColumnValuesToMatchRegex(
-            column="region_id", regex=r"^-?\w+-\d{2,}$"
-        ),
-        "image_sha256_well_formed": gxe.ExpectColumnValuesToMatchRegex(
-            column="image_sha256", regex=SHA256
-        ),
-        "image_phash_well_formed": gxe.ExpectColumnValuesToMatchRegex(
-            column="image_phash", regex=PHASH
-        ),
-        "image_not_empty": gxe.ExpectColumnValuesToBeBetween(column="image_width_px", min_value=1),
-        "box_inside_image": gxe.ExpectColumnValuesToBeBetween(column="box_outside", max_value=1e-6),
-        "box_not_empty": gxe.ExpectColumnValuesToBeBetween(
-            column="box_shorter_side", min_value=0, strict_min=True
-        ),
-        "phrase_not_empty": gxe.ExpectColumnValuesToBeBetween(
-            column="phrase_words", min_value=1, max_value=MAX_PHRASE_WORDS
-        ),
-        "score_in_range": gxe.ExpectColumnValuesToBeBetween(
-            column="score", min_value=0, max_value=1
-        ),
-        "split_known": gxe.ExpectColumnValuesToBeInSet(column="split", value_set=SPLITS),
-    }
-
-
-def suite() -> "ExpectationSuite":
-    """The contract's rules."""
-    return named_suite("candidates", rules())

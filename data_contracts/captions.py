@@ -1,16 +1,12 @@
 """`captions`: the region rows with what was said of them, and who said it."""
 
-from typing import TYPE_CHECKING, Any
-
 import pyarrow as pa
 
 from data_contracts import regions
-from data_contracts.columns import has_markup, languages, num_words
-from data_contracts.rules import Join, named_suite
-from data_contracts.tables import Columns
-
-if TYPE_CHECKING:
-    from great_expectations import ExpectationSuite
+from data_contracts.engine.columns import has_markup, languages, num_words
+from data_contracts.engine.keys import Join
+from data_contracts.engine.rules import between, holds, is_in, matches
+from data_contracts.engine.tables import Columns
 
 KEY = "region_id"
 SCHEMA = pa.schema(
@@ -37,6 +33,26 @@ JOINS = (
 )
 TEXTS = ["object_caption", "context_caption", "long_caption", "short_caption"]
 LONG_WORDS, SHORT_WORDS, PART_WORDS = (12, 300), (1, 40), (2, 200)
+CAPTION_RULES = {
+    "long_caption_length": between("long_caption_words", *LONG_WORDS),
+    "short_caption_length": between("short_caption_words", *SHORT_WORDS),
+    "object_caption_length": between("object_caption_words", *PART_WORDS),
+    "context_caption_length": between("context_caption_words", *PART_WORDS),
+    "long_caption_longer_than_short": between("words_more_than_short", 1),
+    "captions_without_markup": holds("captions_have_markup", is_true=False),
+    # One text in twenty may be read as another language: names, lists of colours.
+    "long_caption_in_english": is_in("long_caption_language", "en", mostly=0.95),
+}
+RULES = {
+    **regions.RULES,
+    **CAPTION_RULES,
+    "verdict_accepted": is_in("verdict", "accepted"),
+    "provenance_is_an_object": matches("provenance", r"^\{.+\}$"),
+    "prompt_tokens_not_negative": between("prompt_tokens", 0),
+    "completion_tokens_not_negative": between("completion_tokens", 0),
+    "cost_not_negative": between("cost_usd", 0),
+}
+PARSED, parse = regions.PARSED, regions.parse
 
 
 def prepare(chunk: pa.Table) -> Columns:
@@ -53,58 +69,3 @@ def caption_columns(chunk: pa.Table) -> Columns:
         "captions_have_markup": has_markup(chunk, TEXTS),
         "long_caption_language": languages(chunk["long_caption"]),
     }
-
-
-def caption_rules() -> dict[str, Any]:
-    """Captions have a sensible length, are English and hold nothing but text."""
-    from great_expectations import expectations as gxe
-
-    def words_between(name: str, limits: tuple[int, int]) -> Any:
-        return gxe.ExpectColumnValuesToBeBetween(
-            column=f"{name}_words", min_value=limits[0], max_value=limits[1]
-        )
-
-    return {
-        "long_caption_length": words_between("long_caption", LONG_WORDS),
-        "short_caption_length": words_between("short_caption", SHORT_WORDS),
-        "object_caption_length": words_between("object_caption", PART_WORDS),
-        "context_caption_length": words_between("context_caption", PART_WORDS),
-        "long_caption_longer_than_short": gxe.ExpectColumnValuesToBeBetween(
-            column="words_more_than_short", min_value=1
-        ),
-        "captions_without_markup": gxe.ExpectColumnValuesToBeInSet(
-            column="captions_have_markup", value_set=[False]
-        ),
-        # One text in twenty may be read as another language: names, lists of colours.
-        "long_caption_in_english": gxe.ExpectColumnValuesToBeInSet(
-            column="long_caption_language", value_set=["en"], mostly=0.95
-        ),
-    }
-
-
-def rules() -> dict[str, Any]:
-    """Every region was accepted by the verifier, and what was said of it is usable text."""
-    from great_expectations import expectations as gxe
-
-    return {
-        **regions.rules(),
-        **caption_rules(),
-        "verdict_accepted": gxe.ExpectColumnValuesToBeInSet(
-            column="verdict", value_set=["accepted"]
-        ),
-        "provenance_is_an_object": gxe.ExpectColumnValuesToMatchRegex(
-            column="provenance", regex=r"^\{.+\}$"
-        ),
-        "prompt_tokens_not_negative": gxe.ExpectColumnValuesToBeBetween(
-            column="prompt_tokens", min_value=0
-        ),
-        "completion_tokens_not_negative": gxe.ExpectColumnValuesToBeBetween(
-            column="completion_tokens", min_value=0
-        ),
-        "cost_not_negative": gxe.ExpectColumnValuesToBeBetween(column="cost_usd", min_value=0),
-    }
-
-
-def suite() -> "ExpectationSuite":
-    """The contract's rules."""
-    return named_suite("captions", rules())

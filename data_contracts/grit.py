@@ -6,19 +6,15 @@ width and height; see https://huggingface.co/datasets/zzliang/GRIT.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.columns import as_bools
-from data_contracts.grit_columns import conform, fits
-from data_contracts.reading import BATCH_ROWS, raw_batches, read_schema
-from data_contracts.rules import named_suite
-from data_contracts.tables import Columns
-
-if TYPE_CHECKING:
-    from great_expectations import ExpectationSuite
+from data_contracts.engine.columns import as_bools
+from data_contracts.engine.conform import conform, fits
+from data_contracts.engine.reading import BATCH_ROWS, raw_batches, read_schema
+from data_contracts.engine.rules import between, holds, present
+from data_contracts.engine.tables import Columns
 
 KEY = "id"
 # Each region is [start, end, x1, y1, x2, y2, score].
@@ -95,6 +91,15 @@ def batches(
 KEY_SCOPE = "none"  # records that come twice are for `select` to drop
 TOLERATED_ROWS = 5  # so many bad records say nothing of a table, however small it is
 READ = ("id", "url", "caption", "width", "height", "ref_exps")
+BULK = 0.95  # single bad records are for `select` to drop and to count
+RULES = {
+    "id_present": present("id", mostly=BULK),
+    "url_present": present("url", mostly=BULK),
+    "caption_present": present("caption", mostly=BULK),
+    "width_positive": between("width", 1, mostly=BULK),
+    "height_positive": between("height", 1, mostly=BULK),
+    "regions_have_seven_numbers": holds("regions_are_whole", mostly=BULK),
+}
 
 
 def prepare(chunk: pa.Table) -> Columns:
@@ -108,26 +113,3 @@ def _regions_are_whole(column: pa.ChunkedArray) -> pa.Array:
     is_wrong = as_bools(pc.not_equal(lengths, REGION_WIDTH))
     parents = pc.list_parent_indices(lists).filter(pa.array(is_wrong))
     return pc.invert(pc.is_in(pa.array(range(len(lists))), parents.cast(pa.int64())))
-
-
-def suite() -> "ExpectationSuite":
-    """The table is GRIT in its bulk; single bad records are for `select` to drop and to count."""
-    from great_expectations import expectations as gxe
-
-    return named_suite(
-        "grit",
-        {
-            "id_present": gxe.ExpectColumnValuesToNotBeNull(column="id", mostly=0.95),
-            "url_present": gxe.ExpectColumnValuesToNotBeNull(column="url", mostly=0.95),
-            "caption_present": gxe.ExpectColumnValuesToNotBeNull(column="caption", mostly=0.95),
-            "width_positive": gxe.ExpectColumnValuesToBeBetween(
-                column="width", min_value=1, mostly=0.95
-            ),
-            "height_positive": gxe.ExpectColumnValuesToBeBetween(
-                column="height", min_value=1, mostly=0.95
-            ),
-            "regions_have_seven_numbers": gxe.ExpectColumnValuesToBeInSet(
-                column="regions_are_whole", value_set=[True], mostly=0.95
-            ),
-        },
-    )

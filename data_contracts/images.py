@@ -1,19 +1,14 @@
 """`images`: WebDataset shards and a manifest with one row for every URL that was tried."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.candidates import PHASH, SHA256
-from data_contracts.columns import as_bools, numbers
-from data_contracts.rules import named_suite
-from data_contracts.tables import Columns
-
-if TYPE_CHECKING:
-    from great_expectations import ExpectationSuite
+from data_contracts.engine.columns import as_bools, numbers
+from data_contracts.engine.forms import PHASH, SHA256
+from data_contracts.engine.rules import between, holds, is_in, matches
+from data_contracts.engine.tables import Columns
 
 KEY = "url"
 SCHEMA = pa.schema(
@@ -48,6 +43,18 @@ OF_AN_IMAGE = (
     "stored_height",
     "orientation",
 )
+POSITIVE = ("num_bytes", "width_px", "height_px", "stored_width", "stored_height")
+RULES = {
+    "status_known": is_in("status", "ok", "failed"),
+    "failed_with_a_reason_ok_without": holds("reason_fits"),
+    "ok_with_an_image_failed_without": holds("image_fits"),
+    "sha256_well_formed": matches("sha256", SHA256),
+    "phash_well_formed": matches("phash", PHASH),
+    "shard_beside_manifest": matches("shard", r"^[\w-]+\.tar$"),
+    "orientation_known": between("orientation", 1, 8),
+    "upright_size_is_the_stored_one_turned": holds("turned_fits"),
+    **{f"{name}_positive": between(name, 1) for name in POSITIVE},
+}
 
 
 def prepare(chunk: pa.Table) -> Columns:
@@ -77,39 +84,3 @@ def _turned_fits(chunk: pa.Table) -> npt.NDArray[np.bool_]:
     is_known = ~np.isnan(width + height + stored_width + stored_height + orientation)
     fits: npt.NDArray[np.bool_] = as_turned | ~is_known
     return fits
-
-
-def suite() -> "ExpectationSuite":
-    """Every URL either gave an image of which all is known, or has a reason why not."""
-    from great_expectations import expectations as gxe
-
-    positive = ("num_bytes", "width_px", "height_px", "stored_width", "stored_height")
-    return named_suite(
-        "images",
-        {
-            "status_known": gxe.ExpectColumnValuesToBeInSet(
-                column="status", value_set=["ok", "failed"]
-            ),
-            "failed_with_a_reason_ok_without": gxe.ExpectColumnValuesToBeInSet(
-                column="reason_fits", value_set=[True]
-            ),
-            "ok_with_an_image_failed_without": gxe.ExpectColumnValuesToBeInSet(
-                column="image_fits", value_set=[True]
-            ),
-            "sha256_well_formed": gxe.ExpectColumnValuesToMatchRegex(column="sha256", regex=SHA256),
-            "phash_well_formed": gxe.ExpectColumnValuesToMatchRegex(column="phash", regex=PHASH),
-            "shard_beside_manifest": gxe.ExpectColumnValuesToMatchRegex(
-                column="shard", regex=r"^[\w-]+\.tar$"
-            ),
-            "orientation_known": gxe.ExpectColumnValuesToBeBetween(
-                column="orientation", min_value=1, max_value=8
-            ),
-            "upright_size_is_the_stored_one_turned": gxe.ExpectColumnValuesToBeInSet(
-                column="turned_fits", value_set=[True]
-            ),
-            **{
-                f"{name}_positive": gxe.ExpectColumnValuesToBeBetween(column=name, min_value=1)
-                for name in positive
-            },
-        },
-    )

@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.candidates import PHASH, SHA256
-from data_contracts.captions import caption_columns, caption_rules
-from data_contracts.columns import as_bools, box_columns, fixed_lists, num_words, numbers
-from data_contracts.regions import MASK_SOURCE
-from data_contracts.rules import Join, named_suite
-from data_contracts.tables import AddColumns, Columns, hash_keys, read_chunks
+from data_contracts.captions import CAPTION_RULES, caption_columns
+from data_contracts.engine.columns import as_bools, box_columns, fixed_lists, num_words, numbers
+from data_contracts.engine.forms import BOX_TOLERANCE, MASK_SOURCE, PHASH, SHA256
+from data_contracts.engine.keys import Join, hash_keys
+from data_contracts.engine.rules import between, holds, is_in, matches
+from data_contracts.engine.tables import AddColumns, Columns, read_chunks
+from pixclip.data.layout import SPLITS
 from pixclip.near_duplicates import has_near_duplicate_elsewhere
-
-if TYPE_CHECKING:
-    from great_expectations import ExpectationSuite
 
 KEY = "region_id"
 SCHEMA = pa.schema(
@@ -49,9 +47,26 @@ JOINS = (
     Join("region_among_captions", "region_id", "captions", "region_id"),
     Join("image_in_manifest", "image_id", "images", "sha256", where=("status", "ok")),
 )
-SPLITS = ["train", "val", "benchmark"]
 # As `pack` and `deduplicate` see look-alikes at most; a smaller distance there can break this.
 NEAR_DUPLICATE_BITS = 4
+RULES = {
+    "image_id_well_formed": matches("image_id", SHA256),
+    "image_phash_well_formed": matches("image_phash", PHASH),
+    "split_known": is_in("split", *SPLITS),
+    "image_in_one_split": holds("image_is_in_one_split"),
+    "image_in_one_sample": holds("image_is_in_one_sample"),
+    "no_near_duplicate_in_other_split": holds("has_look_alike_in_other_split", is_true=False),
+    "shard_well_formed": matches("shard", r"^[a-z]+/[\w-]+\.tar$"),
+    "shard_of_split": holds("shard_is_of_split"),
+    "key_well_formed": matches("key", r"^[\w-]+$"),
+    "box_inside_image": between("box_outside", highest=BOX_TOLERANCE),
+    "box_not_empty": between("box_shorter_side", above=0),
+    "mask_not_empty": between("mask_area_px", 1),
+    "mask_inside_image": between("mask_share_of_image", highest=1),
+    "mask_source_known": matches("mask_source", MASK_SOURCE),
+    "words_counted": holds("words_are_counted"),
+    **CAPTION_RULES,
+}
 
 
 def prepare(chunk: pa.Table) -> Columns:
@@ -124,45 +139,3 @@ def _is_constant(values: Any, place: Any) -> Any:
     starts = np.flatnonzero(np.diff(place[order], prepend=-1))
     smallest = np.minimum.reduceat(values[order], starts)
     return smallest == np.maximum.reduceat(values[order], starts)
-
-
-def rules() -> dict[str, Any]:
-    """Every region is usable, and no image, nor one that looks like it, is in two splits."""
-    from great_expectations import expectations as gxe
-
-    def holds(column: str, value: bool = True) -> Any:
-        return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[value])
-
-    return {
-        "image_id_well_formed": gxe.ExpectColumnValuesToMatchRegex(column="image_id", regex=SHA256),
-        "image_phash_well_formed": gxe.ExpectColumnValuesToMatchRegex(
-            column="image_phash", regex=PHASH
-        ),
-        "split_known": gxe.ExpectColumnValuesToBeInSet(column="split", value_set=SPLITS),
-        "image_in_one_split": holds("image_is_in_one_split"),
-        "image_in_one_sample": holds("image_is_in_one_sample"),
-        "no_near_duplicate_in_other_split": holds("has_look_alike_in_other_split", value=False),
-        "shard_well_formed": gxe.ExpectColumnValuesToMatchRegex(
-            column="shard", regex=r"^[a-z]+/[\w-]+\.tar$"
-        ),
-        "shard_of_split": holds("shard_is_of_split"),
-        "key_well_formed": gxe.ExpectColumnValuesToMatchRegex(column="key", regex=r"^[\w-]+$"),
-        "box_inside_image": gxe.ExpectColumnValuesToBeBetween(column="box_outside", max_value=1e-6),
-        "box_not_empty": gxe.ExpectColumnValuesToBeBetween(
-            column="box_shorter_side", min_value=0, strict_min=True
-        ),
-        "mask_not_empty": gxe.ExpectColumnValuesToBeBetween(column="mask_area_px", min_value=1),
-        "mask_inside_image": gxe.ExpectColumnValuesToBeBetween(
-            column="mask_share_of_image", max_value=1
-        ),
-        "mask_source_known": gxe.ExpectColumnValuesToMatchRegex(
-            column="mask_source", regex=MASK_SOURCE
-        ),
-        "words_counted": holds("words_are_counted"),
-        **caption_rules(),
-    }
-
-
-def suite() -> "ExpectationSuite":
-    """The contract's rules."""
-    return named_suite("longgrit", rules())

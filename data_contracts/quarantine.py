@@ -1,16 +1,11 @@
 """`quarantine`: every region that was dropped, by which step and why; nothing disappears."""
 
-from typing import TYPE_CHECKING
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.columns import as_bools
-from data_contracts.rules import named_suite
-from data_contracts.tables import Columns
-
-if TYPE_CHECKING:
-    from great_expectations import ExpectationSuite
+from data_contracts.engine.columns import as_bools
+from data_contracts.engine.rules import holds, matches
+from data_contracts.engine.tables import Columns
 
 KEY = "region_id"
 SCHEMA = pa.schema(
@@ -29,29 +24,14 @@ SCHEMA = pa.schema(
 
 KEY_SCOPE = "none"  # of two regions with one id both are dropped
 BUDGET = 0.0
+RULES = {
+    "step_well_formed": matches("step", r"^[a-z][a-z0-9_]*$"),
+    "reason_is_a_short_code": matches("reason", r"^[A-Za-z0-9][\w:.-]{0,79}$"),
+    "row_can_be_put_back": holds("row_is_an_object"),
+}
 
 
 def prepare(chunk: pa.Table) -> Columns:
     """What the rules look at: whether the kept row can be put back."""
     is_object = pc.match_substring_regex(chunk["row"], r"(?s)^\{.*\}$")
     return {"row_is_an_object": as_bools(is_object)}
-
-
-def suite() -> "ExpectationSuite":
-    """Every dropped region says which step dropped it and why, and can be put back."""
-    from great_expectations import expectations as gxe
-
-    return named_suite(
-        "quarantine",
-        {
-            "step_well_formed": gxe.ExpectColumnValuesToMatchRegex(
-                column="step", regex=r"^[a-z][a-z0-9_]*$"
-            ),
-            "reason_is_a_short_code": gxe.ExpectColumnValuesToMatchRegex(
-                column="reason", regex=r"^[A-Za-z0-9][\w:.-]{0,79}$"
-            ),
-            "row_can_be_put_back": gxe.ExpectColumnValuesToBeInSet(
-                column="row_is_an_object", value_set=[True]
-            ),
-        },
-    )

@@ -1,18 +1,15 @@
 """`regions`: one row a region with its mask."""
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pyarrow as pa
 
 from data_contracts import candidates
-from data_contracts.columns import fixed_lists, numbers
-from data_contracts.mask_counts import read_counts
-from data_contracts.rules import Join, named_suite
-from data_contracts.tables import Columns
-
-if TYPE_CHECKING:
-    from great_expectations import ExpectationSuite
+from data_contracts.engine.columns import Floats, fixed_lists, numbers
+from data_contracts.engine.forms import MASK_SOURCE
+from data_contracts.engine.keys import Join
+from data_contracts.engine.mask_counts import read_counts
+from data_contracts.engine.rules import between, holds, matches
+from data_contracts.engine.tables import Columns
 
 KEY = "region_id"
 SCHEMA = pa.schema(
@@ -26,7 +23,6 @@ SCHEMA = pa.schema(
         pa.field("mask_score", pa.float64()),  # the segmenter's own quality estimate, if any
     ]
 )
-MASK_SOURCE = r"^(?:record|grabcut|box|sam:\S+)$"
 # A predicted intersection over union; SAM's estimate is not clipped and may pass 1 a little.
 MIN_MASK_SCORE, MAX_MASK_SCORE = -0.5, 1.5
 BUDGET = 0.02
@@ -34,49 +30,34 @@ JOINS = (
     Join("region_among_candidates", "region_id", "candidates", "region_id"),
     Join("image_in_manifest", "image_sha256", "images", "sha256", where=("status", "ok")),
 )
+RULES = {
+    **candidates.RULES,
+    "mask_not_empty": between("mask_area_px", 1),
+    "mask_inside_image": holds("mask_has_image_size"),
+    "mask_counts_cover_image": holds("mask_covers_image"),
+    "mask_area_matches_counts": holds("mask_area_is_true"),
+    "mask_source_known": matches("mask_source", MASK_SOURCE),
+    "mask_score_in_range": between("mask_score", MIN_MASK_SCORE, MAX_MASK_SCORE),
+}
+PARSED = ("mask_covers_image", "mask_area_is_true")
 
 
 def prepare(chunk: pa.Table) -> Columns:
-    """What the rules look at: the candidate's columns, and the mask against its image."""
-    return {**candidates.prepare(chunk), **mask_columns(chunk)}
-
-
-def mask_columns(chunk: pa.Table) -> Columns:
-    """A mask's size and counts against the image and against each other."""
-    facts = read_counts(chunk["mask_counts"])
+    """What the rules look at: the candidate's columns, and the mask's size against its image."""
     size = fixed_lists(chunk["mask_size"], 2)
-    image = np.stack([numbers(chunk, "image_height_px"), numbers(chunk, "image_width_px")], axis=1)
+    is_same = size == np.stack(_image_size(chunk), axis=1)
+    return {**candidates.prepare(chunk), "mask_has_image_size": is_same.all(axis=1)}
+
+
+def parse(chunk: pa.Table) -> Columns:
+    """A mask's counts against its image and against its area."""
+    facts = read_counts(chunk["mask_counts"])
+    height, width = _image_size(chunk)
     return {
-        "mask_has_image_size": (size == image).all(axis=1),
-        "mask_covers_image": facts.num_pixels == image[:, 0] * image[:, 1],
+        "mask_covers_image": facts.num_pixels == height * width,
         "mask_area_is_true": facts.area_px == numbers(chunk, "mask_area_px"),
     }
 
 
-def rules() -> dict[str, Any]:
-    """Every region has a mask that is not empty and belongs to its image."""
-    from great_expectations import expectations as gxe
-
-    true = {"value_set": [True]}
-    return {
-        **candidates.rules(),
-        "mask_not_empty": gxe.ExpectColumnValuesToBeBetween(column="mask_area_px", min_value=1),
-        "mask_inside_image": gxe.ExpectColumnValuesToBeInSet(column="mask_has_image_size", **true),
-        "mask_counts_cover_image": gxe.ExpectColumnValuesToBeInSet(
-            column="mask_covers_image", **true
-        ),
-        "mask_area_matches_counts": gxe.ExpectColumnValuesToBeInSet(
-            column="mask_area_is_true", **true
-        ),
-        "mask_source_known": gxe.ExpectColumnValuesToMatchRegex(
-            column="mask_source", regex=MASK_SOURCE
-        ),
-        "mask_score_in_range": gxe.ExpectColumnValuesToBeBetween(
-            column="mask_score", min_value=MIN_MASK_SCORE, max_value=MAX_MASK_SCORE
-        ),
-    }
-
-
-def suite() -> "ExpectationSuite":
-    """The contract's rules."""
-    return named_suite("regions", rules())
+def _image_size(chunk: pa.Table) -> tuple[Floats, Floats]:
+    return numbers(chunk, "image_height_px"), numbers(chunk, "image_width_px")

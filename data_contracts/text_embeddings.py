@@ -6,17 +6,14 @@ The vectors are in `00000.safetensors`, `00001.safetensors` … beside `index.pa
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.columns import failing_if_nan, numbers
-from data_contracts.rules import named_suite
-from data_contracts.tables import AddColumns, Columns
-
-if TYPE_CHECKING:
-    from great_expectations import ExpectationSuite
+from data_contracts.engine.columns import failing_if_nan, numbers
+from data_contracts.engine.forms import SHA256
+from data_contracts.engine.rules import between, holds, matches
+from data_contracts.engine.tables import AddColumns, Columns
 
 KEY = "caption_hash"
 SCHEMA = pa.schema(
@@ -30,8 +27,13 @@ SCHEMA = pa.schema(
     ]
 )
 BUDGET = 0.0  # a caption without its vector would stop the training
-SHA256 = r"^[0-9a-f]{64}$"
 HEADER_BYTES = 8
+RULES = {
+    "caption_hash_well_formed": matches("caption_hash", SHA256),
+    "vector_is_there": holds("vector_is_there"),
+    "vector_not_zero": between("vector_length", above=0),
+    "has_a_token": between("num_tokens", 1),
+}
 
 
 def prepare(chunk: pa.Table) -> Columns:
@@ -63,26 +65,3 @@ def _num_vectors(path: Path) -> int:
         length = int.from_bytes(file.read(HEADER_BYTES), "little")
         header = json.loads(file.read(length))
     return int(header["embeddings"]["shape"][0])
-
-
-def rules() -> dict[str, Any]:
-    """Every caption has one vector that is there, is finite and is not zero."""
-    from great_expectations import expectations as gxe
-
-    return {
-        "caption_hash_well_formed": gxe.ExpectColumnValuesToMatchRegex(
-            column="caption_hash", regex=SHA256
-        ),
-        "vector_is_there": gxe.ExpectColumnValuesToBeInSet(
-            column="vector_is_there", value_set=[True]
-        ),
-        "vector_not_zero": gxe.ExpectColumnValuesToBeBetween(
-            column="vector_length", min_value=0, strict_min=True
-        ),
-        "has_a_token": gxe.ExpectColumnValuesToBeBetween(column="num_tokens", min_value=1),
-    }
-
-
-def suite() -> "ExpectationSuite":
-    """The contract's rules."""
-    return named_suite("text_embeddings", rules())

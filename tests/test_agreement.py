@@ -21,7 +21,7 @@ from components.core.params import params_text
 from components.core.step import ARTIFACTS, Step, load_step
 from components.orchestration.kubeflow.compile import compile_pipeline, pipeline_settings
 from components.steps import STEPS
-from data_contracts.contract import load_contract
+from data_contracts.engine.contract import load_contract
 
 ROOT = Path(__file__).parents[1]
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))

@@ -32,9 +32,11 @@ from components.core.tables import (
     table_paths,
     write_rows,
 )
-from data_contracts.contract import Contract, contract_digest, load_contract
-from data_contracts.engine import ContractResult, check_table
-from data_contracts.reading import TableError, read_schema
+from data_contracts.engine.check import ContractResult, Evaluate, check_table
+from data_contracts.engine.contract import Contract, contract_digest, load_contract
+from data_contracts.engine.reading import TableError, read_schema
+from data_contracts.engine.tables import list_tables
+from data_contracts.engine.totals import count_chunk
 from data_contracts.reasons import ContractReason
 
 REGION_KEY, QUARANTINE = "region_id", "quarantine"
@@ -56,9 +58,9 @@ def require_contract(name: str, path: Path) -> None:
         ContractViolation: it does not meet its contract.
     """
     contract = contract_of(name)
-    if contract is None or _has_met(name, path):
+    if contract is None or has_met(name, path):
         return
-    if path.is_dir() and not any(path.rglob("*.parquet")):
+    if not list_tables(path):
         raise InputError(f"input {name} at {path} holds no Parquet file")
     for table, schema in require_parquet(f"input {name}", path):
         if faults := contract.schema_faults(schema):
@@ -81,20 +83,27 @@ def require_parquet(what: str, path: Path) -> list[tuple[Path, pa.Schema]]:
 
 
 def check_artifact(
-    name: str, path: Path, related: Mapping[str, Path] | None = None
+    name: str,
+    path: Path,
+    related: Mapping[str, Path] | None = None,
+    *,
+    has_receipt: bool = False,
+    evaluate: Evaluate = count_chunk,
 ) -> ContractResult:
-    """Check every table of an artifact against its contract.
+    """Check every table of an artifact against its contract, as `check_table` does.
 
     Raises:
         InputError: a file cannot be read; names it, and the column where it is one.
     """
     try:
-        return check_table(ARTIFACTS[name].contract, path, related)
+        contract = ARTIFACTS[name].contract
+        return check_table(contract, path, related, has_receipt=has_receipt, evaluate=evaluate)
     except TableError as error:
         raise InputError(f"{name}: {error}") from None
 
 
-def _has_met(name: str, path: Path) -> bool:
+def has_met(name: str, path: Path) -> bool:
+    """Whether receipts say that an artifact met this very contract when it was made."""
     receipts, digest = receipts_of(name, path), contract_digest(ARTIFACTS[name].contract)
     return bool(receipts) and all(
         receipt.contracts.get(name) == digest for receipt in receipts.values()

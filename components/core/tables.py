@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from components.core.errors import InputError
 from components.core.files import written_whole
-from data_contracts.reading import TableError, decoded_batches, num_rows
+from data_contracts.engine.reading import TableError, decoded_batches, num_rows
+from data_contracts.engine.tables import list_tables
 
 Row = dict[str, Any]
 PARTS = "part-*.parquet"  # what `part_name` names
@@ -24,21 +25,12 @@ def part_name(number: int) -> str:
 
 
 def table_paths(folder: Path) -> list[Path]:
-    """The Parquet files of an artifact in order, without those of unfinished work.
+    """The Parquet files of an artifact in order: those that its contract checks.
 
     Raises:
         InputError: there are none.
     """
-    if folder.is_file():
-        return [folder]
-    paths = sorted(
-        path
-        for path in folder.rglob("*.parquet")
-        if not any(
-            part.startswith(".") or part == WORK_FOLDER for part in path.relative_to(folder).parts
-        )
-        and not path.is_dir()
-    )
+    paths = list_tables(folder)
     if not paths:
         raise InputError(f"{folder} holds no Parquet file; did the step before it finish?")
     return paths

@@ -21,8 +21,8 @@ from components.core.s3 import S3Object, S3Store, is_s3, split_uri
 from components.core.sources import ends_with, list_folder, some_of
 from components.core.step import Metrics, Out, StepSettings, Work, runtime, source, step
 from components.core.tables import WORK_FOLDER
+from data_contracts.engine.reading import TableError, num_rows, raw_batches, read_schema
 from data_contracts.grit import READ_SCHEMA, schema_faults
-from data_contracts.reading import TableError, num_rows, raw_batches, read_schema
 
 log = logging.getLogger(__name__)
 

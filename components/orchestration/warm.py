@@ -36,7 +36,7 @@ KILLED = 128 + signal.SIGKILL
 # What takes long to import. None of it starts a thread when it is imported: OpenMP's begin with
 # torch's first computation. Contracts are checked around most steps; the others need what is named.
 OF_EVERY_STEP = ("kfp.dsl.executor_main", "components.core.kubeflow")
-OF_CONTRACTS = ("data_contracts.engine", "great_expectations", "pandas")
+OF_CONTRACTS = ("data_contracts.engine.check", "great_expectations", "pandas")
 PICTURES = ("cv2", "PIL.Image", "pycocotools.mask")
 MODELS = ("torch", "transformers")
 REGISTRY = ("mlflow",)

@@ -17,7 +17,7 @@ from components.core.receipts import read_receipt
 from components.core.run import run_step
 from components.core.step import In, Metrics, Out, StepSettings, runtime, step
 from components.core.tables import WORK_FOLDER, read_rows, write_rows
-from data_contracts.engine import ContractResult
+from data_contracts.engine.check import ContractResult
 from data_contracts.records import SCHEMA
 from tests.rows import record_row
 
@@ -80,7 +80,7 @@ def _no_calls() -> None:
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """A source without rules: what it holds does not matter here."""
-    monkeypatch.delattr("data_contracts.grit.suite")
+    monkeypatch.delattr("data_contracts.grit.RULES")
     (tmp_path / "grit").mkdir()
     (tmp_path / "grit" / "part.parquet").write_bytes(b"source")
     return {"grit": tmp_path / "grit"}
@@ -97,7 +97,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contracts that everything meets, for tests of what is around them."""
     monkeypatch.setattr(
         "components.core.contracts.check_table",
-        lambda artifact, path, related=None: ContractResult(artifact, 1, ()),
+        lambda artifact, path, related=None, **_: ContractResult(artifact, 1, ()),
     )
 
 

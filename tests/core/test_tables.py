@@ -11,8 +11,9 @@ import pytest
 
 from components.core.contracts import require_contract
 from components.core.counts import quarantine_row, row_json, write_quarantine
-from components.core.errors import InputError
+from components.core.errors import ContractViolation, InputError
 from components.core.tables import count_rows, read_batches, read_rows, table_paths, write_rows
+from data_contracts.engine.check import check_table
 from data_contracts.records import SCHEMA
 from tests.rows import record_row
 
@@ -49,6 +50,20 @@ def test_folders_with_a_table_s_name_and_unfinished_work_are_no_tables(tmp_path:
     names = [str(path.relative_to(tmp_path)) for path in table_paths(tmp_path)]
     assert names == ["a.parquet/part.parquet", "d.parquet"]
     assert count_rows(tmp_path) == 0
+
+
+def test_a_step_reads_the_very_tables_that_its_contract_checks(tmp_path: Path) -> None:
+    bad = record_row(2, score=9.0)
+    for name in ("_extra/a.parquet", "00000/_extra/b.parquet", "_c.parquet", ".d/e.parquet"):
+        write_rows(tmp_path / name, [bad], SCHEMA)
+    write_rows(tmp_path / "00000" / "part.parquet", [record_row(1)], SCHEMA)
+    require_contract("records", tmp_path)
+    assert [row["region_id"] for row in read_rows(tmp_path)] == ["1-00"]
+    assert check_table("records", tmp_path).tables == tuple(table_paths(tmp_path))
+    write_rows(tmp_path / "extra" / "part.parquet", [bad], SCHEMA)
+    assert check_table("records", tmp_path).tables == tuple(table_paths(tmp_path))
+    with pytest.raises(ContractViolation, match="score_in_range"):
+        require_contract("records", tmp_path)
 
 
 def test_a_damaged_table_and_a_missing_column_are_named_while_rows_are_read(

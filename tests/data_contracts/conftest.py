@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.core.tables import Row
-from data_contracts.contract import load_contract
+from data_contracts.engine.contract import load_contract
 from pixclip.masks import box_mask, encode_mask
 from tests.rows import record_row
 

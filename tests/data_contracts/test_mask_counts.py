@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_contracts import mask_counts
-from data_contracts.mask_counts import read_counts
+from data_contracts.engine import mask_counts
+from data_contracts.engine.mask_counts import read_counts
 from pixclip.masks import encode_mask, rle_num_pixels
 
 CHARACTERS = st.characters(min_codepoint=40, max_codepoint=120)
@@ -57,3 +57,57 @@ def test_missing_counts_are_damaged_and_blocks_do_not_mix(monkeypatch: pytest.Mo
     texts = [counts, None, counts, "", "`", counts]
     assert read_counts(pa.array(texts)).num_pixels.tolist() == [15, -1, 15, -1, -1, 15]
     assert read_counts(pa.array([], type=pa.string())).num_pixels.tolist() == []
+
+
+def facts_of_one(text: str) -> tuple[int, int]:
+    """Pixels and area, number by number; -1 for both where the text is damaged."""
+    runs: list[int] = []
+    value = place = 0
+    for code in (ord(char) - 48 for char in text):
+        value |= (code & 31) << 5 * place
+        place += 1
+        if not 0 <= code < 64 or place > mask_counts.MAX_CHARS:
+            return -1, -1
+        if code < 32:
+            number = value - ((code & 16) << 5 * place - 4)
+            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
+            value = place = 0
+    if not text or place or min(runs) < 0:
+        return -1, -1
+    return sum(runs), sum(runs[1::2])
+
+
+@st.composite
+def edited_counts(draw: st.DrawFn) -> str:
+    """Counts of a real mask, of which characters may be cut off, replaced, put in or taken out."""
+    height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    text = encode_mask(random.random((height, width)) < random.random()).counts
+    for _ in range(draw(st.integers(0, 2))):
+        place = draw(st.integers(0, len(text)))
+        put_in = draw(st.text(st.characters(min_codepoint=44, max_codepoint=115), max_size=8))
+        text = text[:place] + put_in + text[place + draw(st.integers(0, 2)) :]
+    return text
+
+
+@given(
+    texts=st.lists(st.one_of(st.none(), edited_counts()), max_size=6),
+    block_bytes=st.sampled_from([1, 60, 200_000]),
+)
+@settings(max_examples=150, deadline=None)
+def test_many_rows_give_what_each_gives_alone_whatever_is_wrong_with_some(
+    texts: list[str | None], block_bytes: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mask_counts, "BLOCK_BYTES", block_bytes)
+        facts = read_counts(pa.array(texts, pa.string()))
+    found = list(zip(facts.num_pixels.tolist(), facts.area_px.tolist(), strict=True))
+    assert found == [facts_of_one(text or "") for text in texts]
+
+
+def test_slices_and_chunks_of_a_column_are_read_as_the_whole() -> None:
+    texts = [encode_mask(np.ones((side, 3), dtype=bool)).counts for side in range(1, 9)]
+    column = pa.array(texts)
+    chunked = pa.chunked_array([column.slice(2, 3), column.slice(5, 1)])
+    assert read_counts(chunked).num_pixels.tolist() == [9, 12, 15, 18]
+    assert read_counts(column.slice(6)).area_px.tolist() == [21, 24]

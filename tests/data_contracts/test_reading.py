@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_contracts import reading
-from data_contracts.footers import read_chunks
-from data_contracts.reading import (
+from data_contracts.engine import reading
+from data_contracts.engine.footers import read_chunks
+from data_contracts.engine.reading import (
     TableError,
     decoded_batches,
     num_rows,
@@ -120,7 +120,7 @@ def test_a_small_file_that_would_unpack_to_very_much_is_refused(
 READ = """
 import resource, sys
 from pathlib import Path
-from data_contracts.reading import TableError, decoded_batches
+from data_contracts.engine.reading import TableError, decoded_batches
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 try:
     for batch in decoded_batches(Path(sys.argv[1])):

@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 SLOW_TO_IMPORT = (
-    "components.cli", "data_contracts.engine", "great_expectations", "imagehash", "torch",
+    "components.cli", "data_contracts.engine.check", "great_expectations", "imagehash", "torch",
     "transformers", "cv2", "jinja2", "mlflow", "mlflow.store.tracking.sqlalchemy_store",
     "components.registry.model_folder", "components.registry.promotions", "pixclip.checkpoint",
     "pixclip.evaluation.compare", "components.data.describe.pipeline", "boto3",

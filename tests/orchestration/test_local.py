@@ -19,7 +19,7 @@ from components.orchestration.local import (
     open_backend,
     shared_folder,
 )
-from data_contracts.contract import contract_digest
+from data_contracts.engine.contract import contract_digest
 from tests.receipts import write_receipt
 
 RELATIVE_RUN = StepRun(

@@ -13,14 +13,16 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from components.core.contracts import check_artifact, require_parquet
+from components.core.contracts import check_artifact, has_met, require_parquet
 from components.core.errors import ContractViolation
 from components.core.pages import template
 from components.core.step import In, Metrics, Out, StepSettings, step
 from components.core.tables import groups_of
-from data_contracts.contract import Contract, load_contract
-from data_contracts.data_docs import build_site
-from data_contracts.engine import ContractResult
+from data_contracts.engine.check import ContractResult
+from data_contracts.engine.contract import Contract, load_contract
+from data_contracts.engine.data_docs import build_site
+from data_contracts.engine.expectations import validate_chunk
+from data_contracts.engine.tables import list_tables
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +51,15 @@ def check(checked: In, data_docs: Out, settings: CheckSettings) -> Metrics:
     """
     contract = load_contract(settings.artifact)
     assert contract is not None, f"{settings.artifact} has no contract"
-    if checked.is_file() or any(checked.rglob("*.parquet")):
+    if list_tables(checked):
         require_parquet("checked", checked)
-    whole = check_artifact(settings.artifact, checked)
+    known = has_met(settings.artifact, checked)  # and the run compared its bytes with the receipts
+    whole = check_artifact(settings.artifact, checked, has_receipt=known, evaluate=validate_chunk)
     groups = _groups_to_show(checked, whole, settings.max_group_pages)
-    results = {group: check_artifact(settings.artifact, checked / group) for group in groups}
+    results = {
+        group: check_artifact(settings.artifact, checked / group, has_receipt=known)
+        for group in groups
+    }
     num_hidden = len(groups_of(checked)) - len(groups) if checked.is_dir() else 0
     write_site(data_docs, contract, {WHOLE: whole, **results}, num_hidden)
     _require_budget(contract, whole, data_docs)

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from components.core.contracts import require_parquet
 from components.core.errors import InputError
 from components.core.tables import table_errors
+from data_contracts.engine.reading import num_rows
 from data_contracts.grit import REGION_WIDTH, batches, schema_faults
-from data_contracts.reading import num_rows
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

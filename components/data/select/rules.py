@@ -22,11 +22,11 @@ from components.data.select.regions import (
     own_values,
 )
 from components.data.select.settings import SelectSettings
-from data_contracts.candidates import MAX_PHRASE_WORDS, SPLITS
-from data_contracts.grit_columns import FLAW, FLAW_DETAIL, FLAWS
-from data_contracts.mask_counts import read_counts
+from data_contracts.engine.conform import FLAW, FLAW_DETAIL, FLAWS
+from data_contracts.engine.forms import MAX_PHRASE_WORDS, UNDECIDED, URL
+from data_contracts.engine.mask_counts import read_counts
 from data_contracts.reasons import SelectReason
-from data_contracts.records import URL
+from pixclip.data.layout import SPLITS
 
 NEEDED = ["id", "url", "caption", "width", "height"]  # of a record
 
@@ -82,7 +82,7 @@ def unknown_address(regions: Regions, settings: SelectSettings) -> Bools:
 def unknown_split(regions: Regions, settings: SelectSettings) -> Bools:
     """The source marks the record for a split that the data set has not."""
     splits = pc.fill_null(regions.records.column("split"), "")
-    return np.asarray(~marks(pc.is_in(splits, pa.array(SPLITS)))[regions.record])
+    return np.asarray(~marks(pc.is_in(splits, pa.array([UNDECIDED, *SPLITS])))[regions.record])
 
 
 def impossible_size(regions: Regions, settings: SelectSettings) -> Bools:
@@ -207,7 +207,7 @@ def _explain_address(regions: Regions, i: int, settings: SelectSettings) -> str:
 
 def _explain_split(regions: Regions, i: int, settings: SelectSettings) -> str:
     split = regions.records.column("split")[int(regions.record[i])].as_py()
-    return f"split {split!r:.80}, known are {', '.join(filter(None, SPLITS))}, or none"
+    return f"split {split!r:.80}, known are {', '.join(SPLITS)}, or none"
 
 
 def _explain_impossible_size(regions: Regions, i: int, settings: SelectSettings) -> str:

@@ -18,7 +18,6 @@ from components.core.files import link_or_copy, written_whole
 from components.core.step import In, Metrics, Out, Work, step
 from components.core.tables import WORK_FOLDER, open_writer, read_batches
 from components.training.adapt_text.settings import AdaptTextSettings
-from data_contracts.tables import hash_keys
 from pixclip.data.layout import MANIFEST_NAME, TRAIN, VAL
 
 REPORT_NAME = "adaptation.json"
@@ -116,6 +115,8 @@ def _split(longgrit: Path, split: str) -> Iterator[pa.RecordBatch]:
 def _draw(table: pa.Table, share: float, seed: int) -> pa.Table:
     if share == 1.0 or not table.num_rows:
         return table
+    from pandas.util import hash_array
+
     keys = [f"{seed}:{key}" for key in table["region_id"].to_pylist()]
-    hashes = hash_keys(pa.table({"region_id": keys}), "region_id")
+    hashes = hash_array(np.array(keys, dtype=object), categorize=False)
     return table.filter(pa.array(hashes < np.uint64(share * (2**64 - 1))))

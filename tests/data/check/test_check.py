@@ -4,13 +4,18 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from components.core.errors import ContractViolation, InputError, SettingsError
 from components.core.run import run_step
 from components.core.tables import Row, write_rows
 from components.data.check.step import check, offline_page
+from data_contracts.engine.contract import contract_digest
+from data_contracts.engine.tables import Columns
 from data_contracts.records import SCHEMA
+from tests.receipts import write_receipt
 from tests.rows import record_row
 
 ATTACK = 'ftp://"><img src=x onerror=alert(1)><script>alert(2)</script>$name'
@@ -157,3 +162,25 @@ def test_great_expectations_says_nothing_of_its_own_folders(
     with caplog.at_level(logging.INFO):
         run_check(three_groups(tmp_path / "records"), tmp_path / "docs")
     assert not [line for line in caplog.messages if "temporary directory" in line]
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_masks_that_a_receipt_vouches_for_are_not_read_again(
+    met: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = three_groups(tmp_path / "records")
+    digest = contract_digest("records") if met else "that of another contract"
+    for group in checked.iterdir():
+        write_receipt(group, "select", "records", contracts={"records": digest})
+    read: list[int] = []
+
+    def parse(chunk: pa.Table) -> Columns:
+        read.append(len(chunk))
+        return {"own_mask_is_whole": np.ones(len(chunk), dtype=bool)}
+
+    monkeypatch.setattr("data_contracts.records.parse", parse)
+    metrics = run_check(checked, tmp_path / "docs", max_group_pages=3)
+    assert read == ([] if met else [30, 10, 10, 10])
+    assert metrics["num_rules"] == 12
+    shown = pages(tmp_path / "docs")["index.html"]
+    assert re.search(r"own mask whole</td>.*?<td[^>]*>30</td>", shown, re.DOTALL)

@@ -11,7 +11,7 @@ import sys
 
 from components.cli import main
 
-SLOW_TO_IMPORT = ("components.data.ingest.pack", "data_contracts.engine", "imagehash")
+SLOW_TO_IMPORT = ("components.data.ingest.pack", "data_contracts.engine.check", "imagehash")
 
 for name in ("components.data.ingest.step", *SLOW_TO_IMPORT, "great_expectations", "boto3"):
     importlib.import_module(name)

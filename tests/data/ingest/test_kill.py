@@ -25,7 +25,7 @@ from random import Random
 import pytest
 
 from components.data.ingest.journal import read_entries
-from data_contracts.contract import contract_digest
+from data_contracts.engine.contract import contract_digest
 from tests.receipts import write_receipt
 
 NUM_URLS, NUM_KILLS = 60, 10

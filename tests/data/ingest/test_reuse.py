@@ -11,7 +11,7 @@ from components.data.ingest.journal import Entry, read_entries
 from components.data.ingest.reuse import fits
 from components.data.ingest.settings import IngestSettings
 from components.data.ingest.step import ingest, max_unanswered
-from data_contracts.contract import contract_digest
+from data_contracts.engine.contract import contract_digest
 from tests.data.ingest.conftest import QUICK
 from tests.receipts import write_receipt
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from components.core.tables import read_rows, write_rows
 from components.data.select.step import select
 from components.data.select.verdict import Repeats, record_keys
-from data_contracts.engine import check_table
+from data_contracts.engine.check import check_table
 from data_contracts.grit import SAMPLE_SCHEMA
 from tests.data.select.test_select import FULL, record
 

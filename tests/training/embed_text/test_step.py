@@ -311,7 +311,7 @@ def test_a_folder_that_is_no_text_tower_is_refused(inputs, tmp_path):
     ],
 )
 def test_the_contract_sees_a_damaged_index(change, rule, tmp_path):
-    from data_contracts.engine import check_table
+    from data_contracts.engine.check import check_table
     from data_contracts.text_embeddings import SCHEMA
 
     write_part(tmp_path, 0, torch.ones(2, 4))

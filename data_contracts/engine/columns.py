@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.tables import Columns
+from data_contracts.engine.tables import Columns
 
 Floats = npt.NDArray[np.float64]
 # Tags, entities and the reasoning marks of language models.

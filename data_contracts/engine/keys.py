@@ -1,29 +1,25 @@
-"""Rules with readable names, and those that every contract has: keys, required values, joins."""
+"""What a row's key says of other rows and other artifacts: keys known by 64-bit hashes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from data_contracts.tables import (
+from data_contracts.engine.rules import KEY_OCCURRENCES, NUM_MISSING
+from data_contracts.engine.tables import (
     FILE_COLUMN,
     AddColumns,
     Columns,
-    hash_keys,
-    hashes_of,
-    is_among,
     list_tables,
     read_chunks,
 )
 
-if TYPE_CHECKING:
-    from great_expectations import ExpectationSuite
-
-NUM_MISSING, KEY_OCCURRENCES = "num_missing_values", "occurrences_of_key"
+Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -37,37 +33,10 @@ class Join:
     where: tuple[str, str] | None = None  # only the other artifact's rows with this value
 
 
-def named_suite(name: str, rules: Mapping[str, Any]) -> "ExpectationSuite":
-    """A suite of expectations by rule name; the name is what messages and the quarantine show."""
-    import great_expectations as gx
-
-    for rule, expectation in rules.items():
-        expectation.meta = {"rule": rule}
-    return gx.ExpectationSuite(name=name, expectations=list(rules.values()))
-
-
-def key_rules(key: str, is_unique: bool) -> dict[str, Any]:
-    """The rules on a contract's key and on required values."""
-    from great_expectations import expectations as gxe
-
-    rules = {
-        f"{key}_present": gxe.ExpectColumnValuesToNotBeNull(column=key),
-        "required_values_present": gxe.ExpectColumnValuesToBeBetween(
-            column=NUM_MISSING, max_value=0
-        ),
-    }
-    if is_unique:
-        rules[f"{key}_unique"] = gxe.ExpectColumnValuesToBeBetween(
-            column=KEY_OCCURRENCES, max_value=1
-        )
-    return rules
-
-
-def join_rule(join: Join) -> Any:
-    """The expectation of a join, on the column that `join_column` adds."""
-    from great_expectations import expectations as gxe
-
-    return gxe.ExpectColumnValuesToBeInSet(column=join.rule, value_set=[True])
+def join_column(join: Join, other: Path) -> AddColumns:
+    """Adds whether a row's value occurs in the other artifact."""
+    known = hashes_of(list_tables(other), join.to, join.where)
+    return lambda chunk: {join.rule: is_among(hash_keys(chunk, join.column), known)}
 
 
 def missing_values(schema: pa.Schema) -> AddColumns:
@@ -111,7 +80,25 @@ def key_occurrences(tables: Sequence[Path], key: str, is_unique_per_file: bool) 
     return add
 
 
-def join_column(join: Join, other: Path) -> AddColumns:
-    """Adds whether a row's value occurs in the other artifact."""
-    known = hashes_of(list_tables(other), join.to, join.where)
-    return lambda chunk: {join.rule: is_among(hash_keys(chunk, join.column), known)}
+def hash_keys(chunk: pa.Table, column: str) -> Hashes:
+    """A 64-bit hash of every value of a column; only values of one process can be compared."""
+    texts = chunk[column].cast(pa.string()).to_pylist()
+    return np.fromiter(map(hash, texts), dtype=np.int64, count=len(texts)).view(np.uint64)
+
+
+def hashes_of(tables: Sequence[Path], column: str, where: tuple[str, str] | None = None) -> Hashes:
+    """The sorted, distinct hashes of a column; `where` = (column, value) selects rows."""
+    columns = [column, *([where[0]] if where else [])]
+    found = [np.empty(0, dtype=np.uint64)]
+    for chunk in read_chunks(tables, columns):
+        rows = chunk.filter(pc.equal(chunk[where[0]], where[1])) if where else chunk
+        found.append(np.unique(hash_keys(rows, column)))
+    return np.unique(np.concatenate(found))
+
+
+def is_among(hashes: Hashes, sorted_hashes: Hashes) -> npt.NDArray[np.bool_]:
+    """Whether each hash is one of some sorted ones."""
+    if not len(sorted_hashes):
+        return np.zeros(len(hashes), dtype=bool)
+    places = np.searchsorted(sorted_hashes, hashes).clip(max=len(sorted_hashes) - 1)
+    return np.asarray(sorted_hashes[places] == hashes)

@@ -1,26 +1,28 @@
-"""Read the tables of an artifact in chunks of bounded size, and know keys by 64-bit hashes."""
+"""An artifact's tables: which files they are, and their rows in chunks of bounded size."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from data_contracts.reading import decoded_batches
+from data_contracts.engine.reading import decoded_batches
 
 CHUNK_ROWS, CHUNK_BYTES = 100_000, 1 << 28  # whichever comes first
 FILE_COLUMN = "file_index"  # which of the artifact's tables a row of a chunk comes from
 Columns = dict[str, Any]  # name -> Arrow or numpy array of a chunk's length
 AddColumns = Callable[[pa.Table], Columns]
 ReadBatches = Callable[[Path, Sequence[str]], Iterator[pa.RecordBatch]]
-Hashes = npt.NDArray[np.uint64]
 
 
 def list_tables(path: Path) -> list[Path]:
-    """The Parquet files of an artifact in order, without hidden ones and unfinished work."""
+    """The Parquet files of an artifact in order: all below its folder.
+
+    As Hadoop, Spark and Arrow do, it leaves out what begins with a dot or an underscore, file or
+    folder: unfinished work and notes. This is the one definition: what a step reads is what its
+    contract checks.
+    """
     if path.is_file():
         return [path]
     return [
@@ -54,31 +56,4 @@ def read_chunks(
 
 
 def _joined(chunks: Sequence[pa.Table]) -> pa.Table:
-    return pa.concat_tables(chunks, promote_options="permissive").combine_chunks()
-
-
-def hash_keys(chunk: pa.Table, column: str) -> Hashes:
-    """A 64-bit hash of every value of a column; missing values have one of their own."""
-    from pandas.util import hash_array
-
-    texts = pc.fill_null(chunk[column].cast(pa.string()), "\0")
-    hashes: Hashes = hash_array(texts.to_numpy(zero_copy_only=False), categorize=False)
-    return hashes
-
-
-def hashes_of(tables: Sequence[Path], column: str, where: tuple[str, str] | None = None) -> Hashes:
-    """The sorted, distinct hashes of a column; `where` = (column, value) selects rows."""
-    columns = [column, *([where[0]] if where else [])]
-    found = [np.empty(0, dtype=np.uint64)]
-    for chunk in read_chunks(tables, columns):
-        rows = chunk.filter(pc.equal(chunk[where[0]], where[1])) if where else chunk
-        found.append(np.unique(hash_keys(rows, column)))
-    return np.unique(np.concatenate(found))
-
-
-def is_among(hashes: Hashes, sorted_hashes: Hashes) -> npt.NDArray[np.bool_]:
-    """Whether each hash is one of some sorted ones."""
-    if not len(sorted_hashes):
-        return np.zeros(len(hashes), dtype=bool)
-    places = np.searchsorted(sorted_hashes, hashes).clip(max=len(sorted_hashes) - 1)
-    return np.asarray(sorted_hashes[places] == hashes)
+    return pa.concat_tables(chunks, promote_options="permissive")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
-from data_contracts.reading import is_plain_text
+from data_contracts.engine.reading import is_plain_text
 from data_contracts.reasons import SelectReason
 
 Bools = npt.NDArray[np.bool_]

@@ -8,6 +8,7 @@ of bounded size, and what a footer says is weighed before anything is read.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
-from data_contracts.footers import Chunk, read_chunks, read_footer
+from data_contracts.engine.footers import Chunk, read_chunks, read_footer
 
 BATCH_ROWS = 8192
 BUFFER_BYTES = 1 << 20  # read a column chunk in pieces instead of as a whole
@@ -200,11 +201,18 @@ def _weigh_rows(path: Path, metadata: pq.FileMetaData, num_bytes: int) -> None:
         )
 
 
-def _chunks(path: Path) -> list[Chunk]:
+def _chunks(path: Path) -> tuple[Chunk, ...]:
+    """What the footer says; of an unchanged file it is read once in a process."""
     try:
-        return read_chunks(path)
+        stat = path.stat()
+        return _read_chunks(path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     except READ_ERRORS as error:
         raise TableError(path, f"is damaged ({_first_line(error)}); {ADVICE}") from None
+
+
+@lru_cache(maxsize=1024)
+def _read_chunks(path: Path, *_stat: int) -> tuple[Chunk, ...]:
+    return tuple(read_chunks(path))
 
 
 def _weigh_chunks(path: Path, chunks: Sequence[Chunk]) -> int:

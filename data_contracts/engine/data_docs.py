@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data_contracts.contract import Contract
-from data_contracts.engine import ContractResult, full_suite
-from data_contracts.validation import RuleTotals, fresh_context
+from data_contracts.engine.check import ContractResult
+from data_contracts.engine.contract import Contract
+from data_contracts.engine.expectations import fresh_context, suite_of
+from data_contracts.engine.totals import RuleTotals
 
 RUN_NAME = "check"
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,33 +33,17 @@ def build_site(folder: Path, contract: Contract, results: Mapping[str, ContractR
     place = str(folder).replace("$", r"\$")  # a dollar sign begins the name of a variable
     store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": place}
     context.add_data_docs_site("site", {**SITE, "store_backend": store})
-    suite = full_suite(contract)
-    for rule in suite.expectations:
-        rule.description = describe_rule(rule)
+    rules = contract.rules()
+    suite = suite_of(contract.artifact, rules)
+    for expectation in suite.expectations:
+        name = expectation.meta["rule"]
+        expectation.description = rules[name].described(name)
     suite = context.suites.add(suite)
     run = RunIdentifier(run_name=RUN_NAME, run_time=NO_TIME)
     for name, result in results.items():
         outcome = _suite_result(suite, result, run, name)
         context.validation_results_store.set(_identifier(suite.name, run, name), outcome)
     context.build_data_docs(site_names=["site"])
-
-
-def describe_rule(rule: Any) -> str:
-    """A rule's name and what it demands, as text."""
-    demand = [f"{rule.column}"]
-    for name, said in (("min_value", "at least"), ("max_value", "at most")):
-        limit = getattr(rule, name, None)
-        demand += [f"{said} {limit}"] if limit is not None else []
-    if hasattr(rule, "value_set"):
-        demand.append("one of " + ", ".join(repr(value) for value in rule.value_set))
-    if hasattr(rule, "regex"):
-        demand.append(f"like {rule.regex}")
-    if len(demand) == 1:
-        demand.append("present")
-    mostly = getattr(rule, "mostly", 1.0)
-    share = f" in {mostly:.0%} of the rows" if mostly < 1 else ""
-    text = f"{rule.meta['rule']}: {' '.join(demand)}{share}"
-    return html.escape(text).replace("$", "&#36;")  # a dollar sign begins a placeholder
 
 
 def _suite_result(suite: Any, result: ContractResult, run: Any, name: str) -> Any:

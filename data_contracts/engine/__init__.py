@@ -1,0 +1,1 @@
+"""Rules, and how tables are read, checked against them and shown."""
