@@ -1,8 +1,12 @@
 """Peak memory and speed of `select`, with its contracts, on a synthetic GRIT Parquet.
 
     python benchmarks/select_memory.py --num-records 1000000 [--folder FOLDER]
+    python benchmarks/select_memory.py --num-records 200000 600000 --group-records 50000
 
-The file has one row group of all its rows, as pandas writes it: the worst case for memory.
+The file has one row group of all its rows, as pandas writes it: the worst case for memory, since
+Parquet keeps the distinct texts of the row group that is read. With several numbers of records, the
+bytes that one more record takes are printed; with row groups of one size, they are of what `select`
+and its contracts hold of a whole source.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.grit import REGIONS, SCHEMA
 
+ROOT = Path(__file__).parents[1]
 MEASURED = """
 import json, sys
 from pathlib import Path
@@ -37,15 +42,23 @@ WORDS = ("a", "red", "dog", "on", "street", "with", "woman", "at", "sunset", "ph
 def main() -> None:
     """Write the file, run the step in a process of its own and print what it took."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--num-records", type=int, default=1_000_000)
+    parser.add_argument("--num-records", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--group-records", type=int, default=0, help="of a row group; 0: all")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if empty")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        grit = Path(folder) / "grit"
-        write_synthetic_grit(grit / "coyo_0_snappy.parquet", options.num_records)
-        num_mib = (grit / "coyo_0_snappy.parquet").stat().st_size / 2**20
-        sys.stdout.write(f"source: {options.num_records} records, {num_mib:.0f} MiB\n")
-        sys.stdout.write(json.dumps(measure(grit, Path(folder)), indent=1) + "\n")
+    found = []
+    for num_records in options.num_records:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            path = Path(folder) / "grit" / "coyo_0_snappy.parquet"
+            write_synthetic_grit(path, num_records, options.group_records or num_records)
+            num_mib = path.stat().st_size / 2**20
+            sys.stdout.write(f"source: {num_records} records, {num_mib:.0f} MiB\n")
+            found.append(measure(path.parent, Path(folder)))
+        sys.stdout.write(json.dumps(found[-1], indent=1) + "\n")
+    num_more = options.num_records[-1] - options.num_records[0]
+    if num_more:
+        growth = (found[-1]["peak_mib"] - found[0]["peak_mib"]) * 2**20
+        sys.stdout.write(f"bytes a record: {growth / num_more:.0f}\n")
 
 
 def measure(grit: Path, folder: Path) -> dict[str, float]:
@@ -57,7 +70,7 @@ def measure(grit: Path, folder: Path) -> dict[str, float]:
         [*command, str(folder / "select.parquet")],
         check=True,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "model")))},
     )
     seconds = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -72,7 +85,9 @@ def measure(grit: Path, folder: Path) -> dict[str, float]:
     }
 
 
-def write_synthetic_grit(path: Path, num_records: int, chunk: int = 50_000) -> None:
+def write_synthetic_grit(
+    path: Path, num_records: int, group_records: int, chunk: int = 50_000
+) -> None:
     """A GRIT file with captions of about 70 characters, two regions a record and some faults."""
     path.parent.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
@@ -81,7 +96,7 @@ def write_synthetic_grit(path: Path, num_records: int, chunk: int = 50_000) -> N
             synthetic_records(generator, first, min(chunk, num_records - first))
             for first in range(0, num_records, chunk)
         ]
-        writer.write_table(pa.concat_tables(parts), row_group_size=num_records)
+        writer.write_table(pa.concat_tables(parts), row_group_size=group_records)
 
 
 def synthetic_records(generator: np.random.Generator, first: int, num: int) -> pa.Table:
