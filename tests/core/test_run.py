@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from components.core.digests import RECEIPT_NAME
 from components.core.errors import ContractViolation, GateError, InputError, SettingsError
 from components.core.receipts import read_receipt
 from components.core.run import run_step
-from components.core.step import In, Metrics, Out, StepSettings, runtime, step
+from components.core.step import ARTIFACTS, In, Metrics, Out, StepSettings, runtime, step
 from components.core.tables import WORK_FOLDER, read_rows, write_rows
 from data_contracts.engine.check import ContractResult
 from data_contracts.records import SCHEMA
@@ -80,7 +81,7 @@ def _no_calls() -> None:
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """A source without rules: what it holds does not matter here."""
-    monkeypatch.delattr("data_contracts.grit.RULES")
+    monkeypatch.setitem(ARTIFACTS, "grit", replace(ARTIFACTS["grit"], contract=""))
     (tmp_path / "grit").mkdir()
     (tmp_path / "grit" / "part.parquet").write_bytes(b"source")
     return {"grit": tmp_path / "grit"}
