@@ -122,8 +122,10 @@ class Measured:
     def dag(self, num: int) -> None:
         """Tasks of a DAG on this machine."""
         (self._home / "dags").mkdir(exist_ok=True)
-        (self._home / "dags" / f"overhead_{num}.py").write_text(DAG.format(num=num))
-        (self._home / "params.yaml").write_text("{}\n")
+        (self._home / "dags" / f"overhead_{num}.py").write_text(
+            DAG.format(num=num), encoding="utf-8"
+        )
+        (self._home / "params.yaml").write_text("{}\n", encoding="utf-8")
         self._num_places += 1
         place = f"run-{self._num_places}"
         (self._home / place).mkdir()
