@@ -1,6 +1,6 @@
 """A process that has imported what steps need, and forks a process for each of them.
 
-A step with little to do spends its time on imports: of Great Expectations, torch, MLflow. A runner
+A step with little to do spends its time on imports: of pyarrow, torch, MLflow. A runner
 that runs many steps starts one such process for its run; it imports a library when the first step
 needs it, and every step is forked from it: still a process of its own, whose crash hurts nobody
 else. It ends when nobody is left to ask it, or with the process that started it.
@@ -41,6 +41,7 @@ PICTURES = ("cv2", "PIL.Image", "pycocotools.mask")
 MODELS = ("torch", "transformers")
 REGISTRY = ("mlflow",)
 BY_STEP = {
+    "check": ("great_expectations", "pandas", "jinja2"),
     "ingest": ("imagehash", "aiohttp"),
     "segment": PICTURES,
     "describe": PICTURES,

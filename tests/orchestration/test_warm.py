@@ -16,7 +16,7 @@ from tests.orchestration.test_laptop import is_gone
 MODULES = {
     "told": "import os, sys; print(*sys.argv[1:], os.getcwd(), os.environ['COLOUR'], 'é')",
     "parents": "import os; print(os.getpid(), os.getppid())",
-    "warm": "import sys; print('great_expectations' in sys.modules, 'torch' in sys.modules)",
+    "warm": "import sys; print('pyarrow.compute' in sys.modules, 'torch' in sys.modules)",
     "crash": "import os; print('so far', flush=True); os.kill(os.getpid(), 9)",
     "failing": "raise ValueError('no é')",
     "refusing": "raise SystemExit('not today')",
