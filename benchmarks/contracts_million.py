@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco
 
 from data_contracts.engine.check import check_table
-from data_contracts.engine.expectations import validate_chunk
+from data_contracts.engine.data_docs import validate_chunk
 from data_contracts.engine.mask_counts import read_counts
 from data_contracts.regions import SCHEMA
 from pixclip.masks import rle_num_pixels

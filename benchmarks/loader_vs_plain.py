@@ -37,8 +37,8 @@ from torch.nn import functional as F
 from pixclip.config import ARCHITECTURES, AdaptorConfig, ModelConfig, PreprocessConfig, TextConfig
 from pixclip.data.batch import Batch
 from pixclip.data.config import DataConfig
-from pixclip.data.draw import draw
 from pixclip.data.loader import LongGrit
+from pixclip.data.order import draw
 from pixclip.data.samples import Sample, parse_sample
 from pixclip.images import open_image, read_pixels
 from pixclip.preprocess import Preprocess

@@ -2,15 +2,18 @@
 
 import pyarrow as pa
 
-from data_contracts.engine.columns import box_columns, fixed_lists, num_words, numbers
-from data_contracts.engine.forms import (
+from data_contracts.engine.columns import (
     BOX_TOLERANCE,
     MAX_PHRASE_WORDS,
     PHASH,
     SHA256,
     UNDECIDED,
+    box_columns,
+    fixed_lists,
+    num_words,
+    numbers,
 )
-from data_contracts.engine.keys import Join
+from data_contracts.engine.contract import Join
 from data_contracts.engine.rules import between, is_in, matches
 from data_contracts.engine.tables import Columns
 from pixclip.data.layout import SPLITS

@@ -1,10 +1,12 @@
 """`captions`: the region rows with what was said of them, and who said it."""
 
+from typing import NamedTuple
+
 import pyarrow as pa
 
 from data_contracts import regions
 from data_contracts.engine.columns import has_markup, languages, num_words
-from data_contracts.engine.keys import Join
+from data_contracts.engine.contract import Join
 from data_contracts.engine.rules import between, holds, is_in, matches
 from data_contracts.engine.tables import Columns
 
@@ -69,3 +71,18 @@ def caption_columns(chunk: pa.Table) -> Columns:
         "captions_have_markup": has_markup(chunk, TEXTS),
         "long_caption_language": languages(chunk["long_caption"]),
     }
+
+
+class Words(NamedTuple):
+    """The fewest and the most words of a caption."""
+
+    fewest: int
+    most: int
+
+
+# What a data set may hold; a part is the caption of the object or of its context.
+LONG, SHORT, PART = Words(12, 300), Words(1, 40), Words(2, 200)
+# What a model is asked for.
+ASKED_LONG, ASKED_SHORT, ASKED_PART = Words(30, 120), Words(2, 20), Words(3, 150)
+# What the embedded rules aim at, as far as the settings allow it.
+RULED_LONG, RULED_SHORT_MOST = Words(30, 60), 12

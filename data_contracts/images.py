@@ -5,8 +5,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.engine.columns import as_bools, numbers
-from data_contracts.engine.forms import PHASH, SHA256
+from data_contracts.engine.columns import PHASH, SHA256, as_bools, numbers
 from data_contracts.engine.rules import between, holds, is_in, matches
 from data_contracts.engine.tables import Columns
 

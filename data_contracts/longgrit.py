@@ -9,9 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.captions import CAPTION_RULES, caption_columns
-from data_contracts.engine.columns import as_bools, box_columns, fixed_lists, num_words, numbers
-from data_contracts.engine.forms import BOX_TOLERANCE, MASK_SOURCE, PHASH, SHA256
-from data_contracts.engine.keys import Join, hash_keys
+from data_contracts.engine.columns import (
+    BOX_TOLERANCE,
+    MASK_SOURCE,
+    PHASH,
+    SHA256,
+    as_bools,
+    box_columns,
+    fixed_lists,
+    num_words,
+    numbers,
+)
+from data_contracts.engine.contract import Join, hash_keys
 from data_contracts.engine.rules import between, holds, is_in, matches
 from data_contracts.engine.tables import AddColumns, Columns, read_chunks
 from pixclip.data.layout import SPLITS

@@ -4,8 +4,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts.engine.columns import as_bools, box_columns, fixed_lists, num_words
-from data_contracts.engine.forms import BOX_TOLERANCE, MAX_PHRASE_WORDS, UNDECIDED, URL
+from data_contracts.engine.columns import (
+    BOX_TOLERANCE,
+    MAX_PHRASE_WORDS,
+    UNDECIDED,
+    URL,
+    as_bools,
+    box_columns,
+    fixed_lists,
+    num_words,
+)
 from data_contracts.engine.mask_counts import read_counts
 from data_contracts.engine.rules import between, holds, is_in, matches
 from data_contracts.engine.tables import Columns

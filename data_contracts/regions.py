@@ -4,9 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts import candidates
-from data_contracts.engine.columns import Floats, fixed_lists, numbers
-from data_contracts.engine.forms import MASK_SOURCE
-from data_contracts.engine.keys import Join
+from data_contracts.engine.columns import MASK_SOURCE, Floats, fixed_lists, numbers
+from data_contracts.engine.contract import Join
 from data_contracts.engine.mask_counts import read_counts
 from data_contracts.engine.rules import between, holds, matches
 from data_contracts.engine.tables import Columns

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_contracts.engine.columns import failing_if_nan, numbers
-from data_contracts.engine.forms import SHA256
+from data_contracts.engine.columns import SHA256, failing_if_nan, numbers
 from data_contracts.engine.rules import between, holds, matches
 from data_contracts.engine.tables import AddColumns, Columns
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.data.describe.settings import DescribeSettings
-from data_contracts import caption_lengths as lengths
+from data_contracts import captions as lengths
 from pixclip.data import layout
 from pixclip.evaluation.protocol import SCENE_ACCURACY
 from pixclip.evaluation.retrieval import METRICS

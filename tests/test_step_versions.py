@@ -36,7 +36,6 @@ AROUND = {
     "components.core.receipts",
     "components.core.kubeflow",
     "components.core.process",
-    "components.core.places",
     "components.core.progress",
     "components.core.run",
     "components.core.settings",

@@ -32,11 +32,10 @@ from components.core.tables import (
     table_paths,
     write_rows,
 )
-from data_contracts.engine.check import ContractResult, Evaluate, check_table
+from data_contracts.engine.check import ContractResult, Evaluate, check_table, count_chunk
 from data_contracts.engine.contract import Contract, contract_digest, load_contract
 from data_contracts.engine.reading import TableError, read_schema
 from data_contracts.engine.tables import list_tables
-from data_contracts.engine.totals import count_chunk
 from data_contracts.reasons import ContractReason
 
 REGION_KEY, QUARANTINE = "region_id", "quarantine"

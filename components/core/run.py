@@ -18,13 +18,14 @@ from components.core.drafts import (
     discard,
     finish_publishing,
     is_publishing,
+    only_run,
     open_drafts,
     publish,
     remove,
+    require_safe_places,
 )
 from components.core.errors import ContractViolation, InputError
 from components.core.files import link_or_copy, write_whole
-from components.core.places import only_run, require_safe_places
 from components.core.receipts import (
     Receipt,
     damaged_outputs,

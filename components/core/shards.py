@@ -11,7 +11,7 @@ from typing import Any
 from components.core.errors import InputError
 from components.core.files import written_whole
 from components.core.tables import storable
-from pixclip.data.tar import Member, TarError, read_members
+from pixclip.data.shards import Member, TarError, read_members
 
 
 def write_shard(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:

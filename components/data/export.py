@@ -16,10 +16,9 @@ from components.core.progress import progress
 from components.core.step import In, Metrics, Out, StepSettings, step
 from components.core.tables import open_writer
 from pixclip.data.errors import DataError
-from pixclip.data.fields import Fields
 from pixclip.data.layout import CARD_NAME, SHARDS, SPLITS
-from pixclip.data.samples import parse_sample
-from pixclip.data.tar import Member, TarError, read_members
+from pixclip.data.samples import Fields, parse_sample
+from pixclip.data.shards import Member, TarError, read_members
 from pixclip.json_files import parse_json, shown
 from pixclip.masks import Rle, decode_mask, rle_num_pixels
 

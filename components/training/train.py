@@ -181,7 +181,7 @@ def _require_own_texts(text_embeddings: Path, parent: Path) -> None:
         InputError: they are, or the parent is no whole checkpoint.
     """
     from pixclip.checksums import CheckpointError
-    from pixclip.text.tower_digest import OtherTextTower, require_same_tower
+    from pixclip.text.embeddings import OtherTextTower, require_same_tower
 
     try:
         require_same_tower(text_embeddings, parent)

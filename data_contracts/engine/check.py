@@ -1,24 +1,79 @@
 """Check an artifact's tables against its contract."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from data_contracts.engine.contract import Contract, load_contract
-from data_contracts.engine.keys import join_column, key_occurrences, missing_values
+from data_contracts.engine.contract import (
+    Contract,
+    join_column,
+    key_occurrences,
+    load_contract,
+    missing_values,
+)
 from data_contracts.engine.reading import decoded_batches, num_rows, read_schema
 from data_contracts.engine.rules import Rule
 from data_contracts.engine.tables import (
+    FILE_COLUMN,
     AddColumns,
     Columns,
     list_tables,
     read_chunks,
 )
-from data_contracts.engine.totals import RuleTotals, count_chunk
 
 MIN_KEYS = 1000  # of failing rows that are named even if fewer may be set aside
+
+
+@dataclass
+class RuleTotals:
+    """What is known of one rule after some chunks."""
+
+    rule: str
+    column: str
+    mostly: float
+    max_keys: int
+    tolerated: int = 0  # rows that may fail however few there are
+    num_rows: int = 0
+    num_missing: int = 0
+    num_failing: int = 0
+    has_unnamed_rows: bool = False  # a failing row without a key cannot be set aside
+    keys: dict[str, None] = field(default_factory=dict)  # an ordered set
+    values: list[tuple[str, str]] = field(default_factory=list)  # examples: key, value
+    files: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the share of failing values is within what the rule allows."""
+        share = (1 - self.mostly) * (self.num_rows - self.num_missing) + 1e-9
+        return self.num_failing <= max(share, self.tolerated)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so many rows are named that looking for more is of no use."""
+        return len(self.keys) >= self.max_keys
+
+    def name_failing(self, chunk: pa.Table, key: str, rows: npt.NDArray[np.int64]) -> None:
+        """Name failing rows of a chunk; those past `max_keys` are counted by file alone."""
+        failing = chunk.select(list(dict.fromkeys([key, self.column, FILE_COLUMN]))).take(rows)
+        self.files.update(failing[FILE_COLUMN].to_pylist())
+        keys, values = failing[key].to_pylist(), failing[self.column].to_pylist()
+        left = NUM_EXAMPLES - len(self.values)
+        self.values += [
+            (_shown(name), _shown(value))
+            for name, value in zip(keys[:left], values[:left], strict=True)
+        ]
+        for name in keys:
+            if name is None:
+                self.has_unnamed_rows = True
+            elif not self.is_full:
+                self.keys[str(name)] = None
+
+
 Evaluate = Callable[[dict[str, Rule], pa.Table, str, dict[str, RuleTotals]], None]
 
 
@@ -48,6 +103,20 @@ class ContractResult:
     failures: tuple[RuleFailure, ...]
     totals: tuple[RuleTotals, ...] = ()  # every rule, met or not
     tables: tuple[Path, ...] = ()  # `RuleTotals.files` counts by place in this list
+
+
+def count_chunk(
+    rules: dict[str, Rule], chunk: pa.Table, key: str, totals: dict[str, RuleTotals]
+) -> None:
+    """Add what one chunk says of each rule, by Arrow alone."""
+    for name, rule in rules.items():
+        values = chunk[rule.column].combine_chunks()
+        sums, failing = totals[name], np.flatnonzero(rule.failing_rows(values))
+        sums.num_rows += len(values)
+        sums.num_missing += rule.num_missing(values)
+        sums.num_failing += len(failing)
+        if len(failing) and not sums.is_full:
+            sums.name_failing(chunk, key, failing)
 
 
 def check_table(
@@ -149,3 +218,12 @@ def _failure(sums: RuleTotals) -> RuleFailure:
     keys: tuple[str, ...] = () if sums.has_unnamed_rows else tuple(sums.keys)
     examples = tuple(f"{key} ({sums.column}={value})" for key, value in sums.values)
     return RuleFailure(sums.rule, sums.num_failing, keys, examples)
+
+
+NUM_EXAMPLES = 20
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "nan"  # as Great Expectations, which sees a table of pandas, shows what is missing
+    return f"{value:.6g}" if isinstance(value, float) else str(value)[:80]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from components.core.drafts import only_run
 from components.core.errors import BusyError, InputError
-from components.core.places import only_run
 from components.core.run import run_step
 from components.core.step import In, Metrics, Out, StepSettings, step
 
@@ -119,7 +119,7 @@ def test_two_runs_do_not_write_the_same_output_at_once(places: Path) -> None:
 
 def test_a_killed_run_locks_nobody_out(places: Path) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from components.core.places import only_run\n"
+        "import os, sys; from pathlib import Path; from components.core.drafts import only_run\n"
         "with only_run(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     command = [sys.executable, "-c", program, str(places / "exports")]

@@ -65,7 +65,7 @@ def test_equal_hashes_of_different_keys_are_no_duplicates(
 ) -> None:
     import numpy as np
 
-    from data_contracts.engine import keys
+    from data_contracts.engine import contract as keys
 
     monkeypatch.setattr(keys, "hash_keys", lambda chunk, _: np.zeros(len(chunk), dtype=np.uint64))
     write_table("records", tmp_path / "a.parquet", [good_row("records", n) for n in range(4)])

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_contracts.engine.check import check_table
-from data_contracts.engine.expectations import validate_chunk
+from data_contracts.engine.check import RuleTotals, check_table, count_chunk
+from data_contracts.engine.data_docs import validate_chunk
 from data_contracts.engine.rules import Rule, between, holds, is_in, matches, present
 from data_contracts.engine.tables import FILE_COLUMN
-from data_contracts.engine.totals import RuleTotals, count_chunk
 from tests.data_contracts.broken import BROKEN
 
 Row = dict[str, Any]

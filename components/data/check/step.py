@@ -20,8 +20,7 @@ from components.core.step import In, Metrics, Out, StepSettings, step
 from components.core.tables import groups_of
 from data_contracts.engine.check import ContractResult
 from data_contracts.engine.contract import Contract, load_contract
-from data_contracts.engine.data_docs import build_site
-from data_contracts.engine.expectations import validate_chunk
+from data_contracts.engine.data_docs import build_site, validate_chunk
 from data_contracts.engine.tables import list_tables
 
 log = logging.getLogger(__name__)

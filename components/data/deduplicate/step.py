@@ -23,17 +23,15 @@ from components.core.tables import Row, groups_of, part_name, read_rows, without
 from components.data.deduplicate.manifests import (
     GroupImages,
     ImageIndex,
+    PlacementError,
     Positions,
+    Reading,
+    brought_upright,
+    convention_of,
     count_votes,
     kept_images,
     read_group,
     read_index,
-)
-from components.data.deduplicate.turning import (
-    PlacementError,
-    Reading,
-    brought_upright,
-    convention_of,
 )
 from data_contracts.candidates import SCHEMA
 from data_contracts.reasons import DeduplicateReason

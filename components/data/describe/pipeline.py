@@ -22,7 +22,7 @@ from components.data.llm.client import ChatClient
 from components.data.llm.gates import TextRules, identify_language
 from components.data.llm.prompt import load_prompt
 from components.data.llm.settings import StageName
-from data_contracts.caption_lengths import ASKED_PART
+from data_contracts.captions import ASKED_PART
 
 Deliver = Callable[[int, PendingScene, Sequence[Outcome]], None]
 # Enough regions in flight that every endpoint has work while others are being drawn.

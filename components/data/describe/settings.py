@@ -12,7 +12,7 @@ from components.data.llm.settings import (
     StageName,
     StageSettings,
 )
-from data_contracts.caption_lengths import ASKED_LONG, ASKED_SHORT
+from data_contracts.captions import ASKED_LONG, ASKED_SHORT
 
 STAGES: tuple[StageName, ...] = ("object", "verify", "context", "merge", "check")
 

@@ -30,10 +30,9 @@ from components.data.ingest.addresses import (
 from components.data.ingest.body import Received
 from components.data.ingest.check import CheckedImage, Suspects, reuse_pixel_memory
 from components.data.ingest.failures import FetchError, WorldError, local_fault
-from components.data.ingest.files import read_file_url
+from components.data.ingest.files import S3Source, read_file_url, require_open_buckets
 from components.data.ingest.journal import Entry, Journal
 from components.data.ingest.reuse import NEVER_KEPT, check_basis, failure_basis, fits, is_unanswered
-from components.data.ingest.s3 import S3Source, require_open_buckets
 from components.data.ingest.settings import IngestSettings
 from components.data.ingest.web import WebSource
 from data_contracts.reasons import ImageReason, IngestReason

@@ -16,7 +16,7 @@ from PIL import Image
 
 from components.core.shards import read_image_bytes, read_member
 from components.core.tables import Row, groups_of, read_rows
-from components.data.pack.splits import shuffle_rank
+from components.data.pack.plan import shuffle_rank
 from components.data.pack.statistics import quarantine_rows
 from components.steps import STEPS
 from pixclip.data.layout import BENCHMARK, SPLITS, TRAIN, VAL

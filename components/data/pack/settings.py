@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from components.core.step import StepSettings
-from components.data.pack.splits import SplitRule
+from components.data.pack.plan import SplitRule
 
 
 class PackSettings(StepSettings):

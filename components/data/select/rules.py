@@ -22,8 +22,8 @@ from components.data.select.regions import (
     own_values,
 )
 from components.data.select.settings import SelectSettings
+from data_contracts.engine.columns import MAX_PHRASE_WORDS, UNDECIDED, URL
 from data_contracts.engine.conform import FLAW, FLAW_DETAIL, FLAWS
-from data_contracts.engine.forms import MAX_PHRASE_WORDS, UNDECIDED, URL
 from data_contracts.engine.mask_counts import read_counts
 from data_contracts.reasons import SelectReason
 from pixclip.data.layout import SPLITS

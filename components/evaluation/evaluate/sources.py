@@ -18,8 +18,13 @@ from pixclip.data.shards import open_manifest
 from pixclip.data.store import Store
 from pixclip.evaluation.protocol import EvaluationError
 from pixclip.model import PixClip
-from pixclip.text.embeddings import MissingCaption, TextEmbeddings, caption_hash
-from pixclip.text.tower_digest import OtherTextTower, require_same_tower
+from pixclip.text.embeddings import (
+    MissingCaption,
+    OtherTextTower,
+    TextEmbeddings,
+    caption_hash,
+    require_same_tower,
+)
 
 TEXTS_PER_PASS = 1024
 

@@ -28,7 +28,7 @@ def embed_text(
         open_tower,
         sort_captions,
     )
-    from pixclip.text.tower_digest import tower_digest, write_tower_digest
+    from pixclip.text.embeddings import tower_digest, write_tower_digest
 
     started = time.monotonic()
     work = text_embeddings / WORK_FOLDER

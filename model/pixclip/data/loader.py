@@ -7,11 +7,9 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pixclip.data.batch import Batch, Buffers, PackedBatch, unpack
+from pixclip.data.batch import Batch, Buffers, Embeddings, PackedBatch, Packer, unpack
 from pixclip.data.config import DataConfig
-from pixclip.data.index import read_index
-from pixclip.data.order import EpochOrder
-from pixclip.data.packing import Embeddings, Packer
+from pixclip.data.order import EpochOrder, read_index
 from pixclip.data.shards import Shards
 from pixclip.data.store import DEFAULT_CACHE_BYTES, Store
 from pixclip.preprocess import Preprocess

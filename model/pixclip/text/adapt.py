@@ -22,11 +22,10 @@ from pixclip.config import TextConfig, to_dict
 from pixclip.distributed import num_ranks, rank
 from pixclip.files import written_whole
 from pixclip.text.adapt_job import AdaptJob, Contrast, Lora, MaskedTokens, read_job
-from pixclip.text.encoder import TextEncoder, save_text_tower
+from pixclip.text.embeddings import tower_digest
+from pixclip.text.encoder import TextEncoder, Whitening, save_text_tower
 from pixclip.text.language_model import open_language_model
 from pixclip.text.tokens import CaptionTokenizer
-from pixclip.text.tower_digest import tower_digest
-from pixclip.text.whitening import Whitening
 from pixclip.training.engine import join_ranks, open_engine, ranks_leave_together
 from pixclip.training.job import failure_told
 from pixclip.training.llm2vec import (

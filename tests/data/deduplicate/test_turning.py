@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.deduplicate.turning import (
+from components.data.deduplicate.manifests import (
     PlacementError,
     Reading,
     brought_upright,

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from components.data.ingest.failures import FetchError, WorldError
-from components.data.ingest.s3 import failure_of, parse_s3_url, require_open_buckets
+from components.data.ingest.files import failure_of, parse_s3_url, require_open_buckets
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from components.data.pack.charts import (
+from components.data.pack.report import (
     MAX_BINS,
     PLOT_HEIGHT,
     PLOT_WIDTH,

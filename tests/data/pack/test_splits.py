@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from components.core.errors import GateError
-from components.data.pack import splits as pack_splits
+from components.data.pack import plan as pack_splits
 from components.data.pack.images import ImageTable, digests_of
-from components.data.pack.splits import SplitRule
+from components.data.pack.plan import SplitRule
 from pixclip.data.layout import SPLITS
 
 RULE = SplitRule(

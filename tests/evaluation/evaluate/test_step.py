@@ -19,7 +19,7 @@ from pixclip.checksums import sha256_of, weights_digest
 from pixclip.evaluation.compare import compare
 from pixclip.evaluation.protocol import LONGGRIT_REGIONS, protocol_of
 from pixclip.evaluation.retrieval import METRICS
-from pixclip.text.tower_digest import tower_digest, write_tower_digest
+from pixclip.text.embeddings import tower_digest, write_tower_digest
 from tests.pixclip.evaluation.models import VISION, tiny_model
 from tests.pixclip.evaluation.scenes import SUBSETS, scenes, write_longgrit
 from tests.pixclip.evaluation.texts import captions, write_cache

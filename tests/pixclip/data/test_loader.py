@@ -8,10 +8,9 @@ import torch
 from components.core.shards import write_shard
 from components.data.pack.writer import sample_json
 from pixclip.data.config import DataConfig
-from pixclip.data.draw import draw
 from pixclip.data.errors import DataError
-from pixclip.data.index import read_index
 from pixclip.data.loader import LongGrit
+from pixclip.data.order import draw, read_index
 from pixclip.data.samples import Sample
 from pixclip.data.shards import iterate_images
 from pixclip.data.store import Store

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixclip.data.config import DataConfig
-from pixclip.data.index import ImageIndex
-from pixclip.data.order import EpochOrder
+from pixclip.data.order import EpochOrder, ImageIndex
 
 
 def make_index(shards: list[list[int]]) -> ImageIndex:

@@ -14,9 +14,8 @@ import pytest
 
 from components.data.pack.writer import sample_json
 from pixclip.data.errors import DataError
-from pixclip.data.shards import Shards, iterate_images
+from pixclip.data.shards import Member, Shards, TarError, iterate_images, read_members
 from pixclip.data.store import Store
-from pixclip.data.tar import Member, TarError, read_members
 from tests.pixclip.data.world import draw_scene, write_longgrit
 
 SHARD = "train/00000.tar"

@@ -12,9 +12,8 @@ from transformers import AutoTokenizer
 
 from pixclip.text.adapt import adapt
 from pixclip.text.adapt_job import AdaptJob, Contrast, MaskedTokens, Whiten
-from pixclip.text.encoder import TextEncoder, read_text_tower
+from pixclip.text.encoder import WHITENING_NAME, TextEncoder, Whitening, read_text_tower
 from pixclip.text.language_model import open_language_model
-from pixclip.text.whitening import WHITENING_NAME, Whitening
 from tests.language_models import WIDTH, save_language_model, save_text_tower_of, varied_texts
 
 

@@ -19,8 +19,8 @@ from components.training.adapt_text.training import make_job
 from pixclip.checksums import sha256_of
 from pixclip.text import adapt
 from pixclip.text.adapt_job import AdaptJob, read_job, write_job
+from pixclip.text.embeddings import tower_digest
 from pixclip.text.encoder import TextEncoder, read_text_tower
-from pixclip.text.tower_digest import tower_digest
 from tests.language_models import WIDTH, save_language_model
 from tests.packed import make_longgrit
 

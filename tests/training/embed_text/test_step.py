@@ -23,9 +23,8 @@ from components.training.embed_text.parts import (
 )
 from components.training.embed_text.settings import EmbedTextSettings
 from pixclip.checkpoint import save_checkpoint
-from pixclip.text.embeddings import TextEmbeddings, caption_hash, write_part
+from pixclip.text.embeddings import TextEmbeddings, caption_hash, require_same_tower, write_part
 from pixclip.text.encoder import TextEncoder
-from pixclip.text.tower_digest import require_same_tower
 from tests.language_models import save_language_model, save_text_tower_of
 from tests.packed import make_longgrit
 from tests.pixclip.evaluation.models import tiny_model

@@ -9,7 +9,7 @@ from components.data.describe.embedded import words
 from components.data.describe.embedded.measure import Measures
 from components.data.describe.embedded.words import Noun, another, sentence
 from components.data.describe.scenes import WordLimits
-from data_contracts.caption_lengths import RULED_LONG, RULED_SHORT_MOST
+from data_contracts.captions import RULED_LONG, RULED_SHORT_MOST
 
 ROOM_WORDS = 20  # between the fewest and the most: one more sentence must fit
 NUM_APPEARANCES = 2  # so many predicates at the start are about what the region looks like
