@@ -1,1 +1,1 @@
-"""The steps of the pipelines, one folder a step, and beside them what runs them."""
+"""The steps by area, what is around each (`core`), and what runs them (`orchestration`)."""

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 readonly repository=$PWD
 readonly base=$repository/.cache/python/trixie
 readonly environment=.cache/python/venv-3.13
-readonly left_out=(dags runners pipelines images vllm peers)
+readonly left_out=(orchestration images vllm peers)
 
 if [ ! -e "$base/.complete" ]; then
     rm -rf "$base"

@@ -22,6 +22,7 @@ from components.orchestration.airflow_home import (
     prepare,
     unfinished_runs,
 )
+from components.orchestration.home import project_home
 from components.orchestration.live import Mark, alive, living
 
 FOREIGN = {
@@ -44,6 +45,7 @@ FOREIGN = {
 HOLDER = """
 import sys, time
 from pathlib import Path
+from components.orchestration.home import project_home
 from components.orchestration.live import Mark, alive
 with alive(Path(sys.argv[1]), Mark("run", dag_id="d", logical_date="2026-01-01T00:00:00+00:00")):
     print("held", flush=True)
@@ -52,6 +54,7 @@ with alive(Path(sys.argv[1]), Mark("run", dag_id="d", logical_date="2026-01-01T0
 DYING = """
 import subprocess, sys
 from pathlib import Path
+from components.orchestration.home import project_home
 from components.orchestration.live import Mark, alive
 with alive(Path(sys.argv[1]), Mark("run")) as file:
     child = subprocess.Popen(["sh", "-c", "read line; sleep 0.3"], pass_fds=[file.descriptor])
@@ -61,6 +64,7 @@ with alive(Path(sys.argv[1]), Mark("run")) as file:
 LEADER = """
 import os, subprocess, sys, time
 from pathlib import Path
+from components.orchestration.home import project_home
 from components.orchestration.live import Mark, alive
 with alive(Path(sys.argv[1]), Mark("serve")) as file:
     child = subprocess.Popen(["sleep", "60"], start_new_session=True)
@@ -68,6 +72,11 @@ with alive(Path(sys.argv[1]), Mark("serve")) as file:
     print(child.pid, flush=True)
     time.sleep(60)
 """
+
+
+def test_the_folder_of_plugins_holds_the_pages():
+    folder = airflow_environment(project_home())["AIRFLOW__CORE__PLUGINS_FOLDER"]
+    assert (Path(folder) / "pages.py").is_file()
 
 
 def test_nothing_of_another_airflow_is_in_the_environment(tmp_path, monkeypatch):
