@@ -1,4 +1,7 @@
-"""`captions`: the region rows with what was said of them, and who said it."""
+"""`captions`: the region rows with what was said of them, and who said it.
+
+How many words a caption may have stands here: `LONG`, `SHORT`, `PART` and their like.
+"""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Drafts of outputs, and their publication by rename.
+"""Drafts of outputs, their publication by rename, and which places are safe for it.
 
 A step writes `.<output>.draft-<digest>` beside each output. Publishing writes a journal first: a
 run that is killed between two renames is finished by the next one instead of being repeated. A

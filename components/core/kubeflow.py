@@ -120,7 +120,7 @@ def run_component(
     `per_task`, those that are no empty text win over it.
     `destinations` is JSON too: output name -> the path where it is published. With it, drafts
     are found again after a kill and nothing is copied. Without it, `PIXCLIP_STATE_FOLDER` gives
-    that: a folder that outlives the task (see `state.py`). The outcome (metrics, or
+    that: a folder that outlives the task (see `state_folder`). The outcome (metrics, or
     the error) is written to the metrics artifact.
     """
     stop_with_the_runner()

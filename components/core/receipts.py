@@ -1,5 +1,7 @@
 """Receipts: what an artifact was made from, so that a rerun repeats nothing that is done.
 
+Also here: whether published files still are what their receipts say, and whose a single file is.
+
 Every published folder holds `_receipt.json`: step, settings, digests of the inputs, metrics, the
 contract's result and the sha256 of every file. It holds no time and no path, so that equal work
 gives equal bytes. What follows from an artifact depends on its files alone: another step's metrics
@@ -182,6 +184,13 @@ NAMED = 3  # files named in a message
 DATA_ENDINGS = (".parquet", ".tar", ".safetensors")
 
 
+# Whether published files are still what their receipts say: disks, copies and people change bytes.
+#
+# A file is checked before a step reads it, and before an output counts as up to date. Of an
+# artifact larger than `PIXCLIP_VERIFY_GIB` (an environment variable, 200 unless set) so much is
+# read, and the rest must only be there.
+
+
 def require_intact(name: str, path: Path) -> None:
     """Compare an input with the receipts or notes that speak for it; one without them passes.
 
@@ -278,6 +287,13 @@ def _told(faults: Mapping[Path, str]) -> str:
 
 
 WITH, SHA256 = "published_with", "sha256"
+
+
+# Whose a published file is: a quarantine, a ledger, curves.
+#
+# A folder holds its receipt. A single file has a hidden note beside it, which names the folder that
+# it was published with (as a relative path) and its digest, so that the file is known again when
+# that folder was lost, and is never taken for another run's.
 
 
 def note_owner(path: Path, first: Path, digest: str) -> None:

@@ -1,5 +1,7 @@
 """Run a step: check its inputs, let it write drafts, check the drafts, publish by rename.
 
+The state folder, if there is one, keeps what a killed task had done for the next attempt.
+
 Every runner (command line, DVC, Kubeflow, Airflow) calls `run_step`. A retry is safe: a
 half-written output is never visible, and a step finds the draft of a killed run again.
 """
@@ -217,6 +219,15 @@ def _digests_of_outputs(step: Step, ready: Mapping[str, Path]) -> dict[str, str]
 
 VARIABLE = "PIXCLIP_STATE_FOLDER"
 DAY_S = 24 * 3600
+
+
+# A folder that outlives the tasks of a pipeline: what a killed task had done is found again.
+#
+# An orchestrator gives every attempt of a task a fresh place for its outputs. With the variable
+# `PIXCLIP_STATE_FOLDER` a step works below that folder instead (a persistent volume, a local
+# folder), in a place that its inputs and settings decide. A retry goes on where the last attempt
+# was killed, and equal work is not done twice, in whatever run. The outputs are then linked, or
+# copied across file systems, to where the orchestrator wants them.
 
 
 def state_folder() -> Path | None:

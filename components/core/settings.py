@@ -1,4 +1,4 @@
-"""Gather a step's settings from a params file and from `key=value` overrides."""
+"""Gather a step's settings from a params file and from `key=value`, read by its type."""
 
 import copy
 import difflib
@@ -154,7 +154,7 @@ def parse_assignments(
 ) -> dict[str, object]:
     """Settings from texts like `max_words=80` or `verify.model=Qwen/Qwen2-VL-72B-Instruct`.
 
-    A setting that is a text takes what was typed; see `assignments.py` for the others.
+    A setting that is a text takes what was typed; see `read_value` for the others.
 
     Raises:
         SettingsError: a text is not `key=value`, or its value cannot be read.
@@ -179,6 +179,13 @@ def parse_assignments(
 
 
 NULLS = ("", "~", "null", "Null", "NULL")
+
+
+# The value of a setting that is typed as `max_words=80`: its type says how the text is read.
+#
+# A text takes what was typed, to the letter: `no`, `0123`, `a: b`, `~/x` and `x #1` too; only a
+# text in quotes is read as YAML reads it: `"two\nlines"`. A number or a switch takes nothing else.
+# Lists and sections are YAML: `hosts=[a.example, b.example]`.
 
 
 def read_value(text: str, settings_type: type[BaseModel] | None, path: list[str]) -> object:

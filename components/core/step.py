@@ -4,8 +4,8 @@
     def ingest(records: In, images: Out, quarantine: Out, settings: IngestSettings) -> Metrics:
         \"\"\"Download every image once.\"\"\"
 
-A parameter's name is the name of its artifact (`components/core/step.py`); the contract
-of that name in `data_contracts/` is checked around the step.
+A parameter's name is the name of its artifact (`ARTIFACTS`); its contract in `data_contracts/` is
+checked around the step.
 """
 
 import importlib

@@ -1,4 +1,8 @@
-"""Export the data set for others' tools: `pixclip export --longgrit … --exports …`."""
+"""Export the data set for others' tools: `pixclip export --longgrit … --exports …`.
+
+COCO JSON and Hugging Face Parquet, both from the data set's own files alone, in which nothing is
+trusted.
+"""
 
 import itertools
 import json
@@ -44,6 +48,12 @@ def export(longgrit: In, exports: Out, settings: ExportSettings) -> Metrics:
 
 TEXT_FIELDS = ("phrase", "object_caption", "context_caption", "long_caption", "short_caption")
 CATEGORY = {"id": 1, "name": "region", "supercategory": "region"}
+
+
+# COCO JSON: one file a split, one annotation a region, masks as compressed RLE.
+#
+# The format: https://cocodataset.org/#format-data. Phrases are an open vocabulary, so there is one
+# category, "region"; each annotation carries its phrase and captions as further fields.
 
 
 class Numbers:
@@ -155,6 +165,11 @@ def _line(value: Any) -> str:
 
 
 ROW_GROUP_ROWS = 100  # images are large: readers that skip through a file fetch little
+
+
+# Hugging Face Parquet: `datasets.load_dataset(<folder>)` opens it, with decoded images.
+#
+# One row an image. The features stand in the Parquet files' metadata, as `datasets` writes them.
 
 
 def write_huggingface(

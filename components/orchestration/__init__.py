@@ -1,1 +1,1 @@
-"""What runs steps: the local Kubeflow runner, and the choice between backends."""
+"""What runs steps: this machine through `kfp.local`, Airflow, Kubeflow."""

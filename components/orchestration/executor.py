@@ -2,7 +2,7 @@
 
     python -m components.orchestration.executor --component_module_path … --executor_input …
 
-Its log begins lines as `telling.py` reads them.
+Its log begins lines as `processes.py` reads them.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Run a step's Kubeflow component on this machine through `kfp.local`.
+"""Where a step runs (`open_backend`): its Kubeflow component, here through `kfp.local`.
 
 The component is the task of a pipeline of its own; importers hand it the input artifacts. It
 publishes its outputs in place (`destinations`), so nothing is copied.

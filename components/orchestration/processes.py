@@ -1,4 +1,7 @@
-"""How `kfp.local` starts a step's process here: forked from the run's warm process, or anew.
+"""How `kfp.local` starts the processes of steps, and what a run shows of them.
+
+A process is forked from the run's warm process, or begun anew. Names and times of tasks, what steps
+say and why one failed go to the caller through a pipe.
 
 kfp itself writes the path of Python into a shell script without quotes, and over every "python3"
 that it finds, also in the paths of a run; and it stops at output that is not UTF-8.

@@ -1,4 +1,7 @@
-"""The closing table of a run: what went in, what came out, what was lost where, and the cost."""
+"""The closing table of a run: what went in, what came out, what was lost where, and the cost.
+
+Of a training: the model's numbers beside its baselines, the policy's word, the pages.
+"""
 
 import json
 import os

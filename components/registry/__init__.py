@@ -1,1 +1,1 @@
-"""What is recorded of training and models, in MLflow: nothing else here imports it."""
+"""The registry of models: its steps, the policy, and all that imports MLflow."""

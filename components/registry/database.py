@@ -1,4 +1,4 @@
-"""MLflow's tables: whole at every moment in a file, and never changed on a server.
+"""MLflow's tables, whole at every moment, and whose turn it is to move aliases.
 
 MLflow makes its tables one by one, each kept at once, so a process that dies in between leaves a
 file that no later run can open. Here they are made in a file beside, and SQLite copies that into
@@ -173,6 +173,13 @@ LOCK_POLL_S, SERVER_POLL_S = 0.1, 5.0
 USER_TAG, HOLDER_TAG = "mlflow.user", "pixclip.holder"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 START_FIELD = 19  # of /proc/<pid>/stat behind the name, which may hold spaces: the starting time
+
+
+# Whose turn it is to move a model's aliases: a lock file, or the open entries of a server's log.
+#
+# Clocks of other machines are not believed: how long an entry has been open counts from when this
+# process first saw it, by its own clock that nobody sets. On the machine that opened it a dead
+# process is seen at once.
 
 
 class Sightings:

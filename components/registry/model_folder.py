@@ -1,4 +1,4 @@
-"""Put a checkpoint folder into the registry as a new version."""
+"""Put a checkpoint folder into the registry as a new version: an MLflow model in place."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -133,6 +133,12 @@ def _create_version(client: Any, model: str, logged: Any, tags: Mapping[str, str
 LOADER = "components.registry.pyfunc"
 ENVIRONMENT_NAME, REQUIREMENTS_NAME = "python_env.yaml", "requirements.txt"
 PACKAGES = ("mlflow", "numpy", "pandas", "safetensors", "torch", "transformers")
+
+
+# Make a checkpoint folder an MLflow model in place: it stays a plain checkpoint beside that.
+#
+# https://mlflow.org/docs/latest/ml/model/: a model is a folder with a file `MLmodel`. Ours names a
+# module of this package as loader and the folder itself as data, so no code and no pickle is in it.
 
 
 def make_mlflow_model(folder: Path, *, model_id: str, run_id: str) -> None:

@@ -1,5 +1,7 @@
 """The model registry: versions with their lineage as tags, and aliases that point to them.
 
+A model's address is `models:/pixclip@champion`; `fetch` brings it as a plain checkpoint.
+
 Aliases: `candidate` is the newest registered version, `champion` the one in use, `previous` the
 champion before it.
 """

@@ -1,4 +1,6 @@
-"""The policy: checks of a candidate, alone and against the champion. Pure: folders in, checks out.
+"""The policy and its settings: checks of a candidate, alone and against the champion.
+
+Pure: folders in, checks out.
 
 A candidate that fails a check is no error: the report says which and why.
 """

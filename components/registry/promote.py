@@ -1,5 +1,8 @@
 """Make the candidate the champion: `pixclip promote --registration … --promotion …`.
 
+`report.json` and `report.html` say what was decided and why, check by check; nothing is loaded by
+the page, see `components.core.pages`.
+
 pixclip promote --registration runs/demo/registration --promotion runs/demo/promotion
 """
 

@@ -15,7 +15,7 @@ there is always one.
 One at a time: with a database file, a lock file beside it, which dies with its holder. With a
 server, the open entry itself is the lock: whoever sees one waits until it is closed, and who sees
 another's after opening its own gives way. Both may then give way, never both go on. An entry that
-somebody sees open for `LEASE_S` (see `turns.py`) is taken for dead.
+somebody sees open for `LEASE_S` (see `database.py`) is taken for dead.
 
 A step that died after its move asks the log what became of it: `Entry.done_by`.
 """
@@ -271,6 +271,11 @@ def _lock_path(database: Path, model: str) -> Path:
 
 NAME = "mlflow_run"
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+# Which run in MLflow an attempt of a step opened, kept in its draft: the next attempt asks for it.
+#
+# The draft goes when the step's settings or inputs change, and its work folder on publishing.
 
 
 def earlier_run(draft: Path) -> str:

@@ -1,5 +1,7 @@
 """Register the checkpoint in the MLflow registry as the candidate.
 
+Its lineage becomes tags of the version; the model card has its data, recipe, numbers and limits.
+
 pixclip register --checkpoint runs/demo/checkpoint --evaluation runs/demo/evaluation \
     --registration runs/demo/registration
 """

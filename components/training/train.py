@@ -1,5 +1,7 @@
 """The step that trains one stage of a recipe.
 
+Its curves are followed into MLflow while it runs, and written as CSV at its end.
+
 pixclip train --longgrit … --text-embeddings … --parent … --checkpoint … --curves … \
     --set recipe=tiny --set stage=align --set num_ranks=2
 """

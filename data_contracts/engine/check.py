@@ -1,4 +1,4 @@
-"""Check an artifact's tables against its contract."""
+"""Check an artifact's tables against its contract, and sum the results over chunks."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,5 +1,7 @@
 """Great Expectations Data Docs of results that were summed over chunks.
 
+Great Expectations costs seconds to import: only functions of `engine` import it.
+
 The pages come out as Great Expectations makes them: they need scripts and styles from other
 hosts (`components.data.check` makes them readable without) and do not escape values, so that is
 done here. The run's time is fixed, so that the same results give the same pages.

@@ -137,6 +137,13 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 Keep = Callable[[bytes, int], bytes]
 
 
+# Of an untrusted TIFF file, only the first picture, its blocks counted and measured.
+#
+# A TIFF of a few hundred bytes may declare tiles of gigabytes, blocks that lie over each other
+# thousands of times, or tags that each point at the whole file. The directory is written anew from
+# the tags that decide the pixels; the pixels stay where they are.
+
+
 def tiff_parts(data: bytes, max_pixels: int) -> bytes:
     """The file with a directory that holds what its first picture needs; TIFF 6.0, sections 2, 15.
 

@@ -1,4 +1,7 @@
-"""Open untrusted images safely: real format, pixel limit, EXIF orientation applied once."""
+"""Open untrusted images safely: real format, pixel limit, EXIF orientation applied once.
+
+Samples of 16 bits become eight bits, by the depth that they use.
+"""
 
 import io
 import warnings
@@ -213,6 +216,14 @@ TIFF_BITS, TIFF_MAX_VALUE = 258, 281  # BitsPerSample, MaxSampleValue
 SECOND_BYTE = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B"}  # N is this machine's own: L
 LUMINANCE_ALPHA = "LA;16B"
 Samples = npt.NDArray[np.uint16]
+
+
+# Pictures of 16 bits a sample, as eight bits a sample.
+#
+# Cameras and microscopes write 10, 12 or 14 bits into files of 16: read as if they used the whole
+# range they would be black. A TIFF that says how many bits count is believed. Otherwise the
+# greatest value tells: the samples are of the smallest usual depth that holds it. (PNG's sBIT does
+# not help: it speaks of samples that were already stretched to 16 bits.)
 
 
 def grey_to_eight_bits(image: Image.Image, top: int | None = None) -> Image.Image:

@@ -1,4 +1,7 @@
-"""What callers have becomes what the model works with: an RGB image, and masks of its size."""
+"""What callers have becomes what the model works with: an RGB image, and masks of its size.
+
+Which regions of which images a caller asks for gets one form too.
+"""
 
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence

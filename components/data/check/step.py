@@ -1,5 +1,7 @@
 """`pixclip check`: an artifact as a whole against its contract, with pages to look at.
 
+The site is an index of our own and Great Expectations' Data Docs, made readable without a network.
+
 pixclip check --checked longgrit --data-docs data_docs --set artifact=longgrit
 """
 
@@ -176,6 +178,13 @@ REMOVED = (
 )
 UUID = r"-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 NO_TIME = "1970-01-01T00:00:00Z"
+
+
+# Make Data Docs pages readable without a network, and the same on every build.
+#
+# As Great Expectations writes them, they fetch Bootstrap, jQuery, Vega and fonts from five content
+# delivery networks and a logo that reports every view to their maker; without those the index stays
+# empty. The pages keep their text and tables; style is built in, scripts and remote parts go.
 
 
 def make_offline(site: Path) -> None:

@@ -1,4 +1,8 @@
-"""Read the groups' image manifests: rows for one group, hash columns for all."""
+"""The groups' image manifests: rows for one group, hash columns for all.
+
+With them it is decided which images stay (benchmark images before others, then the first in order),
+and in which pixels of the picture a record measures.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -159,6 +163,18 @@ def _first_of_equals(values: npt.NDArray[np.generic], rank: Positions) -> Positi
 STORED, UPRIGHT, EITHER, NEITHER = "stored", "upright", "either", "neither"
 AGREEMENT = 0.9  # of the photographs that tell, before the others are read like them
 Convention = Literal["", "stored", "upright"]
+
+
+# Whether a record speaks of the picture that arrived, and in which pixels it measures.
+#
+# Some tools measure boxes in a photograph as it is stored, others as people see it, turned by its
+# EXIF orientation. The declared size tells, unless the picture is a square, or is turned by half or
+# mirrored only: then the other photographs of the source tell, and if they do not, the settings.
+#
+# The size of an image of one's own (`file://`, `s3://`) must be the declared one. A host of the web
+# may serve another size of the same picture, so there the aspect ratio must be: within what
+# rounding both sides to whole pixels can make of it. `deduplicate.resized_images` decides it for
+# other sources.
 
 
 @dataclass(frozen=True)

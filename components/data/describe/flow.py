@@ -1,4 +1,8 @@
-"""The way of one region through the stages: who is asked what, and what makes it stop."""
+"""The way of one region through the stages: who is asked what, and what makes it stop.
+
+With it the cheap rule that a merge kept object and location, and the sample requests that find out
+whether a server serves anybody.
+"""
 
 import asyncio
 import re

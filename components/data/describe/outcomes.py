@@ -1,4 +1,4 @@
-"""Write outcomes in the order of the input rows, however they arrive, and count them."""
+"""Outcomes in the order of the input rows, however they arrive, and the ledger of the costs."""
 
 import json
 from collections import Counter
@@ -123,6 +123,12 @@ def _caption_columns(description: Description) -> Row:
 
 
 LEDGER_LAYOUT = 1
+
+
+# What describing cost: requests, tokens, seconds and dollars, by stage and per accepted region.
+#
+# Every answer that was used is counted, whether it was asked for in this run or found in the cache,
+# so that a resumed run reports the same cost as one that was never killed.
 
 
 @dataclass

@@ -1,4 +1,9 @@
-"""Read region rows and their images as scenes, one image at a time and only when it is needed."""
+"""What goes into a describer and comes out: scenes, descriptions, rejections.
+
+A describer gets a scene (one image with its regions, read only when it is needed) and gives a
+`Description` or a `Rejection` for each region, in their order. Two exist: `embedded` and the one of
+`pipeline.py`.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

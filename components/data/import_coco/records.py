@@ -1,4 +1,4 @@
-"""GRIT records of COCO images."""
+"""GRIT records of COCO images: captions that hold every name, and the regions' own masks."""
 
 import re
 from collections import Counter

@@ -1,5 +1,7 @@
 """Values as tools write them into annotation files: numbers and ids as text, flags in words.
 
+Also here: the addresses of images, made of file names, and what an import leaves out (`LeftOut`).
+
 What can be read in one way only is read; anything else is a `BadValueError` that shows the value.
 """
 
@@ -157,6 +159,13 @@ def _mended_half(match: re.Match[str]) -> str:
 
 LEADS_OUT = re.compile(r"^/|(?:^|/)\.\.(?:/|$)|\0")
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+# From the file names of an annotation file to the addresses of its images.
+#
+# A local image's address ends in `#sha256=…`, as pip writes it: a replaced picture has another
+# address, so that it is fetched anew, and `ingest` can follow a link that leads out of the folder
+# without trusting anybody: only who has read a file knows its digest.
 
 
 def address_maker(images: str) -> Callable[[str], str]:

@@ -1,4 +1,7 @@
-"""Refuse private addresses: every address a host resolves to is checked, and only those are used.
+"""Guard addresses, and be gentle with hosts.
+
+Private addresses are refused: every address a host resolves to is checked, and only those are used.
+Each host gets so many downloads at a time, and a pause where it asks for one.
 
 The connector of `guarded_connector` connects to nothing but the addresses that passed the check,
 so a name that resolves differently a moment later (DNS rebinding) gains nothing. TLS names and

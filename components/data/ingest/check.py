@@ -1,4 +1,7 @@
-"""Check a downloaded image: real format, size limits, upright, perceptual hash."""
+"""Check a downloaded image: real format, size limits, upright, perceptual hash.
+
+A picture over which an earlier run died is checked in a process of its own.
+"""
 
 import hashlib
 import io
@@ -116,6 +119,16 @@ def _as_jpeg(image: Image.Image) -> bytes:
 MAX_MEMORY_BYTES, MAX_CPU_S, MAX_WAIT_S = 2**33, 120, 600
 COMMAND = (sys.executable, "-m", "components.data.ingest.check")
 Check = Callable[[bytes, int, int], tuple[CheckedImage, bytes]]
+
+
+# Check a picture in a process of its own, if the last run died while it decoded it.
+#
+# A decoder is a C library: a picture may crash it, or make the system end the whole process for its
+# memory, and every rerun would end there again. So each picture that is being decoded has a mark in
+# `_work/decoding`; whoever finds marks of a run that died treats these pictures as suspects. Most
+# are innocent, the run was killed for other reasons: they give what they would have given.
+#
+#     python -m components.data.ingest.check MAX_PIXELS < picture
 
 
 class Suspects:

@@ -1,4 +1,7 @@
-"""Download and check the URLs of a group, many at a time; every result goes to the journal."""
+"""Download and check the URLs of a group, many at a time; every result goes to the journal.
+
+`Outlook` notices that the network is gone: the URLs of that time are not to blame.
+"""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Fetch file:/// URLs, inside one folder only.
+"""Fetch file:/// URLs, inside one folder only, and s3:// URLs, from the buckets of the settings.
 
 A URL may promise the content of its file, `file:///name#sha256=…`. Then nothing else is taken, and
 a link in the folder is followed wherever it leads: `import_coco` read the file on the operator's

@@ -1,4 +1,7 @@
-"""Fetch http(s) URLs: checked addresses, checked redirects, bounded bodies and times."""
+"""Fetch http(s) URLs: checked addresses, checked redirects, bounded bodies and times.
+
+URLs are read as browsers read them (https://url.spec.whatwg.org).
+"""
 
 import asyncio
 import email.utils

@@ -25,6 +25,13 @@ from components.data.llm.verdicts import MAX_SAID_CHARS, Kind, Verdict, judge_re
 MAX_HEADER_BYTES = 64 << 10  # proxies in front of servers add policies and cookies
 
 
+# Keys that a server says back: found in every spelling, and shown in none.
+#
+# Texts are compared after decoding: of a key and of a text only letters and digits count, after
+# JSON, percent and HTML escapes were undone. So a key is found with `\/` for `/`, with `%2D` for
+# `-`, in other case, with blanks or line breaks inside, in base64 or hexadecimal, and in pieces.
+
+
 class Secrets:
     """The keys of all stages."""
 

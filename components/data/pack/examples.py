@@ -1,4 +1,7 @@
-"""Choose what the report page shows: samples and rejected regions drawn by lot, by the seed."""
+"""Choose what the report page shows: samples and rejected regions drawn by lot, by the seed.
+
+Their pictures are small JPEGs as data URLs, masks are SVG outlines over them.
+"""
 
 import base64
 import heapq

@@ -1,4 +1,8 @@
-"""The plan of the data set: every image with its split and its shard."""
+"""The plan of the data set: every image with its split and its shard.
+
+A split is the source's mark or a seeded hash of the image. Caption rows are sorted by shard on
+disk, because those of a whole data set do not fit into memory.
+"""
 
 import json
 import shutil

@@ -1,4 +1,7 @@
-"""`report.html`: the page on which one looks at the data set; self-contained, no scripts.
+"""`report.html`, on which one looks at the data set, and `README.md`, its card.
+
+The page is self-contained and has no scripts; charts are inline SVG. The card has the front matter
+that the Hugging Face hub reads.
 
 Captions, phrases and addresses come from strangers and language models: every value is escaped
 by the template engine, and the page's own policy forbids scripts and anything from elsewhere.

@@ -1,4 +1,4 @@
-"""The settings of pack."""
+"""The settings of pack, and what card and page say of each source of images."""
 
 from dataclasses import dataclass
 from typing import Literal

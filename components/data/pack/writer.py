@@ -1,4 +1,4 @@
-"""Write the shards and the manifest; a shard of a killed run that is done is not written again."""
+"""Write shards, their samples and the manifest; a finished shard is not written again."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The remote, looked at without DVC.
+"""The remote, looked at without DVC, and DVC's configuration of it.
 
 DVC takes the listing of a folder in a remote for a sign that all its files are there, and does not
 push them again: what somebody removed or cut off since is put back here.

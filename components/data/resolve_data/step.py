@@ -1,5 +1,7 @@
 """Bring a version of LongGRIT out of the DVC repository that keeps it.
 
+Or one that is not under DVC (`uri`): a folder, whose files are copied, or an S3 prefix.
+
 pixclip resolve-data --longgrit runs/data/longgrit --set repository=runs/repository \
     --set revision=main
 

@@ -1,4 +1,4 @@
-"""GRIT records of composed scenes."""
+"""GRIT records of composed scenes, their captions, and the faults of some of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -135,6 +135,22 @@ TRUNCATED_IMAGE = "truncated_image"
 DEAD_URL = "dead_url"
 
 Region = list[float]  # start, end, x1, y1, x2, y2, score
+
+
+# Break records on purpose, so that gates, quarantine and report have something to show.
+#
+# Each fault has one place where it must end; a fault of a region breaks one region of its record.
+#
+# | fault | breaks | ends in | with the reason |
+# |---|---|---|---|
+# | `box_outside_image` | one region | select | `box_outside_image` |
+# | `tiny_box` | one region | select | `tiny_box` |
+# | `wrong_offsets` | one region | select | `wrong_offsets` |
+# | `low_score` | one region | select | `low_score` |
+# | `low_similarity` | the record | select | `low_clip_similarity` |
+# | `dead_url` | the record | ingest | a failed download |
+# | `truncated_image` | the record | ingest | `truncated_image` |
+# | `duplicate_image` | the record | deduplicate | an exact duplicate of an earlier record |
 
 
 def move_outside(region: Region, row: Row, random: Random) -> Region:

@@ -1,4 +1,8 @@
-"""Compose a scene: three cut-out photographs on a photographic background, with exact masks."""
+"""Compose a scene: three cut-out photographs on a photographic background, with exact masks.
+
+Objects stand inside the image, apart, each in a part of its own; decoded photographs are kept small
+and kept once.
+"""
 
 import io
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Give the regions of an image their masks; an image that fails loses its own regions only."""
+"""Give the regions of an image their masks; an image that fails loses its own regions only.
+
+The mask that a row brought along is untrusted until checked.
+"""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""What a segmenter is, and the simplest one; the others are imported when they are chosen."""
+"""What a segmenter is, the simplest one, and which masks are good enough.
+
+The other segmenters are imported when they are chosen.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

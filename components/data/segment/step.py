@@ -1,5 +1,7 @@
 """The step that gives every region a mask.
 
+A group is cut into parts of some images, a Parquet file each; a rerun does what is missing.
+
 pixclip segment --candidates … --images … --regions … --quarantine … --set source=grabcut
 """
 

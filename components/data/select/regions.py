@@ -1,4 +1,7 @@
-"""The regions of a batch of records as flat arrays, so that rules judge thousands at once."""
+"""The regions of a batch of records as flat arrays, so that rules judge thousands at once.
+
+`read_records` reads GRIT's Parquet files, in bounded memory however large a row group is.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Judge the regions of a batch: kept, or the first reason against each."""
+"""Judge the regions of a batch: kept, or the first reason against each.
+
+Repeated ids, addresses and regions are found in memory of eight bytes a record.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +54,12 @@ class Verdict:
 
 
 Keys = npt.NDArray[np.int64]
+
+
+# Find repeated ids, addresses and regions in memory of eight bytes a record.
+#
+# A first pass keeps one 64-bit key a record and finds the keys that occur more than once; the
+# second pass then remembers only which of those it has met.
 
 
 class Repeats:

@@ -1,4 +1,4 @@
-"""Which questions the page shows: some by lot, and the worst mistakes.
+"""Which questions the page shows (some by lot, and the worst mistakes), and their pictures.
 
 Legend: R regions, T texts, D embedding width.
 """

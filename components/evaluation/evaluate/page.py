@@ -1,6 +1,6 @@
 """`evaluation.html`: numbers beside their baselines, and what the model finds; no scripts.
 
-Captions come from strangers and language models; `core.pages` escapes them.
+Captions come from strangers and language models; `components.core.pages` escapes them.
 """
 
 from dataclasses import dataclass

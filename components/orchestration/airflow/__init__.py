@@ -1,1 +1,1 @@
-"""Airflow operators: the only place besides `dags/` that knows Airflow."""
+"""Operators, parameters and plugin: the only place besides `dags/` that knows Airflow."""

@@ -1,4 +1,7 @@
-"""Refuse a run whose `--conf` cannot work, before anything is started."""
+"""Refuse a run whose `--conf` cannot work, before anything is started.
+
+`write_registration` names a version of a registered model for a task that reads a registration.
+"""
 
 import json
 import logging

@@ -1,4 +1,8 @@
-"""Run a step as an Airflow task: `StepOperator(step="select", inputs={…}, outputs={…})`."""
+"""Run a step as an Airflow task: `StepOperator(step="select", inputs={…}, outputs={…})`.
+
+Operators of its kind run the chosen source, resolve and publish the data set with its asset;
+`PageLink` is the button that opens a task's page.
+"""
 
 import json
 import logging

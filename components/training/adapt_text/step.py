@@ -1,5 +1,7 @@
 """The step that makes the text tower of a causal language model.
 
+Pairs of captions are drawn from the data set: those to train on, and some to measure on.
+
 pixclip adapt-text --longgrit … --text-tower … --set base_model=HuggingFaceTB/SmolLM2-135M
 """
 

@@ -193,6 +193,12 @@ TEXTS_A_REGION = 3  # long, short, and at most one of its image
 DONE_NAME = "done"
 
 
+# All captions of a data set, sorted on disk by the part of the cache they go to.
+#
+# A part holds a range of hashes, so that equal captions meet in one part and the index of all parts
+# in turn is in the order of hashes. Memory is bounded by a part and a chunk of the manifest.
+
+
 def sort_captions(work: Path, longgrit: Path, captions_per_part: int) -> "SortedCaptions":
     """The captions of a data set, sorted once; sortings of other data or sizes are removed."""
     decisive = f"{input_digest('longgrit', longgrit)} {captions_per_part}"

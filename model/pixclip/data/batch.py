@@ -1,4 +1,7 @@
-"""Batches: packed small where workers send them, unpacked to what the model reads."""
+"""Batches: packed small where workers send them, unpacked to what the model reads.
+
+From rows of the index to a packed batch is the work of a loader's worker.
+"""
 
 import math
 import weakref

@@ -1,4 +1,8 @@
-"""The order of an epoch: a pure function of the seed and the epoch, computed a window at a time."""
+"""The order of an epoch: a pure function of the seed and the epoch, computed a window at a time.
+
+With it the index of a split's images, a few bytes each, and what a region becomes in an epoch:
+drawn from seed, epoch and region, never from a worker.
+"""
 
 import hashlib
 import struct

@@ -1,4 +1,7 @@
-"""One sample of LongGRIT: an image with the masks and texts of its regions."""
+"""One sample of LongGRIT: an image with the masks and texts of its regions.
+
+`Fields` takes values of a JSON object by kind, or refuses them by name.
+"""
 
 import math
 from collections.abc import Iterator

@@ -1,6 +1,9 @@
-"""What is asked: the regions and images of a split and their captions, as indices.
+"""What is asked (regions, images and captions of a split, as indices), and every answer.
 
-Legend: U images, R regions.
+Answers are ranks in all pools, and whether a region knows its text in its scene; beside them what
+guessing would reach.
+
+Legend: U images, R regions, T distinct texts, N questions of one pool, D embedding width.
 """
 
 import hashlib

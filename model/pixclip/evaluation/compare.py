@@ -1,4 +1,4 @@
-"""Compare two evaluations on the same samples: a paired bootstrap, or a refusal that says why."""
+"""Compare two evaluations on the same samples: a paired bootstrap over images, or a refusal."""
 
 import json
 from collections.abc import Sequence
@@ -125,6 +125,12 @@ def _read_table(folder: Path, metric: Metric, subset: str) -> dict[str, Any]:
 
 CONFIDENCE = 0.95
 MAX_WEIGHTS = 2**23  # drawn at a time: 64 MB
+
+
+# Bootstrap intervals over images: regions of one image are no independent samples.
+#
+# Images are drawn with replacement and bring all their questions along. The candidates stay the
+# whole pool: an interval speaks of other questions of this kind, not of larger pools.
 
 
 def sums_by_cluster(

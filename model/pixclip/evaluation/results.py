@@ -1,5 +1,8 @@
 """What an evaluation leaves: numbers as JSON, every question's answer as Parquet.
 
+Numbers are metrics in a subset, their intervals, and the lead over baselines.
+Legend: U images, R resamples, A asked pairs of variant and metric.
+
 evaluation.json   protocol, checkpoint, data and all numbers, by subset
 metrics.json      the main numbers, flat, for tools that show metrics
 samples.parquet   one row a region, in the order of their ids

@@ -1,4 +1,4 @@
-"""Ranks of the right candidates, in bounded memory.
+"""Ranks of the right candidates, in bounded memory, and the metrics by name.
 
 Legend: Q questions, I candidates, D width of the embeddings.
 """

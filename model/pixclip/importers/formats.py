@@ -1,4 +1,10 @@
-"""Weights of OpenAI's CLIP (https://github.com/openai/CLIP), TorchScript archive or state dict."""
+"""The formats of public weights by name: which key is what, and what a source states.
+
+OpenAI's CLIP (https://github.com/openai/CLIP), open_clip
+(https://github.com/mlfoundations/open_clip), Hugging Face's CLIP, EVA02-CLIP (arXiv:2303.15389),
+the same in timm's names, LLM2CLIP (arXiv:2411.04997), AlphaCLIP (arXiv:2312.03818), and PixCLIP as
+released.
+"""
 
 from collections.abc import Mapping
 from typing import Any

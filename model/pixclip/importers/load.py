@@ -1,4 +1,8 @@
-"""Bring public weights into a model: every key accounted for, or nothing is changed."""
+"""Bring public weights into a model: every key accounted for, or nothing is changed.
+
+A source's keys are translated, what it states of its model is compared, and a report says what
+became of every key.
+"""
 
 import dataclasses
 import hashlib

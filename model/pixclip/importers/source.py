@@ -1,4 +1,7 @@
-"""Open a file of public weights: tensors by name, and nothing that runs code."""
+"""Open a file of public weights: tensors by name, and nothing that runs code.
+
+Of a TorchScript archive only the tensors are read, never its code.
+"""
 
 import pickle
 import zipfile
@@ -186,6 +189,13 @@ STORAGES = {
     "BoolStorage": torch.bool,
 }
 LISTS = {"build_intlist", "build_tensorlist", "build_doublelist", "build_boollist"}
+
+
+# The tensors of a TorchScript archive, such as OpenAI's CLIP, without running any of its code.
+#
+# An archive is a zip of `data.pkl` (the modules as nested objects), `data/<n>` (the numbers) and
+# code. Here a module becomes a bare holder of attributes, and any name outside a short list is
+# refused; the archive's own code is never read.
 
 
 class NotAllowed(pickle.UnpicklingError):

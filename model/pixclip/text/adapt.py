@@ -1,5 +1,7 @@
 """One rank of an adaptation: an encoder is made of a causal language model (LLM2Vec).
 
+It puts adapters on, saves, loads and merges them, fits the whitening and writes the text tower.
+
 torchrun --nproc-per-node 2 -m pixclip.text.adapt --job job.json
 """
 

@@ -1,5 +1,7 @@
 """Cached text embeddings: one vector a distinct caption, found by the caption's hash.
 
+One digest of a text tower's files says which tower made them.
+
 A folder holds `00000.safetensors`, `00001.safetensors` … (tensor `embeddings` [n, E], bfloat16)
 and `index.parquet`, one row a caption in the order of the hashes: `caption_hash` (hex), `part` and
 `row` of its vector. Vectors are mapped into memory, not read: millions of them cost the memory of
@@ -216,6 +218,12 @@ def _require_fit(folder: Path, parts: list[Tensor], places_n2: Tensor) -> None:
 
 
 DIGEST_NAME, DIGEST_KEY = "text_tower.json", "text_tower_sha256"
+
+
+# Which text tower something was made with: one digest of the tower's files.
+#
+# Cached embeddings name theirs in `text_tower.json`; a checkpoint holds its tower's checksums. The
+# vectors of one tower mean nothing to an adaptor that was made for another.
 
 
 class OtherTextTower(ValueError):

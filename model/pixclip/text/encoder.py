@@ -47,6 +47,18 @@ def usual_dtype(device: str) -> torch.dtype:
 # n = captions, E = width of the language model
 
 
+# Whitening: what all captions have in common is taken out of their vectors.
+#
+# The pooled states of a language model point in almost one direction: in SmolLM2's fourth layer, 90
+# % of their length is the mean of all captions, and a few directions hold most of the rest.
+# Whitening (Su et al., arXiv:2103.15316) takes the mean out and evens the directions out, here to a
+# share:
+#
+#     y = (x/|x| - mean) U diag((λ / max λ)^(-share/2)) Uᵀ
+#
+# with the eigenvectors U and eigenvalues λ of the covariance of the unit vectors x/|x|.
+
+
 class Whitening:
     """A linear map of pooled states, float32."""
 

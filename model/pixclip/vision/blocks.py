@@ -1,4 +1,4 @@
-"""Multi-head attention: what both kinds of tower share, and CLIP's own projections.
+"""Transformer blocks of the vision towers: what both kinds share, CLIP's and EVA02's.
 
 Legend: B samples, N tokens (first [CLS], then patches), Q queries (the first tokens), W width,
 h heads, d = W / h.
@@ -127,6 +127,13 @@ def clip_block(config: VisionConfig) -> Block:
 
 
 ROPE_THETA = 10_000.0
+
+
+# Blocks of EVA02-CLIP's vision transformer (https://arxiv.org/abs/2303.11331, 2303.15389).
+#
+# They differ from CLIP's in three ways: rotary positions of the patches, a norm inside attention
+# and MLP ("sub-LN"), and a gated MLP (SwiGLU).
+# Legend: B samples, N tokens, Q queries, P patches, W width, h heads, d = W / h.
 
 
 class RotaryPositions(nn.Module):

@@ -1,4 +1,4 @@
-"""Describe a scene by rules over what is measured."""
+"""Describe a scene by rules over what is measured; refuse a phrase that it refutes."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Measure the regions of a scene: everything that the rules may talk about."""
+"""Measure the regions of a scene and the shapes of their masks: all that rules may talk about."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

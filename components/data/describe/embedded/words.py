@@ -1,4 +1,4 @@
-"""Put measures into words: colours, outline, surface, size, position, relations, ranks."""
+"""Put measures into words, and a region's untrusted phrase into a noun for sentences."""
 
 import re
 import unicodedata
