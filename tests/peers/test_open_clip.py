@@ -1,7 +1,6 @@
 """Our towers embed as open_clip's do, full-size, on its own random weights (`make test-peers`)."""
 
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ SCRIPT = Path(__file__).with_name("open_clip_peers.py")
 VIT = ARCHITECTURES["clip_vit_b16"]
 MODELS = {
     "ViT-B-16-quickgelu": (VIT, "open_clip"),
-    "ViT-B-16": (replace(VIT, activation="gelu"), "open_clip"),
+    "ViT-B-16": (VIT.changed(activation="gelu"), "open_clip"),
     "EVA02-B-16": (ARCHITECTURES["eva02_b16"], "timm"),
 }
 
@@ -41,5 +40,5 @@ def test_embeddings_equal_those_of_open_clip(name, written, tmp_path):
 
 def test_quick_gelu_is_told_from_gelu(written, tmp_path):
     file = written / "ViT-B-16-quickgelu.safetensors"
-    wrong = replace(VIT, activation="gelu")
+    wrong = VIT.changed(activation="gelu")
     assert largest_difference(file, wrong, "open_clip", tmp_path) > 1e-3
