@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import pixclip
+from components.registry import model_folder
 from components.registry.models import Reference, Registry
 from components.registry.pyfunc import RegionModel
 from tests.model_registry import World
@@ -28,15 +29,19 @@ BOX = [5, 5, 30, 30]
 POLYGONS = [[0, 0, 20, 0, 20, 20], [30, 10, 50, 10, 50, 30]]
 
 
-@pytest.fixture
-def served(world: World, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The candidate as `mlflow.pyfunc.load_model` gives it."""
+def load_candidate(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A new candidate as `mlflow.pyfunc.load_model` gives it."""
     import mlflow
 
     world.candidate("a", num_right=30)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", world.tracking_uri)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     return mlflow.pyfunc.load_model("models:/pixclip@candidate")
+
+
+@pytest.fixture
+def served(world: World, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return load_candidate(world, monkeypatch)
 
 
 def test_a_registered_model_embeds_as_pixclip_does(served: Any, world: World) -> None:
@@ -48,6 +53,15 @@ def test_a_registered_model_embeds_as_pixclip_does(served: Any, world: World) ->
     wanted = model.encode_image([picture()] * 3, [BOX, [POLYGONS], None]).numpy()
     np.testing.assert_allclose(np.stack(answer["image_embedding"]), wanted, atol=1e-6)
     assert answer["similarity"].isna().all()
+
+
+def test_a_model_that_was_registered_before_its_loader_moved_still_loads(
+    world: World, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_folder, "LOADER", "components.tracking.pyfunc")
+    served = load_candidate(world, monkeypatch)
+    assert served.metadata.flavors["python_function"]["loader_module"] == model_folder.LOADER
+    assert len(served.predict(pd.DataFrame({"image": [picture()]}))) == 1
 
 
 def test_the_signature_says_what_goes_in_and_what_comes_out(served: Any) -> None:
