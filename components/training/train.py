@@ -84,7 +84,7 @@ class TrainSettings(StepSettings):
         return find_stage(self.recipe, self.stage, self.changes)
 
 
-@step(image="train", gpus=1, work=Work.KEPT)
+@step(image="train", version=2, gpus=1, work=Work.KEPT)
 def train(
     longgrit: In,
     text_embeddings: In,

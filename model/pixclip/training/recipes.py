@@ -154,7 +154,7 @@ def tiny() -> Recipe:
         losses=LossConfig(),
         data=data.changed(needs_crops=True, seed=1),
         optimizer=optimizer.changed(mask_lr=3e-4, rest_lr=3e-4),
-        num_epochs=6,
+        num_epochs=2,
     )
     return Recipe(
         name="tiny",
