@@ -13,6 +13,21 @@ from data_contracts.engine.contract import Join
 from data_contracts.engine.rules import between, holds, is_in, matches
 from data_contracts.engine.tables import Columns
 
+
+class Words(NamedTuple):
+    """The fewest and the most words of a caption."""
+
+    fewest: int
+    most: int
+
+
+# What a data set may hold; a part is the caption of the object or of its context.
+LONG, SHORT, PART = Words(12, 300), Words(1, 40), Words(2, 200)
+# What a model is asked for.
+ASKED_LONG, ASKED_SHORT, ASKED_PART = Words(30, 120), Words(2, 20), Words(3, 150)
+# What the embedded rules aim at, as far as the settings allow it.
+RULED_LONG, RULED_SHORT_MOST = Words(30, 60), 12
+
 KEY = "region_id"
 SCHEMA = pa.schema(
     [
@@ -37,12 +52,11 @@ JOINS = (
     Join("image_in_manifest", "image_sha256", "images", "sha256", where=("status", "ok")),
 )
 TEXTS = ["object_caption", "context_caption", "long_caption", "short_caption"]
-LONG_WORDS, SHORT_WORDS, PART_WORDS = (12, 300), (1, 40), (2, 200)
 CAPTION_RULES = {
-    "long_caption_length": between("long_caption_words", *LONG_WORDS),
-    "short_caption_length": between("short_caption_words", *SHORT_WORDS),
-    "object_caption_length": between("object_caption_words", *PART_WORDS),
-    "context_caption_length": between("context_caption_words", *PART_WORDS),
+    "long_caption_length": between("long_caption_words", *LONG),
+    "short_caption_length": between("short_caption_words", *SHORT),
+    "object_caption_length": between("object_caption_words", *PART),
+    "context_caption_length": between("context_caption_words", *PART),
     "long_caption_longer_than_short": between("words_more_than_short", 1),
     "captions_without_markup": holds("captions_have_markup", is_true=False),
     # One text in twenty may be read as another language: names, lists of colours.
@@ -74,18 +88,3 @@ def caption_columns(chunk: pa.Table) -> Columns:
         "captions_have_markup": has_markup(chunk, TEXTS),
         "long_caption_language": languages(chunk["long_caption"]),
     }
-
-
-class Words(NamedTuple):
-    """The fewest and the most words of a caption."""
-
-    fewest: int
-    most: int
-
-
-# What a data set may hold; a part is the caption of the object or of its context.
-LONG, SHORT, PART = Words(12, 300), Words(1, 40), Words(2, 200)
-# What a model is asked for.
-ASKED_LONG, ASKED_SHORT, ASKED_PART = Words(30, 120), Words(2, 20), Words(3, 150)
-# What the embedded rules aim at, as far as the settings allow it.
-RULED_LONG, RULED_SHORT_MOST = Words(30, 60), 12
