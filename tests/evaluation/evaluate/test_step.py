@@ -272,7 +272,7 @@ def test_a_missing_text_is_refused(done, tmp_path):
 
 
 def test_a_parent_of_another_architecture_is_refused(done, tmp_path):
-    deeper = dataclasses.replace(VISION, num_layers=3)
+    deeper = VISION.changed(num_layers=3)
     save_checkpoint(tmp_path / "parent", tiny_model(0, deeper))
     refused({**done[0], "parent": tmp_path / "parent"}, tmp_path, "is no parent of")
 

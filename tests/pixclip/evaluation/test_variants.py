@@ -1,5 +1,3 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -83,7 +81,7 @@ def test_mask_conv_only_is_the_parent_under_the_new_convolution(models, embedded
     "change", [{"embed_dim": 8}, {"num_layers": 1}, {"image_size_px": 40}, {"mask_bias": True}]
 )
 def test_a_parent_of_another_architecture_is_refused_unless_only_the_mask_bias_is_new(change):
-    model = tiny_model(1, dataclasses.replace(VISION, **change))
+    model = tiny_model(1, VISION.changed(**change))
     if "mask_bias" in change:
         Variants(model, tiny_model(2))
         return
