@@ -136,10 +136,10 @@ def make_data(folder: Path, num_scenes: int) -> None:
         conf = json.dumps({"run_folder": str(folder), "overrides": overrides})
         laptop = [sys.executable, "-m", "components.orchestration.laptop", "run", "--conf", conf]
         subprocess.run(laptop, check=True, cwd=ROOT)
-    longgrit, tower = folder / "longgrit", folder / "text_tower"
-    step("adapt_text", {"longgrit": longgrit, "text_tower": tower}, folder, TEXT)
+    dataset, tower = folder / "longgrit", folder / "text_tower"
+    step("adapt_text", {"dataset": dataset, "text_tower": tower}, folder, TEXT)
     embeddings = folder / "text_embeddings"
-    paths = {"longgrit": longgrit, "text_tower": tower, "text_embeddings": embeddings}
+    paths = {"dataset": dataset, "text_tower": tower, "text_embeddings": embeddings}
     step("embed_text", paths, folder)
 
 
@@ -208,7 +208,8 @@ def evaluate(study: Study, run: Path, seed: int) -> None:
 
 def data_of(study: Study) -> dict[str, Path]:
     """The inputs of every training and evaluation."""
-    return {name: study.folder / name for name in ("longgrit", "text_embeddings")}
+    names = {"dataset": "longgrit", "text_embeddings": "text_embeddings"}
+    return {name: study.folder / place for name, place in names.items()}
 
 
 def step(

@@ -1,6 +1,6 @@
 """`embed_text` alone and beside other work, with threads that sleep while they wait and that spin.
 
-    python benchmarks/embed_text_beside_busy.py --longgrit runs/demo/longgrit \
+    python benchmarks/embed_text_beside_busy.py --dataset runs/demo/longgrit \
         --text-tower runs/demo/text_tower --num-captions 64
 
 Each way runs in a process of its own, on all cores; the other work is a busy loop for each core.
@@ -22,9 +22,9 @@ import json, sys, time
 import pyarrow.parquet as pq
 from pathlib import Path
 from pixclip.text.encoder import TextEncoder
-longgrit, tower, num = sys.argv[1:]
+dataset, tower, num = sys.argv[1:]
 encoder = TextEncoder.open(Path(tower), device="cpu")
-captions = pq.read_table(Path(longgrit) / "manifest.parquet")["long_caption"].to_pylist()
+captions = pq.read_table(Path(dataset) / "manifest.parquet")["long_caption"].to_pylist()
 encoder.encode(captions[:2])
 wall, processor = time.monotonic(), time.process_time()
 encoder.encode(captions[: int(num)])
@@ -35,7 +35,7 @@ print(json.dumps([time.monotonic() - wall, time.process_time() - processor]))
 def main() -> None:
     """Measure the four cases and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--longgrit", type=Path, required=True)
+    parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--text-tower", type=Path, required=True)
     parser.add_argument("--num-captions", type=int, default=64)
     options = parser.parse_args()
@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace, is_busy: bool, is_sleeping: bool) -> tu
     num_loops = len(os.sched_getaffinity(0)) if is_busy else 0
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(num_loops)]
     try:
-        places = [str(options.longgrit), str(options.text_tower), str(options.num_captions)]
+        places = [str(options.dataset), str(options.text_tower), str(options.num_captions)]
         done = subprocess.run(
             [sys.executable, "-c", EMBED, *places],
             env={**environment, **(WAITING_THREADS if is_sleeping else {})},

@@ -1,6 +1,6 @@
 """Samples a core second of the LongGRIT loader, of plainer ones, and of decoding JPEGs alone.
 
-    python benchmarks/loader_vs_plain.py [--longgrit runs/demo/longgrit] [--rounds 5]
+    python benchmarks/loader_vs_plain.py [--dataset runs/demo/longgrit] [--rounds 5]
 
 Ours and the plain one make the same samples in the same order: image, mask, I', M', text
 embedding, as float32 tensors in batches of 64. The plain one is what one writes first: for every
@@ -61,11 +61,11 @@ class PlainLoader:
     """One region after the other, in Python."""
 
     def __init__(
-        self, longgrit: Path, size_px: int, config: DataConfig, vectors: RandomVectors, decodes: int
+        self, dataset: Path, size_px: int, config: DataConfig, vectors: RandomVectors, decodes: int
     ) -> None:
         self.size, self.config, self.vectors, self.decodes = size_px, config, vectors, decodes
         places = []
-        for path in sorted((longgrit / "train").glob("*.tar")):
+        for path in sorted((dataset / "train").glob("*.tar")):
             with tarfile.open(path) as tar:
                 places += [(path, member.offset_data, member.size) for member in tar]
         # A sample's members are neighbours: jpg, json.
@@ -182,24 +182,24 @@ def seconds(make: Loader, epoch: int) -> float:
 
 
 def compare(
-    longgrit: Path, size_px: int, config: DataConfig, num_rounds: int
+    dataset: Path, size_px: int, config: DataConfig, num_rounds: int
 ) -> dict[str, float | int | bool]:
     """Medians over rounds in which every loader runs once."""
     vectors = RandomVectors()
     preprocess = Preprocess(size_px, PreprocessConfig())
-    ours = LongGrit(longgrit, "train", preprocess, PATCH_PX, vectors, config)
+    ours = LongGrit(dataset, "train", preprocess, PATCH_PX, vectors, config)
     jpegs = [decodings(ours.batches(epoch=epoch)) for epoch in range(num_rounds)]
     loaders: dict[str, Loader] = {
         "ours": lambda epoch: ours.batches(epoch=epoch),
-        "plain": PlainLoader(longgrit, size_px, config, vectors, 2).batches,
-        "plain_one_decode": PlainLoader(longgrit, size_px, config, vectors, 1).batches,
+        "plain": PlainLoader(dataset, size_px, config, vectors, 2).batches,
+        "plain_one_decode": PlainLoader(dataset, size_px, config, vectors, 1).batches,
         "decoding": lambda epoch: (read_pixels(data, shrink=k) for data, k in jpegs[epoch]),
         "decoding_by_pillow": lambda epoch: (
             np.array(open_image(data, shrink=k)) for data, k in jpegs[epoch]
         ),
     }
     if not config.needs_crops:
-        loaders["alphaclip"] = AlphaClipLoader(longgrit, size_px, config, vectors, 1).batches
+        loaders["alphaclip"] = AlphaClipLoader(dataset, size_px, config, vectors, 1).batches
     num_regions = ours.num_steps(0) * config.batch_size
     rates: dict[str, list[float]] = {name: [] for name in loaders}
     for epoch in range(num_rounds):
@@ -218,7 +218,7 @@ def compare(
     }
 
 
-def step_seconds(longgrit: Path, config: DataConfig) -> dict[str, float]:
+def step_seconds(dataset: Path, config: DataConfig) -> dict[str, float]:
     """Core seconds of one batch and of the tiny model's step on it, forwards and backwards."""
     from pixclip.model import PixClip
     from pixclip.training.pixclip import PixClipObjective
@@ -234,7 +234,7 @@ def step_seconds(longgrit: Path, config: DataConfig) -> dict[str, float]:
     )
     module = PixClipObjective(model, LossConfig())
     preprocess = Preprocess(vision.image_size_px, PreprocessConfig())
-    data = LongGrit(longgrit, "train", preprocess, PATCH_PX, RandomVectors(), config)
+    data = LongGrit(dataset, "train", preprocess, PATCH_PX, RandomVectors(), config)
     started = time.process_time()
     batches: list[Batch] = list(data.batches(epoch=0))
     loaded = time.process_time()
@@ -250,7 +250,7 @@ def step_seconds(longgrit: Path, config: DataConfig) -> dict[str, float]:
 def main() -> None:
     """Print one JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--longgrit", type=Path, default=Path("runs/demo/longgrit"))
+    parser.add_argument("--dataset", type=Path, default=Path("runs/demo/longgrit"))
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -265,9 +265,9 @@ def main() -> None:
         config = DataConfig(
             batch_size=BATCH_SIZE, needs_crops=needs_crops, regions_per_image=together
         )
-        print(json.dumps(compare(arguments.longgrit, size_px, config, arguments.rounds)))
+        print(json.dumps(compare(arguments.dataset, size_px, config, arguments.rounds)))
     config = DataConfig(batch_size=BATCH_SIZE, regions_per_image=3)
-    print(json.dumps(step_seconds(arguments.longgrit, config)))
+    print(json.dumps(step_seconds(arguments.dataset, config)))
 
 
 if __name__ == "__main__":

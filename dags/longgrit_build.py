@@ -176,12 +176,12 @@ def deliver() -> list[StepOperator]:
     export = StepOperator(
         task_id="export",
         step="export",
-        inputs={"longgrit": "longgrit"},
+        inputs={"dataset": "longgrit"},
         outputs={"exports": "exports"},
     )
     publish = PublishOperator(
         task_id="publish",
-        inputs={"longgrit": "longgrit"},
+        inputs={"dataset": "longgrit"},
         outputs={"publication": "publication"},
         outlets=[LONGGRIT],
     )

@@ -49,7 +49,7 @@ def check_settings(params: Any = None, dag_run: Any = None) -> None:
 
 def bring_data() -> list[StepOperator]:
     """The version of the data set, checked as a whole."""
-    resolve = ResolveOperator(task_id="resolve_data", outputs={"longgrit": DATA})
+    resolve = ResolveOperator(task_id="resolve_data", outputs={"dataset": DATA})
     check = StepOperator(
         task_id="check",
         step="check",
@@ -66,14 +66,14 @@ def prepare() -> list[StepOperator | list[StepOperator]]:
     adapt = StepOperator(
         task_id="adapt_text",
         step="adapt_text",
-        inputs={"longgrit": DATA},
+        inputs={"dataset": DATA},
         outputs={"text_tower": "text_tower"},
         pool=GPU_POOL,
     )
     embed = StepOperator(
         task_id="embed_text",
         step="embed_text",
-        inputs={"longgrit": DATA, "text_tower": "text_tower"},
+        inputs={"dataset": DATA, "text_tower": "text_tower"},
         outputs={"text_embeddings": "text_embeddings"},
         pool=GPU_POOL,
     )
@@ -92,7 +92,7 @@ def train(stage: str, parent: str, checkpoint: str) -> StepOperator:
     return StepOperator(
         task_id=f"train_{stage}",
         step="train",
-        inputs={"longgrit": DATA, "text_embeddings": "text_embeddings", "parent": parent},
+        inputs={"dataset": DATA, "text_embeddings": "text_embeddings", "parent": parent},
         outputs={"checkpoint": checkpoint, "curves": f"stages/{stage}/curves.csv"},
         settings={"recipe": RECIPE, "stage": stage},
         pool=GPU_POOL,
@@ -112,7 +112,7 @@ def judge() -> list[StepOperator]:
         task_id="evaluate",
         step="evaluate",
         inputs={
-            "longgrit": DATA,
+            "dataset": DATA,
             "text_embeddings": "text_embeddings",
             "parent": "parent",
             "checkpoint": "checkpoint",

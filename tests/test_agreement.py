@@ -230,7 +230,8 @@ def dvc_graph() -> Graph:
         # The DVC pipeline makes the data set that the others bring.
         task = {"pack": "resolve_data", "check@longgrit": "check"}.get(name, name.replace("@", "_"))
         inputs[task] = {key: str(options.params[key]) for key in step.inputs}
-        outputs[task] = {key: str(options.params[key]) for key in step.outputs}
+        named = {key: "dataset" if key == "longgrit" else key for key in step.outputs}
+        outputs[task] = {name: str(options.params[key]) for key, name in named.items()}
     wanted = kubeflow_graph().keys() - {"resolve_data", "register", "promote"}
     return joined({task: own for task, own in inputs.items() if task in wanted}, outputs)
 

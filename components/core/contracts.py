@@ -23,7 +23,7 @@ from components.core.drafts import CHECKED
 from components.core.errors import ContractViolation, InputError
 from components.core.files import link_or_copy
 from components.core.receipts import receipts_of
-from components.core.step import ARTIFACTS, Metrics
+from components.core.step import ARTIFACTS, Metrics, alike
 from components.core.tables import (
     WORK_FOLDER,
     Row,
@@ -105,7 +105,8 @@ def has_met(name: str, path: Path) -> bool:
     """Whether receipts say that an artifact met this very contract when it was made."""
     receipts, digest = receipts_of(name, path), contract_digest(ARTIFACTS[name].contract)
     return bool(receipts) and all(
-        receipt.contracts.get(name) == digest for receipt in receipts.values()
+        any(receipt.contracts.get(made_as) == digest for made_as in alike(name))
+        for receipt in receipts.values()
     )
 
 

@@ -20,7 +20,7 @@ from components.core.digests import RECEIPT_NAME, num_bytes_of
 from components.core.errors import BusyError, InputError
 from components.core.files import write_whole
 from components.core.receipts import Receipt, is_own_file, note_owner, read_receipt
-from components.core.step import ARTIFACTS, Step, Work
+from components.core.step import ARTIFACTS, Step, Work, alike
 from components.core.tables import WORK_FOLDER
 
 log = logging.getLogger(__name__)
@@ -251,18 +251,18 @@ def require_safe_places(
 
 
 def _is_replaceable(name: str, path: Path) -> bool:
-    """Whether a folder is empty, or was published as this artifact."""
+    """Whether a folder is empty, or was published as this artifact or one alike."""
     if not path.is_dir():
         return False
     receipt, text = read_receipt(path), path / RECEIPT_NAME
     if receipt:
-        return any(file.startswith(f"{name}/") for file in receipt.files)
+        return any(file.partition("/")[0] in alike(name) for file in receipt.files)
     if not text.exists():
         return not any(path.iterdir())
     # Damaged, or of an older release: one of ours too, unless it names another artifact's files.
     content = text.read_bytes()
     named = [artifact for artifact in ARTIFACTS if f'"{artifact}/'.encode() in content]
-    return not named or name in named
+    return not named or not alike(name).isdisjoint(named)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from components.core.digests import RECEIPT_NAME
 from components.core.errors import InputError
 from components.core.receipts import CHECKSUM, DATA_ENDINGS, read_receipt
+from components.core.step import alike
 from components.core.tables import WORK_FOLDER
 
 PIECE_BYTES = 1 << 20
@@ -150,9 +151,9 @@ def _files_of_receipt(folder: Path, artifact: str, advice: str) -> tuple[Mapping
         content = json.loads(path.read_bytes())
         if CHECKSUM in content:
             raise ValueError("it does not fit its checksum")
-        part = f"{artifact}/"
         files = {str(name): str(digest) for name, digest in content["files"].items()}
-        named = {n.removeprefix(part): d for n, d in files.items() if n.startswith(part)}
+        parts = [(*name.partition("/"), digest) for name, digest in files.items()]
+        named = {file: digest for part, _, file, digest in parts if part in alike(artifact)}
         return named, str(content["step"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise InputError(f"{path} is damaged; {advice}") from None

@@ -231,7 +231,9 @@ def require_nothing_added(name: str, path: Path) -> None:
     receipt = read_receipt(path)
     if receipt is None:
         return
-    known = {path / file for file in receipt.files_below(f"{name}/")} | {path / RECEIPT_NAME}
+    known = {path / file for file in receipt.files_below(f"{receipt.artifact}/")} | {
+        path / RECEIPT_NAME
+    }
     added = sorted(file for file in _visible_files(path) if file not in known)
     if added:
         raise InputError(

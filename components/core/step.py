@@ -280,6 +280,16 @@ class Artifact:
         return not self.ending
 
 
+def alike(name: str) -> set[str]:
+    """The artifacts that keep the same contract: what was made as one of them is read as another.
+
+    `pack` makes `longgrit`, and `train` reads it as its `dataset`.
+    """
+    contract = ARTIFACTS[name].contract
+    others = {other for other, artifact in ARTIFACTS.items() if artifact.contract == contract}
+    return {name} | (others if contract else set())
+
+
 ARTIFACTS = {
     "grit": Artifact("source records in GRIT's published Parquet layout", contract="grit"),
     "records": Artifact("one row a region of the source, in groups", contract="records"),
@@ -299,6 +309,7 @@ ARTIFACTS = {
     "quarantines": Artifact("the folder of all steps' quarantine files"),
     "ledger": Artifact("requests, tokens, seconds and cost as JSON", ending=".json"),
     "longgrit": Artifact("the data set: shards, manifest, card and report", contract="longgrit"),
+    "dataset": Artifact("a data set in LongGRIT's layout, whoever made it", contract="longgrit"),
     "exports": Artifact("the data set as COCO JSON and Hugging Face Parquet"),
     "checked": Artifact("any artifact whose contract is checked as a whole"),
     "data_docs": Artifact("Great Expectations results as web pages"),

@@ -1,4 +1,4 @@
-"""Export the data set for others' tools: `pixclip export --longgrit … --exports …`.
+"""Export the data set for others' tools: `pixclip export --dataset … --exports …`.
 
 COCO JSON and Hugging Face Parquet, both from the data set's own files alone, in which nothing is
 trusted.
@@ -36,12 +36,12 @@ class ExportSettings(StepSettings):
 
 
 @step(image="data")
-def export(longgrit: In, exports: Out, settings: ExportSettings) -> Metrics:
+def export(dataset: In, exports: Out, settings: ExportSettings) -> Metrics:
     """Write the data set as COCO JSON (`coco/`) and Hugging Face Parquet (`huggingface/`)."""
 
-    num_images = write_coco(longgrit, exports / "coco")
+    num_images = write_coco(dataset, exports / "coco")
     num_files = write_huggingface(
-        longgrit, exports / "huggingface", num_images, settings.images_per_file
+        dataset, exports / "huggingface", num_images, settings.images_per_file
     )
     return {"num_images": sum(num_images.values()), "num_parquet_files": num_files}
 
@@ -64,14 +64,14 @@ class Numbers:
         self.image = self.annotation = 1
 
 
-def write_coco(longgrit: Path, folder: Path) -> dict[str, int]:
+def write_coco(dataset: Path, folder: Path) -> dict[str, int]:
     """Write `{split}.json` and `images/{split}/*.jpg`; gives the number of images by split."""
     numbers, counts = Numbers(), {}
     with progress("export: COCO", unit="image") as bar:
         for split in SPLITS:
             (folder / "images" / split).mkdir(parents=True, exist_ok=True)
             first = numbers.image
-            for _ in _write_split(longgrit, folder, split, numbers):
+            for _ in _write_split(dataset, folder, split, numbers):
                 bar.update(1)
             counts[split] = numbers.image - first
     return counts
@@ -86,7 +86,7 @@ class Sample:
     content: dict[str, Any]
 
 
-def _write_split(longgrit: Path, folder: Path, split: str, numbers: Numbers) -> Iterator[Sample]:
+def _write_split(dataset: Path, folder: Path, split: str, numbers: Numbers) -> Iterator[Sample]:
     """Stream a split to its JSON file; annotations wait in a file of their own."""
     path = folder / f"{split}.json"
     images, annotations = path.with_suffix(".images"), path.with_suffix(".annotations")
@@ -95,7 +95,7 @@ def _write_split(longgrit: Path, folder: Path, split: str, numbers: Numbers) -> 
         annotations.open("w", encoding="utf-8") as annotation_file,
     ):
         image_separator = annotation_separator = "\n"
-        for sample in read_samples(longgrit, split):
+        for sample in read_samples(dataset, split):
             file_name = f"{split}/{sample.key}.jpg"
             (folder / "images" / file_name).write_bytes(sample.jpeg)
             image_file.write(image_separator + _line(image_entry(sample, file_name, numbers)))
@@ -173,14 +173,14 @@ ROW_GROUP_ROWS = 100  # images are large: readers that skip through a file fetch
 
 
 def write_huggingface(
-    longgrit: Path, folder: Path, num_images: dict[str, int], images_per_file: int
+    dataset: Path, folder: Path, num_images: dict[str, int], images_per_file: int
 ) -> int:
     """Write `data/{split}-*.parquet` and the card; gives the number of Parquet files."""
     num_files = {split: -(-count // images_per_file) for split, count in num_images.items()}
     (folder / "data").mkdir(parents=True, exist_ok=True)
     with progress("export: Hugging Face", sum(num_images.values()), "image") as bar:
         for split in SPLITS:
-            samples = read_samples(longgrit, split)
+            samples = read_samples(dataset, split)
             for index in range(num_files[split]):
                 name = f"{split}-{index:05d}-of-{num_files[split]:05d}.parquet"
                 part = itertools.islice(samples, images_per_file)
@@ -264,7 +264,7 @@ def _card(num_images: dict[str, int]) -> str:
 MAX_BYTES = {"json": 32 << 20, "jpg": 512 << 20}  # of a sample's members
 
 
-def read_samples(longgrit: Path, split: str) -> Iterator[Sample]:
+def read_samples(dataset: Path, split: str) -> Iterator[Sample]:
     """Stream a split's samples, one image in memory at a time.
 
     Raises:
@@ -272,7 +272,7 @@ def read_samples(longgrit: Path, split: str) -> Iterator[Sample]:
             a description lacks something.
     """
     keys: set[str] = set()
-    for shard in sorted((longgrit / split).glob(SHARDS)):
+    for shard in sorted((dataset / split).glob(SHARDS)):
         try:
             with shard.open("rb") as file:
                 for key, members in _pairs(file):

@@ -2,7 +2,7 @@
 
 Its curves are followed into MLflow while it runs, and written as CSV at its end.
 
-pixclip train --longgrit … --text-embeddings … --parent … --checkpoint … --curves … \
+pixclip train --dataset … --text-embeddings … --parent … --checkpoint … --curves … \
     --set recipe=tiny --set stage=align --set num_ranks=2
 """
 
@@ -84,9 +84,9 @@ class TrainSettings(StepSettings):
         return find_stage(self.recipe, self.stage, self.changes)
 
 
-@step(image="train", version=2, gpus=1, work=Work.KEPT)
+@step(image="train", version=3, gpus=1, work=Work.KEPT)
 def train(
-    longgrit: In,
+    dataset: In,
     text_embeddings: In,
     parent: In,
     checkpoint: Out,
@@ -106,7 +106,7 @@ def train(
 
     work = checkpoint / WORK_FOLDER
     work.mkdir(parents=True, exist_ok=True)
-    notes = _notes(settings, _origins(longgrit, text_embeddings, parent))
+    notes = _notes(settings, _origins(dataset, text_embeddings, parent))
     _require_own_texts(text_embeddings, parent)
     _require_known_adaptor(parent, settings)
     with tracked_run(
@@ -124,7 +124,7 @@ def train(
         if run.run_id != _read(work / RUN_ID):  # a new one gets all steps
             (work / LOGGED).unlink(missing_ok=True)
         (work / RUN_ID).write_text(run.run_id, encoding="utf-8")
-        job = make_job(settings, longgrit, text_embeddings, parent, checkpoint)
+        job = make_job(settings, dataset, text_embeddings, parent, checkpoint)
         write_job(work / JOB, job.changed(notes=notes))
         with following(Followed(work / STEPS, work / LOGGED, run)):
             run_ranks("pixclip.training.run", work / JOB, num_ranks=settings.num_ranks)
@@ -137,7 +137,7 @@ def train(
 
 
 def make_job(
-    settings: TrainSettings, longgrit: Path, text_embeddings: Path, parent: Path, checkpoint: Path
+    settings: TrainSettings, dataset: Path, text_embeddings: Path, parent: Path, checkpoint: Path
 ) -> "Job":
     """The job of the ranks; their state goes below the checkpoint's draft."""
     from pixclip.training.job import Job
@@ -145,7 +145,7 @@ def make_job(
     return Job(
         stage=settings.training_stage(),
         parent=str(parent),
-        longgrit=str(longgrit),
+        dataset=str(dataset),
         text_embeddings=str(text_embeddings),
         work=str(checkpoint / WORK_FOLDER),
         checkpoint=str(checkpoint),
@@ -162,13 +162,13 @@ def _notes(settings: TrainSettings, origins: Mapping[str, str]) -> dict[str, Any
     }
 
 
-def _origins(longgrit: Path, text_embeddings: Path, parent: Path) -> dict[str, str]:
+def _origins(dataset: Path, text_embeddings: Path, parent: Path) -> dict[str, str]:
     """Digests of the data set, the embeddings and the parent.
 
     Raises:
         InputError: a file is missing.
     """
-    files = {"longgrit": longgrit / MANIFEST_NAME, "parent": parent / WEIGHTS_NAME}
+    files = {"dataset": dataset / MANIFEST_NAME, "parent": parent / WEIGHTS_NAME}
     for name, path in files.items():
         if not path.is_file():
             raise InputError(f"train: the {name} at {path.parent} has no {path.name}")

@@ -12,6 +12,8 @@ from components.core.counts import region_counts, write_quarantine
 from components.core.errors import ContractViolation, InputError
 from components.core.tables import Row, read_rows, write_rows
 from data_contracts import candidates, images, records
+from data_contracts.engine.contract import contract_digest
+from tests.receipts import write_receipt
 from tests.rows import record_row
 
 NUM_ROWS = 100  # of which the contract lets two go
@@ -179,3 +181,15 @@ def test_an_input_folder_without_tables_is_named(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     with pytest.raises(InputError, match=r"input records at .* holds no Parquet file"):
         require_contract("records", tmp_path / "records")
+
+
+@pytest.mark.parametrize("made_as", ["longgrit", "dataset"])
+def test_a_data_set_has_met_its_contract_whatever_it_was_made_as(
+    tmp_path: Path, made_as: str
+) -> None:
+    digest = contract_digest("longgrit")
+    write_receipt(tmp_path, "pack", made_as, contracts={made_as: digest})
+    require_contract("dataset", tmp_path)  # it holds no table: nothing was read
+    write_receipt(tmp_path, "pack", made_as, contracts={made_as: "another"})
+    with pytest.raises(InputError, match=r"input dataset at .* holds no Parquet file"):
+        require_contract("dataset", tmp_path)

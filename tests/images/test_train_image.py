@@ -28,7 +28,7 @@ def train_image(docker_client, build_module) -> str:
 def folder(tmp_path_factory) -> Path:
     """What training starts from: a packed data set, vectors of its captions, a random model."""
     folder = tmp_path_factory.mktemp("world")
-    samples = list(iterate_images(make_longgrit(folder / "longgrit"), "train"))
+    samples = list(iterate_images(make_longgrit(folder / "dataset"), "train"))
     captions = {sample.caption for sample in samples}
     for region in (region for sample in samples for region in sample.regions):
         captions |= {region.long_caption, region.short_caption}
@@ -39,7 +39,7 @@ def folder(tmp_path_factory) -> Path:
 
 def test_two_ranks_train_in_a_container(train_image, folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    inputs = {name: folder / name for name in ("longgrit", "text_embeddings", "parent")}
+    inputs = {name: folder / name for name in ("dataset", "text_embeddings", "parent")}
     outputs = {"checkpoint": folder / "out/checkpoint", "curves": folder / "out/curves.csv"}
     changes = {"data.batch_size": 6, "data.shuffle_shards": 2, "num_steps": 4}
     settings = {"stage": "align", "changes": changes, "num_ranks": 2}
@@ -52,14 +52,14 @@ def test_two_ranks_train_in_a_container(train_image, folder, monkeypatch):
 
 def test_a_version_of_the_data_is_brought_in_a_container(train_image, folder):
     settings = {"repository": str(folder / "repository")}
-    publish = {"longgrit": folder / "longgrit"}
+    publish = {"dataset": folder / "dataset"}
     publication = {"publication": folder / "publication"}
     open_backend("local").run(StepRun("publish", publish, publication, settings))
     out = {
-        "longgrit": folder / "brought"
+        "dataset": folder / "brought"
     }  # beside the repository: a container sees its run's folder
     metrics = open_backend("docker").run(StepRun("resolve_data", {}, out, settings))
-    told = json.loads((out["longgrit"] / "version.json").read_text())
+    told = json.loads((out["dataset"] / "version.json").read_text())
     assert metrics["num_files"] > 0
     assert len(told["git_commit"]) == 40
 

@@ -81,7 +81,7 @@ class Addresses:
             Task("pack", "pack",
                  {"captions": "describe/captions", "images": "ingest/images",
                   "quarantines": "quarantines"}, {"longgrit": "longgrit"}, pack),
-            Task("export", "export", {"longgrit": "pack/longgrit"}, {"exports": "exports"},
+            Task("export", "export", {"dataset": "pack/longgrit"}, {"exports": "exports"},
                  {"images_per_file": 5}),
             Task("check", "check", {"checked": "pack/longgrit"}, {"data_docs": "docs"},
                  {"artifact": "longgrit"}),
@@ -90,16 +90,16 @@ class Addresses:
     def _versions(self) -> list[Task]:
         places = {"repository": "repository"}
         kept = {f"publish/{name}": name for name in ("repository", "repository-storage")}
-        made = ({"longgrit": "pack/longgrit"}, {"publication": "publication"})
+        made = ({"dataset": "pack/longgrit"}, {"publication": "publication"})
         return [
             Task("publish", "publish", *made, places),
             Task("publish_second", "publish", *made, {**places, "name": "second"}, kept),
-            Task("resolve_data", "resolve_data", {}, {"longgrit": "longgrit"},
+            Task("resolve_data", "resolve_data", {}, {"dataset": "dataset"},
                  {"repository": f"{self.world}/publish/repository"}),
         ]  # fmt: skip
 
     def _training(self) -> list[Task]:
-        data = {"longgrit": "resolve_data/longgrit"}
+        data = {"dataset": "resolve_data/dataset"}
         tower = {"text_tower": "adapt_text/text_tower"}
         texts = {"text_embeddings": "embed_text/text_embeddings"}
         adapt = {

@@ -24,7 +24,7 @@ from tests.receipts import write_receipt
 
 RELATIVE_RUN = StepRun(
     "publish",
-    {"longgrit": Path("longgrit")},
+    {"dataset": Path("longgrit")},
     {"publication": Path("publication")},
     {"repository": "versions"},
 )
@@ -45,7 +45,7 @@ def publish_run(tmp_path: Path) -> StepRun:
     data = packed(tmp_path / "longgrit")
     return StepRun(
         "publish",
-        {"longgrit": data},
+        {"dataset": data},
         {"publication": tmp_path / "publication"},
         {"repository": str(tmp_path / "repository")},
     )
@@ -85,7 +85,7 @@ def test_a_finished_step_starts_no_process(home, monkeypatch):
     monkeypatch.setattr("components.orchestration.local.one_step_pipeline", None)
     run = StepRun("export", RELATIVE_RUN.inputs, {"exports": Path("exports")})
     (home / "exports").mkdir()
-    digest = run_digest(load_step("export"), {"longgrit": home / "longgrit"}, {})
+    digest = run_digest(load_step("export"), {"dataset": home / "longgrit"}, {})
     write_receipt(home / "exports", "export", "exports", fingerprint=digest, metrics={"n": 3})
     assert open_backend("local").run(run) == {"n": 3}
 
@@ -98,8 +98,8 @@ def test_a_step_that_looks_at_the_world_is_run_again(home, monkeypatch):
 
 
 def test_the_step_s_own_error_comes_back_from_the_process(publish_run, capsys):
-    missing = StepRun("publish", {"longgrit": Path("/nowhere/longgrit")}, publish_run.outputs)
-    with pytest.raises(InputError, match="input longgrit is not at /nowhere/longgrit"):
+    missing = StepRun("publish", {"dataset": Path("/nowhere/longgrit")}, publish_run.outputs)
+    with pytest.raises(InputError, match="input dataset is not at /nowhere/longgrit"):
         open_backend("local").run(missing)
     assert "Traceback" in capsys.readouterr().out, "the component's output is shown"
     assert not publish_run.outputs["publication"].exists()
@@ -109,10 +109,10 @@ def test_a_component_s_output_is_utf_8_whatever_encoding_is_asked_for(
     publish_run, monkeypatch, capsys
 ):
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
-    missing = StepRun("publish", {"longgrit": Path("/nowhere/dé")}, publish_run.outputs)
-    with pytest.raises(InputError, match="input longgrit is not at /nowhere/dé"):
+    missing = StepRun("publish", {"dataset": Path("/nowhere/dé")}, publish_run.outputs)
+    with pytest.raises(InputError, match="input dataset is not at /nowhere/dé"):
         open_backend("local").run(missing)
-    assert "input longgrit is not at /nowhere/dé" in capsys.readouterr().out
+    assert "input dataset is not at /nowhere/dé" in capsys.readouterr().out
 
 
 def test_a_component_s_threads_sleep_while_they_wait(publish_run, tmp_path, monkeypatch):
@@ -163,7 +163,7 @@ def test_a_container_sees_the_folder_that_holds_all_artifacts(tmp_path):
 
 
 def test_artifacts_that_share_only_the_root_are_refused():
-    run = StepRun("export", {"longgrit": Path("/a/longgrit")}, {"exports": Path("/b/exports")})
+    run = StepRun("export", {"dataset": Path("/a/longgrit")}, {"exports": Path("/b/exports")})
     with pytest.raises(InputError, match="no common folder"):
         shared_folder(run)
 

@@ -1,6 +1,6 @@
 """Put the data set under DVC, push it and commit the version.
 
-pixclip publish --longgrit runs/demo/longgrit --publication runs/demo/publication
+pixclip publish --dataset runs/demo/longgrit --publication runs/demo/publication
 """
 
 import json
@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import Field
 
 from components.core.hashed import copy_all, files_below, require_receipt
-from components.core.receipts import read_receipt
-from components.core.step import In, Metrics, Out, StepSettings, runtime, step
+from components.core.receipts import Receipt, read_receipt
+from components.core.step import ARTIFACTS, In, Metrics, Out, StepSettings, runtime, step
 from components.data.publish.repository import DataRepository, Version
 from components.data.publish.storage import Remote, full_address
 
@@ -43,7 +43,7 @@ class PublishSettings(StepSettings):
 
 # The repository may be gone by now: the step looks every time, and changes nothing that stands.
 @step(image="data", is_pure=False)
-def publish(longgrit: In, publication: Out, settings: PublishSettings) -> Metrics:
+def publish(dataset: In, publication: Out, settings: PublishSettings) -> Metrics:
     """Put the data set under DVC, push it and commit the version.
 
     Nothing changed means no new commit. `publication.json` holds the Git commit, the branch or tag
@@ -51,13 +51,13 @@ def publish(longgrit: In, publication: Out, settings: PublishSettings) -> Metric
     """
     folder = Path(settings.repository).absolute()
     remote = Remote(_remote_url(folder, settings.remote), settings.endpoint_url)
-    receipt = read_receipt(longgrit)
-    digests = copy_all(files_below(longgrit), None)
+    receipt = read_receipt(dataset)
+    digests = copy_all(files_below(dataset), None)
     sha256 = {name: found.sha256 for name, found in digests.items()}
-    require_receipt(longgrit, sha256, "longgrit", f"remove {longgrit} and pack again")
+    require_receipt(dataset, sha256, "dataset", f"remove {dataset} and pack again")
     counts = dict(receipt.metrics) if receipt else {}
     version = DataRepository(folder, remote).publish(
-        longgrit, settings.name, settings.message or _message(settings.name, counts), digests
+        dataset, settings.name, settings.message or _message(settings.name, counts), digests
     )
     content = {
         "name": settings.name,
@@ -66,7 +66,7 @@ def publish(longgrit: In, publication: Out, settings: PublishSettings) -> Metric
         "endpoint_url": settings.endpoint_url,
         **{key: value for key, value in asdict(version).items() if key != "is_new"},
         "counts": counts,
-        "contracts_met": sorted(receipt.contracts) if receipt else [],
+        "contracts_met": _contracts(receipt) if receipt else [],
     }
     publication.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
@@ -84,6 +84,10 @@ def _remote_url(folder: Path, remote: str) -> str:
 def _message(name: str, counts: Metrics) -> str:
     shown = ", ".join(f"{key} {counts[key]}" for key in sorted(counts) if "." not in key)
     return f"Publish {name}" + (f"\n\n{shown}" if shown else "")
+
+
+def _contracts(receipt: Receipt) -> list[str]:
+    return sorted(ARTIFACTS[name].contract for name in receipt.contracts if name in ARTIFACTS)
 
 
 def _metrics(version: Version) -> Metrics:

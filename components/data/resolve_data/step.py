@@ -1,13 +1,13 @@
-"""Bring a version of LongGRIT out of the DVC repository that keeps it.
+"""Bring a version of the data set out of the DVC repository that keeps it.
 
 Or one that is not under DVC (`uri`): a folder, whose files are copied, or an S3 prefix.
 
-pixclip resolve-data --longgrit runs/data/longgrit --set repository=runs/repository \
+pixclip resolve-data --dataset runs/data/longgrit --set repository=runs/repository \
     --set revision=main
 
 `version.json` inside the data set says what was brought: repository, commit, DVC's digest. Every
 file has the digest that the version's commit names, and the one of the data set's own receipt, or
-nothing is published. The contract of `longgrit` is checked before the data set is published.
+nothing is published. The contract of a `dataset` is checked before it is published.
 """
 
 import hashlib
@@ -57,50 +57,48 @@ class ResolveDataSettings(StepSettings):
 
 # A branch moves: the step looks every time.
 @step(image="train", is_pure=False)
-def resolve_data(longgrit: Out, settings: ResolveDataSettings) -> Metrics:
-    """Bring a version of LongGRIT out of the DVC repository that keeps it."""
-    _clear(longgrit)
+def resolve_data(dataset: Out, settings: ResolveDataSettings) -> Metrics:
+    """Bring a version of the data set out of the DVC repository that keeps it."""
+    _clear(dataset)
     try:
-        version, digests = _bring(settings, longgrit)
+        version, digests = _bring(settings, dataset)
     except OSError as error:  # a full disk, a folder that may not be read
         raise InputError(
-            f"resolve_data: {error.filename or longgrit}: {error.strerror or error}"
+            f"resolve_data: {error.filename or dataset}: {error.strerror or error}"
         ) from error
     where = settings.uri or f"{settings.repository} at {settings.revision}"
-    require_receipt(
-        longgrit, digests, "longgrit", f"what was brought from {where} is damaged there"
-    )
+    require_receipt(dataset, digests, "dataset", f"what was brought from {where} is damaged there")
     # The receipt that came with the data is about another place; this step leaves its own.
-    (longgrit / RECEIPT_NAME).unlink(missing_ok=True)
-    if not (longgrit / MANIFEST_NAME).is_file():
-        raise InputError(f"{json.dumps(version)} holds no LongGRIT: {MANIFEST_NAME} is missing")
-    (longgrit / VERSION_NAME).unlink(missing_ok=True)  # of where the data set came from
-    (longgrit / VERSION_NAME).write_text(
+    (dataset / RECEIPT_NAME).unlink(missing_ok=True)
+    if not (dataset / MANIFEST_NAME).is_file():
+        raise InputError(f"{json.dumps(version)} holds no data set: {MANIFEST_NAME} is missing")
+    (dataset / VERSION_NAME).unlink(missing_ok=True)  # of where the data set came from
+    (dataset / VERSION_NAME).write_text(
         json.dumps(version, indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )
-    return _count(longgrit)
+    return _count(dataset)
 
 
-def _bring(settings: ResolveDataSettings, longgrit: Path) -> tuple[dict[str, str], dict[str, str]]:
+def _bring(settings: ResolveDataSettings, dataset: Path) -> tuple[dict[str, str], dict[str, str]]:
     """What was brought, in words, and the sha256 of its files."""
     from components.data.resolve_data.versions import bring_version
 
     if settings.uri:
-        return bring_uri(settings.uri, settings.endpoint_url, longgrit)
+        return bring_uri(settings.uri, settings.endpoint_url, dataset)
     name, endpoint_url = settings.name, settings.endpoint_url
-    return bring_version(settings.repository, settings.revision, name, longgrit, endpoint_url)
+    return bring_version(settings.repository, settings.revision, name, dataset, endpoint_url)
 
 
-def _clear(longgrit: Path) -> None:
+def _clear(dataset: Path) -> None:
     """Take away what a killed attempt had put in place; what it had fetched stays."""
-    longgrit.mkdir(parents=True, exist_ok=True)
-    for path in longgrit.iterdir():
+    dataset.mkdir(parents=True, exist_ok=True)
+    for path in dataset.iterdir():
         if path.name != WORK_FOLDER:
             remove(path)
 
 
-def _count(longgrit: Path) -> Metrics:
-    sizes = [path.stat().st_size for path in files_below(longgrit).values()]
+def _count(dataset: Path) -> Metrics:
+    sizes = [path.stat().st_size for path in files_below(dataset).values()]
     return {"num_files": len(sizes), "size_bytes": sum(sizes)}
 
 

@@ -33,7 +33,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 class Evaluated:
     """A model, the data it was asked about, and what came out."""
 
-    longgrit: Path
+    dataset: Path
     model: PixClip
     results: Results
     embedded: dict[str, Embedded]  # by variant
@@ -53,7 +53,7 @@ def write_page(folder: Path, evaluated: Evaluated, settings: EvaluateSettings) -
         )
     )
     figures = FigureWriter(folder, evaluated.model, benchmark, evaluated.texts_TD).draw(
-        iterate_images(evaluated.longgrit, settings.split),
+        iterate_images(evaluated.dataset, settings.split),
         _regions_of([*examples, *mistakes]),
         set(lot[: settings.num_maps]),
     )

@@ -52,14 +52,14 @@ def input_errors() -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
-def count_regions(longgrit: Path, split: str) -> int:
+def count_regions(dataset: Path, split: str) -> int:
     """The number of regions of a split.
 
     Raises:
         InputError: there are none.
     """
-    manifest = longgrit / MANIFEST_NAME
-    with input_errors(), open_manifest(Store(longgrit)) as file:
+    manifest = dataset / MANIFEST_NAME
+    with input_errors(), open_manifest(Store(dataset)) as file:
         number: int = pq.read_table(
             file, columns=["split"], filters=[("split", "=", split)]
         ).num_rows

@@ -1,4 +1,4 @@
-"""Measure region retrieval: `pixclip evaluate --longgrit … --checkpoint … --evaluation …`."""
+"""Measure region retrieval: `pixclip evaluate --dataset … --checkpoint … --evaluation …`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pixclip.json_files import JsonError, read_json_object
 
 @step(image="train", gpus=1, version=2)
 def evaluate(
-    longgrit: In,
+    dataset: In,
     text_embeddings: In,
     parent: In,
     checkpoint: In,
@@ -37,12 +37,12 @@ def evaluate(
     from pixclip.evaluation.results import evaluate_embeddings, write_results
     from pixclip.evaluation.variants import Variants, embed_benchmark
 
-    num_regions = count_regions(longgrit, settings.split)
+    num_regions = count_regions(dataset, settings.split)
     with input_errors(), progress("evaluate", num_regions) as bar:
         sources = open_sources(text_embeddings, parent, checkpoint, settings.device)
         benchmark, embedded = embed_benchmark(
             Variants(sources.model, sources.parent),
-            iterate_images(longgrit, settings.split),
+            iterate_images(dataset, settings.split),
             batch_size=settings.batch_size,
             on_regions=bar.update,
         )
@@ -56,18 +56,16 @@ def evaluate(
         results,
         protocol_of(settings.split),
         checkpoint=sources.digest,
-        manifest=sha256_of(longgrit / MANIFEST_NAME),
-        version=_version(longgrit),
+        manifest=sha256_of(dataset / MANIFEST_NAME),
+        version=_version(dataset),
     )
-    write_page(
-        evaluation, Evaluated(longgrit, sources.model, results, embedded, texts_TD), settings
-    )
+    write_page(evaluation, Evaluated(dataset, sources.model, results, embedded, texts_TD), settings)
     return {"num_regions": num_regions, "num_images": len(benchmark.image_ids), **metrics}
 
 
-def _version(longgrit: Path) -> dict[str, str]:
+def _version(dataset: Path) -> dict[str, str]:
     """What `resolve_data` has written of the data set's origin; empty where it was not used."""
-    path = longgrit / "version.json"
+    path = dataset / "version.json"
     try:
         return read_json_object(path) if path.exists() else {}
     except JsonError as error:

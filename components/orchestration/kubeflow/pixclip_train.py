@@ -37,19 +37,19 @@ def graph(
 ) -> None:
     """The tasks of a recipe with these stages; each step's parameter is its settings as JSON."""
     data = run("resolve_data", settings=resolve_data)
-    longgrit = data.outputs["longgrit"]
-    checked = run("check", checked=longgrit, settings=check)
-    tower = run("adapt_text", longgrit=longgrit, settings=adapt_text).after(checked)
+    dataset = data.outputs["dataset"]
+    checked = run("check", checked=dataset, settings=check)
+    tower = run("adapt_text", dataset=dataset, settings=adapt_text).after(checked)
     text_tower = tower.outputs["text_tower"]
     embeddings = run(
-        "embed_text", longgrit=longgrit, text_tower=text_tower, settings=embed_text
+        "embed_text", dataset=dataset, text_tower=text_tower, settings=embed_text
     ).outputs["text_embeddings"]
     parent = run("init_model", text_tower=text_tower, settings=init_model)
     parent = checkpoint = parent.outputs["parent"]
     for stage in stages:
         trained = run(
             "train",
-            longgrit=longgrit,
+            dataset=dataset,
             text_embeddings=embeddings,
             parent=checkpoint,
             settings=train,
@@ -58,7 +58,7 @@ def graph(
         checkpoint = trained.outputs["checkpoint"]
     evaluation = run(
         "evaluate",
-        longgrit=longgrit,
+        dataset=dataset,
         text_embeddings=embeddings,
         parent=parent,
         checkpoint=checkpoint,

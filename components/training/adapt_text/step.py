@@ -2,7 +2,7 @@
 
 Pairs of captions are drawn from the data set: those to train on, and some to measure on.
 
-pixclip adapt-text --longgrit … --text-tower … --set base_model=HuggingFaceTB/SmolLM2-135M
+pixclip adapt-text --dataset … --text-tower … --set base_model=HuggingFaceTB/SmolLM2-135M
 """
 
 import json
@@ -26,7 +26,7 @@ REPORT_NAME = "adaptation.json"
 
 
 @step(image="train", gpus=1, work=Work.KEPT)
-def adapt_text(longgrit: In, text_tower: Out, settings: AdaptTextSettings) -> Metrics:
+def adapt_text(dataset: In, text_tower: Out, settings: AdaptTextSettings) -> Metrics:
     """Make an encoder of a causal language model: masked tokens, then a contrast of captions.
 
     The stages train low-rank adapters through DeepSpeed on `num_ranks` processes; a killed run
@@ -38,10 +38,8 @@ def adapt_text(longgrit: In, text_tower: Out, settings: AdaptTextSettings) -> Me
 
     work = text_tower / WORK_FOLDER
     work.mkdir(parents=True, exist_ok=True)
-    num_pairs = draw_train_pairs(
-        longgrit, work / "pairs.parquet", settings.max_pairs, settings.seed
-    )
-    pairs = eval_pairs(longgrit, settings.num_eval_pairs)
+    num_pairs = draw_train_pairs(dataset, work / "pairs.parquet", settings.max_pairs, settings.seed)
+    pairs = eval_pairs(dataset, settings.num_eval_pairs)
     before = once(work / "before.json", lambda: measure_base(settings, pairs))
     steps = adapt(work, settings)
     after = once(work / "after.json", lambda: measure_tower(work / "tower", settings, pairs))
@@ -77,30 +75,30 @@ def _take_out(tower: Path, folder: Path) -> None:
 SCHEMA = pa.schema([pa.field("short_caption", pa.string()), pa.field("long_caption", pa.string())])
 
 
-def draw_train_pairs(longgrit: Path, path: Path, max_pairs: int, seed: int) -> int:
+def draw_train_pairs(dataset: Path, path: Path, max_pairs: int, seed: int) -> int:
     """Write the pairs to train on by rename; about `max_pairs` drawn by hash if there are more.
 
     Raises:
         InputError: the data set has no region in `train`.
     """
-    num_train = sum(batch.num_rows for batch in _split(longgrit, TRAIN))
+    num_train = sum(batch.num_rows for batch in _split(dataset, TRAIN))
     if not num_train:
-        raise InputError(f"{longgrit} has no region in the split train to adapt the text tower to")
+        raise InputError(f"{dataset} has no region in the split train to adapt the text tower to")
     share = min(1.0, max_pairs / num_train)
     num_pairs = 0
     with written_whole(path) as partial, open_writer(partial, SCHEMA) as writer:
-        for batch in _split(longgrit, TRAIN):
+        for batch in _split(dataset, TRAIN):
             drawn = _draw(pa.Table.from_batches([batch]), share, seed).select(SCHEMA.names)
             writer.write_table(drawn.cast(SCHEMA))
             num_pairs += drawn.num_rows
     return num_pairs
 
 
-def eval_pairs(longgrit: Path, max_pairs: int) -> tuple[list[str], list[str]]:
+def eval_pairs(dataset: Path, max_pairs: int) -> tuple[list[str], list[str]]:
     """Short and long captions of the first regions of `val`."""
     shorts: list[str] = []
     longs: list[str] = []
-    for batch in _split(longgrit, VAL):
+    for batch in _split(dataset, VAL):
         shorts += batch["short_caption"].to_pylist()
         longs += batch["long_caption"].to_pylist()
         if len(shorts) >= max_pairs:
@@ -108,9 +106,9 @@ def eval_pairs(longgrit: Path, max_pairs: int) -> tuple[list[str], list[str]]:
     return shorts[:max_pairs], longs[:max_pairs]
 
 
-def _split(longgrit: Path, split: str) -> Iterator[pa.RecordBatch]:
+def _split(dataset: Path, split: str) -> Iterator[pa.RecordBatch]:
     columns = ["region_id", "split", *SCHEMA.names]
-    for batch in read_batches(longgrit / MANIFEST_NAME, columns):
+    for batch in read_batches(dataset / MANIFEST_NAME, columns):
         yield batch.filter(pc.equal(batch["split"], split))
 
 

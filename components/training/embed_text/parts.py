@@ -199,14 +199,14 @@ DONE_NAME = "done"
 # in turn is in the order of hashes. Memory is bounded by a part and a chunk of the manifest.
 
 
-def sort_captions(work: Path, longgrit: Path, captions_per_part: int) -> "SortedCaptions":
+def sort_captions(work: Path, dataset: Path, captions_per_part: int) -> "SortedCaptions":
     """The captions of a data set, sorted once; sortings of other data or sizes are removed."""
-    decisive = f"{input_digest('longgrit', longgrit)} {captions_per_part}"
+    decisive = f"{input_digest('dataset', dataset)} {captions_per_part}"
     folder = work / f"captions-{sha256_text(decisive)[:16]}"
     for other in work.glob("captions-*"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
-    captions = SortedCaptions(folder, longgrit, captions_per_part)
+    captions = SortedCaptions(folder, dataset, captions_per_part)
     captions.sort()
     return captions
 
@@ -214,12 +214,12 @@ def sort_captions(work: Path, longgrit: Path, captions_per_part: int) -> "Sorted
 class SortedCaptions:
     """The distinct captions of a data set, part by part."""
 
-    def __init__(self, folder: Path, longgrit: Path, captions_per_part: int) -> None:
+    def __init__(self, folder: Path, dataset: Path, captions_per_part: int) -> None:
         self._folder = folder
-        with _manifest_errors(longgrit / MANIFEST_NAME):
-            most = TEXTS_A_REGION * count_rows(longgrit / MANIFEST_NAME)
+        with _manifest_errors(dataset / MANIFEST_NAME):
+            most = TEXTS_A_REGION * count_rows(dataset / MANIFEST_NAME)
         self.num_parts = max(1, -(-most // captions_per_part))
-        self._longgrit = longgrit
+        self._dataset = dataset
 
     def sort(self) -> None:
         """Write every caption to its part's file; a finished sorting is not repeated."""
@@ -229,7 +229,7 @@ class SortedCaptions:
         self._folder.mkdir(parents=True)
         num_texts = 0
         with progress("embed_text: sort captions", unit="caption") as bar:
-            for texts in _chunks(self._longgrit):
+            for texts in _chunks(self._dataset):
                 distinct = sorted(set(texts))
                 self._append(distinct)
                 num_texts += len(distinct)
@@ -264,14 +264,14 @@ class SortedCaptions:
         return self._folder / f"{part:05d}.jsonl"
 
 
-def _chunks(longgrit: Path) -> Iterator[list[str]]:
+def _chunks(dataset: Path) -> Iterator[list[str]]:
     """Lists of captions: of regions from the manifest, of images from the shards.
 
     Raises:
         InputError: manifest or shard cannot be read, or a caption is missing; names the place.
     """
-    manifest, names = longgrit / MANIFEST_NAME, set[str]()
-    shards = Shards(Store(longgrit))
+    manifest, names = dataset / MANIFEST_NAME, set[str]()
+    shards = Shards(Store(dataset))
     with _manifest_errors(manifest):
         for batch in read_batches(manifest, ["region_id", *COLUMNS, "shard"]):
             for column in COLUMNS:
@@ -282,7 +282,7 @@ def _chunks(longgrit: Path) -> Iterator[list[str]]:
             samples = shards.samples(name, with_images=False)
             yield [sample.caption for sample in samples if sample.caption.strip()]
     except DataError as error:
-        raise InputError(f"{longgrit}: {error}; make the data set anew by `pixclip pack`") from None
+        raise InputError(f"{dataset}: {error}; make the data set anew by `pixclip pack`") from None
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Embed every distinct caption once with the frozen text tower.
 
-pixclip embed-text --longgrit … --text-tower … --text-embeddings …
+pixclip embed-text --dataset … --text-tower … --text-embeddings …
 """
 
 import time
@@ -13,7 +13,7 @@ from components.training.embed_text.settings import EmbedTextSettings
 
 @step(image="train", gpus=1, work=Work.PORTABLE)
 def embed_text(
-    longgrit: In, text_tower: In, text_embeddings: Out, settings: EmbedTextSettings
+    dataset: In, text_tower: In, text_embeddings: Out, settings: EmbedTextSettings
 ) -> Metrics:
     """Embed every distinct caption once with the frozen text tower.
 
@@ -32,7 +32,7 @@ def embed_text(
 
     started = time.monotonic()
     work = text_embeddings / WORK_FOLDER
-    captions = sort_captions(work, longgrit, settings.captions_per_part)
+    captions = sort_captions(work, dataset, settings.captions_per_part)
     digest = tower_digest(text_tower)
     encoder, precision = open_tower(text_tower, settings, work / f"precision-{digest[:16]}")
     made = work / "vectors" / f"{digest[:32]}-{precision}"

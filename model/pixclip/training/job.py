@@ -31,7 +31,7 @@ class Job(Config):
 
     stage: Stage
     parent: str  # checkpoint to start from, a folder
-    longgrit: str  # data set, a folder or an s3:// address
+    dataset: str  # data set, a folder or an s3:// address
     text_embeddings: str  # folder
     work: str  # steps.jsonl, and states/ to resume from
     checkpoint: str  # where the trained model goes in the end

@@ -86,7 +86,7 @@ def _open_data(job: Job, model: PixClip) -> LongGrit:
     vision = model.config.vision
     embeddings = TextEmbeddings.open(job.text_embeddings, model.config.text.embed_dim)
     return LongGrit(
-        job.longgrit,
+        job.dataset,
         "train",
         Preprocess(vision.image_size_px, model.config.preprocess),
         vision.patch_size_px,

@@ -50,7 +50,7 @@ def sample(number):
 
 
 @pytest.fixture
-def longgrit(tmp_path):
+def dataset(tmp_path):
     """Eight images with two regions each, in all splits."""
     folder, number = tmp_path / "longgrit", 0
     for split, shards in SIZES.items():

@@ -67,12 +67,12 @@ def with_region(**changes):
         with_region(provenance=...),
     ],
 )
-def test_a_description_that_lacks_something_names_shard_and_what(longgrit, content):
-    write_shard(longgrit / "val" / "00000.tar", [content])
-    exports = longgrit.parent / "exports"
+def test_a_description_that_lacks_something_names_shard_and_what(dataset, content):
+    write_shard(dataset / "val" / "00000.tar", [content])
+    exports = dataset.parent / "exports"
     exports.mkdir()
     with pytest.raises(InputError, match=r"00000\.tar"):
-        EXPORT.function(longgrit=longgrit, exports=exports, settings=EXPORT.settings_type())
+        EXPORT.function(dataset=dataset, exports=exports, settings=EXPORT.settings_type())
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_a_description_that_lacks_something_names_shard_and_what(longgrit, conte
         b'{"a": 1, "a": 2}',
     ],
 )
-def test_a_description_that_is_no_json_names_its_shard(longgrit, description):
-    path = longgrit / "val" / "00000.tar"
+def test_a_description_that_is_no_json_names_its_shard(dataset, description):
+    path = dataset / "val" / "00000.tar"
     write_tar(path, [("a.jpg", sample(3)["jpg"]), ("a.json", description)])
     with pytest.raises(InputError, match=r"00000\.tar"):
-        list(read_samples(longgrit, "val"))
+        list(read_samples(dataset, "val"))
 
 
 @pytest.mark.parametrize(
@@ -106,39 +106,39 @@ def test_a_description_that_is_no_json_names_its_shard(longgrit, description):
         [(".jpg", b"x"), (".json", b"{}")],
     ],
 )
-def test_members_that_are_no_pairs_of_files_are_refused(longgrit, members):
-    write_tar(longgrit / "val" / "00000.tar", members)
+def test_members_that_are_no_pairs_of_files_are_refused(dataset, members):
+    write_tar(dataset / "val" / "00000.tar", members)
     with pytest.raises(InputError, match=r"00000\.tar"):
-        list(read_samples(longgrit, "val"))
+        list(read_samples(dataset, "val"))
 
 
-def test_a_key_in_two_shards_would_overwrite_a_picture_and_is_refused(longgrit):
-    write_shard(longgrit / "val" / "00001.tar", [sample(5), sample(6)])
-    write_shard(longgrit / "val" / "00002.tar", [sample(6)])
+def test_a_key_in_two_shards_would_overwrite_a_picture_and_is_refused(dataset):
+    write_shard(dataset / "val" / "00001.tar", [sample(5), sample(6)])
+    write_shard(dataset / "val" / "00002.tar", [sample(6)])
     with pytest.raises(InputError, match="comes twice in split val"):
-        list(read_samples(longgrit, "val"))
+        list(read_samples(dataset, "val"))
 
 
 @pytest.mark.parametrize("length", [0, 100, 600, 1500])
-def test_a_shard_that_is_cut_off_is_named(longgrit, length):
-    path = longgrit / "val" / "00000.tar"
+def test_a_shard_that_is_cut_off_is_named(dataset, length):
+    path = dataset / "val" / "00000.tar"
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(InputError, match=r"00000\.tar is damaged"):
-        list(read_samples(longgrit, "val"))
+        list(read_samples(dataset, "val"))
 
 
-def test_files_are_utf8_and_the_same_whatever_the_locale(longgrit):
+def test_files_are_utf8_and_the_same_whatever_the_locale(dataset):
     code = (
         "import sys\nfrom pathlib import Path\nfrom components.core.step import load_step\n"
         "step = load_step('export')\nout = Path(sys.argv[2])\nout.mkdir()\n"
-        "step.function(longgrit=Path(sys.argv[1]), exports=out, settings=step.settings_type())"
+        "step.function(dataset=Path(sys.argv[1]), exports=out, settings=step.settings_type())"
     )
     texts = []
     latin = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     for name, locale in (("a", {"PYTHONUTF8": "1"}), ("b", latin)):
-        out = longgrit.parent / name
+        out = dataset.parent / name
         environment = {**os.environ, "PYTHONIOENCODING": "", **locale}
-        command = [sys.executable, "-c", code, str(longgrit), str(out)]
+        command = [sys.executable, "-c", code, str(dataset), str(out)]
         subprocess.run(command, env=environment, check=True, capture_output=True)
         texts.append((out / "coco" / "train.json").read_bytes())
     assert texts[0] == texts[1]

@@ -345,7 +345,7 @@ def test_a_repository_may_lie_in_any_folder(hostile, name, monkeypatch):
     hostile.folder.rename(moved / "repository")
     hostile.storage.rename(moved / "storage")
     settings = ResolveDataSettings(repository=str(moved / "repository"))
-    with pytest.raises(InputError, match="holds no LongGRIT"):  # it was brought, and is none
+    with pytest.raises(InputError, match="holds no data set"):  # it was brought, and is none
         resolve_data.function(hostile.root / "brought", settings=settings)
     monkeypatch.chdir(moved)
     for relative in ("repository", "./repository", f"../{name}/repository"):

@@ -20,7 +20,7 @@ from tests.packed import make_longgrit
 
 def bring(target: Path, **settings: object) -> dict[str, str]:
     """Run the step as every runner does; what it says of the version."""
-    run_step(resolve_data, {}, {"longgrit": target}, settings)
+    run_step(resolve_data, {}, {"dataset": target}, settings)
     version: dict[str, str] = json.loads((target / "version.json").read_text())
     return version
 
@@ -34,7 +34,7 @@ def published(tmp_path_factory) -> SimpleNamespace:
         folder = make_longgrit(root / f"longgrit{number}", num_images=number)
         outputs = {"publication": root / f"publication{number}"}
         settings = {"repository": str(repository), "name": "longgrit"}
-        run_step(load_step("publish"), {"longgrit": folder}, outputs, settings)
+        run_step(load_step("publish"), {"dataset": folder}, outputs, settings)
         told = json.loads((outputs["publication"] / "publication.json").read_text())
         commits.append(told["git_commit"])
         folders.append(folder)
@@ -67,8 +67,8 @@ def test_the_contract_was_checked_and_the_step_looks_again_every_time(published,
     bring(tmp_path / "data", **settings)
     receipt = read_receipt(tmp_path / "data")
     assert receipt.step == "resolve_data"
-    assert "longgrit" in receipt.contracts
-    assert not is_published(resolve_data, {}, {"longgrit": tmp_path / "data"}, settings)
+    assert "dataset" in receipt.contracts
+    assert not is_published(resolve_data, {}, {"dataset": tmp_path / "data"}, settings)
 
 
 def test_what_is_not_there_is_told_plainly(published, tmp_path):

@@ -66,10 +66,10 @@ class Page(HTMLParser):
 def inputs_of(folder, samples, checkpoint_seed=1, split="benchmark"):
     """All inputs of the step in a folder."""
     torch.set_num_threads(1)
-    names = ("longgrit", "text_embeddings", "parent", "checkpoint")
+    names = ("dataset", "text_embeddings", "parent", "checkpoint")
     inputs = {name: folder / name for name in names}
-    write_longgrit(inputs["longgrit"], samples, split)
-    (inputs["longgrit"] / "version.json").write_text('{"commit": "abc"}')
+    write_longgrit(inputs["dataset"], samples, split)
+    (inputs["dataset"] / "version.json").write_text('{"commit": "abc"}')
     write_cache(inputs["text_embeddings"], captions(samples))
     save_checkpoint(inputs["parent"], tiny_model(0))
     save_checkpoint(inputs["checkpoint"], tiny_model(checkpoint_seed))
@@ -99,7 +99,7 @@ def test_the_evaluation_says_what_was_measured_and_how(done):
     assert content["checkpoint"] == weights_digest(inputs["checkpoint"])
     assert content["data"] == {
         "dataset": content["data"]["dataset"],
-        "manifest": sha256_of(inputs["longgrit"] / "manifest.parquet"),
+        "manifest": sha256_of(inputs["dataset"] / "manifest.parquet"),
         "split": "benchmark",
         "num_regions": num_regions,
         "num_images": len(SAMPLES),
@@ -112,12 +112,12 @@ def test_the_evaluation_says_what_was_measured_and_how(done):
     ("name", "content", "message"),
     [
         (
-            "longgrit/version.json",
+            "dataset/version.json",
             b"[" * 5000 + b"]" * 5000,
             r"version\.json: it is nested more than 64 deep",
         ),
-        ("longgrit/manifest.parquet", b"PAR1PAR1", r"manifest\.parquet cannot be read"),
-        ("longgrit/benchmark/00000.tar", b"", r"shard benchmark/00000\.tar .*it is empty"),
+        ("dataset/manifest.parquet", b"PAR1PAR1", r"manifest\.parquet cannot be read"),
+        ("dataset/benchmark/00000.tar", b"", r"shard benchmark/00000\.tar .*it is empty"),
         ("checkpoint/model.safetensors", b"", r"model\.safetensors is damaged or was altered"),
         ("parent/config.json", b"{}", r"config\.json is damaged or was altered"),
         ("text_embeddings/00000.safetensors", b"", r"00000\.safetensors cannot be read"),

@@ -122,7 +122,7 @@ def resolve(tmp_path, monkeypatch) -> SimpleNamespace:
     monkeypatch.setattr(step_module, "open_backend", lambda name: backend)
     task = ResolveOperator(
         task_id="resolve_data",
-        outputs={"longgrit": "dataset/longgrit"},
+        outputs={"dataset": "dataset/longgrit"},
         run_folder="runs/x",
         params_file="params.yaml",
         overrides="{}",

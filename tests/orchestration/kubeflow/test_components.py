@@ -39,7 +39,7 @@ def theirs(uri: str):
     grit = dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset)
     records = select(grit=grit.output, settings='{"min_score": 0.7}').outputs["records"]
     parent = dsl.importer(artifact_uri=uri, artifact_class=dsl.Model)
-    train(longgrit=records, text_embeddings=records, parent=parent.output, stage="align")
+    train(dataset=records, text_embeddings=records, parent=parent.output, stage="align")
 
 compiler.Compiler().compile(theirs, "theirs.yaml")
 """

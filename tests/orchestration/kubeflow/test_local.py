@@ -24,7 +24,7 @@ def small_pipeline(folder: Path, **settings: Any) -> str:
                 settings=json.dumps(settings)
             ).set_caching_options(False)
             data.set_retry(1, backoff_duration="0s")
-            component_of(load_step("check"))(checked=data.outputs["longgrit"])
+            component_of(load_step("check"))(checked=data.outputs["dataset"])
 
     path = folder / "small.yaml"
     compiler.Compiler().compile(small, str(path))
@@ -47,7 +47,7 @@ def test_a_run_tells_its_tasks_and_finds_its_artifacts(longgrit, tmp_path):
     ]
     assert "pipeline SUCCEEDED" in "".join(said)
     assert (run.artifacts["data_docs"] / "index.html").exists()
-    assert (run.artifacts["longgrit"] / "version.json").exists()
+    assert (run.artifacts["dataset"] / "version.json").exists()
     assert list((tmp_path / "root" / "state" / "check").iterdir()), "the next run finds its work"
 
 

@@ -22,9 +22,9 @@ DATA = DataConfig(batch_size=6, regions_per_image=2, shuffle_shards=2)
 
 
 def write_world(folder: Path) -> Path:
-    """`longgrit`, `text_embeddings` and `parent` in a folder, which is given back."""
+    """`dataset`, `text_embeddings` and `parent` in a folder, which is given back."""
     scenes = some_scenes()
-    write_longgrit(folder / "longgrit", scenes)
+    write_longgrit(folder / "dataset", scenes)
     names = ("long_caption", "short_caption", "image_caption")
     write_embeddings(
         folder / "text_embeddings",
@@ -61,7 +61,7 @@ def make_job(world: Path, output: Path, **settings) -> Job:
         **{
             "stage": make_stage(),
             "parent": str(world / "parent"),
-            "longgrit": str(world / "longgrit"),
+            "dataset": str(world / "dataset"),
             "text_embeddings": str(world / "text_embeddings"),
             "work": str(output / "work"),
             "checkpoint": str(output / "checkpoint"),

@@ -28,11 +28,11 @@ STEP = load_step("adapt_text")
 
 
 @pytest.fixture(scope="module")
-def longgrit(tmp_path_factory):
+def dataset(tmp_path_factory):
     return make_longgrit(tmp_path_factory.mktemp("data") / "longgrit", val_share=0.4)
 
 
-def test_a_tower_is_made_measured_and_its_curves_are_in_mlflow(longgrit, tmp_path):
+def test_a_tower_is_made_measured_and_its_curves_are_in_mlflow(dataset, tmp_path):
     base = save_language_model(tmp_path / "base", dtype=torch.bfloat16)
     tracking_uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     settings = {
@@ -45,7 +45,7 @@ def test_a_tower_is_made_measured_and_its_curves_are_in_mlflow(longgrit, tmp_pat
         "tracking_uri": tracking_uri,
     }
     tower = tmp_path / "text_tower"
-    receipt = run_step(STEP, {"longgrit": longgrit}, {"text_tower": tower}, settings)
+    receipt = run_step(STEP, {"dataset": dataset}, {"text_tower": tower}, settings)
     names = {f"short_to_long_r{k}_{when}" for k in (1, 5, 10) for when in ("before", "after")}
     assert names <= set(receipt.metrics)
     report = json.loads((tower / "adaptation.json").read_text())
@@ -128,19 +128,19 @@ class NotingRun:
         self.steps.append(step)
 
 
-def test_a_base_model_that_is_not_there_is_refused(longgrit, tmp_path):
+def test_a_base_model_that_is_not_there_is_refused(dataset, tmp_path):
     with pytest.raises(SettingsError, match=r"adapt_text.base_model=.*cannot be opened"):
         run_step(
             STEP,
-            {"longgrit": longgrit},
+            {"dataset": dataset},
             {"text_tower": tmp_path / "tower"},
             {"base_model": str(tmp_path / "nothing")},
         )
 
 
-def test_batches_must_split_evenly_over_ranks(longgrit, tmp_path):
+def test_batches_must_split_evenly_over_ranks(dataset, tmp_path):
     with pytest.raises(SettingsError, match="multiple of num_ranks=3"):
-        run_step(STEP, {"longgrit": longgrit}, {"text_tower": tmp_path / "tower"}, {"num_ranks": 3})
+        run_step(STEP, {"dataset": dataset}, {"text_tower": tmp_path / "tower"}, {"num_ranks": 3})
 
 
 def test_simcse_without_any_dropout_is_refused_before_anything_runs():
@@ -159,15 +159,15 @@ def test_settings_reach_the_training_processes(tmp_path):
     assert (job.contrast.scale, job.seed, job.text.prefix) == (7.0, 5, "say ")
 
 
-def test_pairs_are_of_train_alone_and_drawn_by_the_seed(longgrit, tmp_path):
-    manifest = pq.read_table(longgrit / "manifest.parquet").to_pylist()
+def test_pairs_are_of_train_alone_and_drawn_by_the_seed(dataset, tmp_path):
+    manifest = pq.read_table(dataset / "manifest.parquet").to_pylist()
     train = {row["long_caption"] for row in manifest if row["split"] == "train"}
-    number = draw_train_pairs(longgrit, tmp_path / "all.parquet", 1000, seed=0)
+    number = draw_train_pairs(dataset, tmp_path / "all.parquet", 1000, seed=0)
     assert number == sum(row["split"] == "train" for row in manifest)
     drawn = []
     for seed in (0, 0, 1):
         path = tmp_path / "some.parquet"
-        assert 0 < draw_train_pairs(longgrit, path, number // 2, seed=seed) < number
+        assert 0 < draw_train_pairs(dataset, path, number // 2, seed=seed) < number
         drawn.append(set(pq.read_table(path)["long_caption"].to_pylist()))
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0] | drawn[2] <= train

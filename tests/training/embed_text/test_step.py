@@ -38,14 +38,14 @@ def inputs(tmp_path_factory):
     torch.set_num_threads(1)
     base = save_language_model(folder / "base")
     tower = save_text_tower_of(base, folder / "text_tower", max_tokens=24)
-    return {"longgrit": make_longgrit(folder / "longgrit"), "text_tower": tower}
+    return {"dataset": make_longgrit(folder / "longgrit"), "text_tower": tower}
 
 
-def _texts(longgrit):
+def _texts(dataset):
     texts = set()
-    for row in pq.read_table(longgrit / "manifest.parquet").to_pylist():
+    for row in pq.read_table(dataset / "manifest.parquet").to_pylist():
         texts |= {row["long_caption"], row["short_caption"]}
-        with tarfile.open(longgrit / row["shard"]) as tar:
+        with tarfile.open(dataset / row["shard"]) as tar:
             texts.add(json.load(tar.extractfile(f"{row['key']}.json"))["caption"])
     return sorted(texts)
 
@@ -54,7 +54,7 @@ def test_every_long_short_and_image_caption_has_the_vector_the_tower_gives(input
     receipt = run_step(
         STEP, inputs, {"text_embeddings": tmp_path / "embeddings"}, {"captions_per_part": 20}
     )
-    texts = _texts(inputs["longgrit"])
+    texts = _texts(inputs["dataset"])
     embeddings = TextEmbeddings.open(tmp_path / "embeddings")
     assert len(embeddings) == len(texts) == receipt.metrics["num_captions"]
     assert len(list((tmp_path / "embeddings").glob("*.safetensors"))) > 2
@@ -84,7 +84,7 @@ def test_a_flipped_bit_of_published_vectors_is_told_by_the_next_step(inputs, tmp
         run_step(
             load_step("train"),
             {
-                "longgrit": inputs["longgrit"],
+                "dataset": inputs["dataset"],
                 "text_embeddings": folder,
                 "parent": tmp_path / "parent",
             },
@@ -122,7 +122,7 @@ def test_a_killed_run_embeds_no_caption_twice(inputs, tmp_path, monkeypatch):
     done = start_and_kill(inputs, outputs, settings, monkeypatch)
     going_on = Killed(monkeypatch)
     run_step(STEP, inputs, outputs, settings)
-    texts = _texts(inputs["longgrit"])
+    texts = _texts(inputs["dataset"])
     assert done >= 30
     assert (
         done + sum(going_on.seen) == len(texts) == len(TextEmbeddings.open(tmp_path / "embeddings"))
@@ -136,7 +136,7 @@ def test_vectors_serve_under_other_settings_and_give_the_bytes_of_an_undisturbed
     done = start_and_kill(inputs, outputs, {"captions_per_part": 20}, monkeypatch)
     going_on = Killed(monkeypatch)
     run_step(STEP, inputs, outputs, {"captions_per_part": 35})
-    assert done + sum(going_on.seen) == len(_texts(inputs["longgrit"]))
+    assert done + sum(going_on.seen) == len(_texts(inputs["dataset"]))
     whole = {"text_embeddings": tmp_path / "whole"}
     run_step(STEP, inputs, whole, {"captions_per_part": 35})
     names = {path.name for path in (tmp_path / "whole").iterdir()} - {"_receipt.json"}
@@ -158,7 +158,7 @@ def test_vectors_of_another_tower_or_number_format_do_not_serve(inputs, tmp_path
         with monkeypatch.context() as patched:
             anew = Killed(patched)
             run_step(STEP, changed, outputs, settings)
-        assert sum(anew.seen) == len(_texts(inputs["longgrit"]))
+        assert sum(anew.seen) == len(_texts(inputs["dataset"]))
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "parquet", "json"])
@@ -173,7 +173,7 @@ def test_damaged_vectors_of_a_killed_run_are_made_again(
     first.write_bytes(content)
     run_step(STEP, inputs, outputs, settings)
     assert "is damaged and is made again" in caplog.text
-    texts = _texts(inputs["longgrit"])
+    texts = _texts(inputs["dataset"])
     found = TextEmbeddings.open(tmp_path / "embeddings").lookup([caption_hash(t) for t in texts])
     assert torch.equal(found, TextEncoder.open(inputs["text_tower"]).encode(texts))
 
@@ -181,8 +181,8 @@ def test_damaged_vectors_of_a_killed_run_are_made_again(
 def in_shard(**changes):
     """Change the description of the first sample of a shard."""
 
-    def change(longgrit: Path) -> None:
-        shard = sorted(longgrit.rglob("*.tar"))[0]
+    def change(dataset: Path) -> None:
+        shard = sorted(dataset.rglob("*.tar"))[0]
         with tarfile.open(shard) as tar:
             members = [(member, tar.extractfile(member).read()) for member in tar]
         shard.unlink()
@@ -200,21 +200,21 @@ def in_shard(**changes):
 def in_manifest(column, value):
     """Change a field of the first region."""
 
-    def change(longgrit: Path) -> None:
-        table = pq.read_table(longgrit / "manifest.parquet")
+    def change(dataset: Path) -> None:
+        table = pq.read_table(dataset / "manifest.parquet")
         values = [value, *table[column].to_pylist()[1:]]
         place = table.schema.get_field_index(column)
         field = pa.field(column, pa.string())
         pq.write_table(
             table.set_column(place, field, pa.array(values, pa.string())),
-            longgrit / "manifest.parquet",
+            dataset / "manifest.parquet",
         )
 
     return change
 
 
-def cut(longgrit: Path) -> None:
-    shard = sorted(longgrit.rglob("*.tar"))[0]
+def cut(dataset: Path) -> None:
+    shard = sorted(dataset.rglob("*.tar"))[0]
     shard.write_bytes(shard.read_bytes()[:3000])
 
 
@@ -235,7 +235,7 @@ def cut(longgrit: Path) -> None:
 def test_captions_that_cannot_be_embedded_are_told_with_their_place(
     inputs, tmp_path, change, message
 ):
-    shutil.copytree(inputs["longgrit"], tmp_path / "longgrit")
+    shutil.copytree(inputs["dataset"], tmp_path / "longgrit")
     (tmp_path / "longgrit" / "_receipt.json").unlink()
     change(tmp_path / "longgrit")
     with pytest.raises(InputError, match=message):
@@ -251,11 +251,11 @@ def test_a_caption_without_a_token_is_told(inputs, tmp_path):
 def test_captions_are_the_same_whatever_the_number_of_parts(inputs, tmp_path):
     found = []
     for size in (5, 1000):
-        captions = SortedCaptions(tmp_path / str(size), inputs["longgrit"], size)
+        captions = SortedCaptions(tmp_path / str(size), inputs["dataset"], size)
         captions.sort()
         found.append([item for n in range(captions.num_parts) for item in captions.part(n).items()])
     assert found[0] == found[1] == sorted(found[0])
-    assert {text for _, text in found[0]} == set(_texts(inputs["longgrit"]))
+    assert {text for _, text in found[0]} == set(_texts(inputs["dataset"]))
 
 
 def test_a_disk_that_is_full_at_the_end_of_sorting_leaves_no_false_end(
@@ -265,13 +265,13 @@ def test_a_disk_that_is_full_at_the_end_of_sorting_leaves_no_false_end(
         path.open("w").close()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    captions = SortedCaptions(tmp_path / "captions", inputs["longgrit"], 20)
+    captions = SortedCaptions(tmp_path / "captions", inputs["dataset"], 20)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", full_disk)
         with pytest.raises(OSError, match="No space left"):
             captions.sort()
     captions.sort()
-    assert captions.num_texts >= len(_texts(inputs["longgrit"]))
+    assert captions.num_texts >= len(_texts(inputs["dataset"]))
 
 
 def test_a_run_that_goes_on_on_another_device_keeps_its_precision(inputs, tmp_path, caplog):

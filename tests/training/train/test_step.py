@@ -37,7 +37,7 @@ STEP = load_step("train")
 def world(tmp_path_factory):
     """A packed data set that keeps its contract, vectors for its captions, a random model."""
     folder = tmp_path_factory.mktemp("world")
-    samples = list(iterate_images(make_longgrit(folder / "longgrit"), "train"))
+    samples = list(iterate_images(make_longgrit(folder / "dataset"), "train"))
     captions = {sample.caption for sample in samples}
     for region in (region for sample in samples for region in sample.regions):
         captions |= {region.long_caption, region.short_caption}
@@ -54,7 +54,7 @@ def tracking_uri(tmp_path, monkeypatch):
 
 
 def places(world, output):
-    names = ("longgrit", "text_embeddings", "parent")
+    names = ("dataset", "text_embeddings", "parent")
     inputs = {name: world / name for name in names}
     return inputs, {"checkpoint": output / "checkpoint", "curves": output / "curves.csv"}
 
@@ -121,7 +121,7 @@ def test_two_ranks_are_stopped_go_on_and_leave_checkpoint_curves_and_one_run(
     notes = json.loads((outputs["checkpoint"] / "notes.json").read_text())
     assert notes["recipe"] == "tiny"
     assert notes["stage"]["data"]["batch_size"] == 6
-    assert set(notes["trained_on"]) == {"longgrit", "text_embeddings", "parent"}
+    assert set(notes["trained_on"]) == {"dataset", "text_embeddings", "parent"}
     assert set(notes) == {"recipe", "stage", "trained_on"}  # nothing of this run
     assert tagged(tracking_uri) == weights_digest(outputs["checkpoint"])
     pixclip.load(outputs["checkpoint"])
