@@ -32,7 +32,7 @@ from components.orchestration.airflow_home import (
 )
 from components.orchestration.home import project_home
 from components.orchestration.live import FOLDER, Mark, alive, end_group, living
-from components.orchestration.processes import FAILURE_TOLD
+from components.orchestration.telling import FAILURE_TOLD
 from components.orchestration.warm import VARIABLE, warm_process
 
 NUM_LAST_LINES = 10

@@ -21,7 +21,7 @@ from components.core.receipts import read_receipt
 from components.core.run import is_published
 from components.core.step import ARTIFACTS, Metrics, load_step
 from components.orchestration.home import at_home, project_home
-from components.orchestration.processes import INDENT, tell, tell_counts
+from components.orchestration.telling import INDENT, tell, tell_counts
 
 log = logging.getLogger(__name__)
 

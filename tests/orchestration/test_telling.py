@@ -1,6 +1,6 @@
 """What a run shows of what its steps print."""
 
-from components.orchestration.processes import StepWords, tell_counts
+from components.orchestration.telling import StepWords, tell_counts
 
 OUTPUT = """\
 compose scenes: 100%|##########| 20/20 [00:01<00:00]
@@ -35,6 +35,6 @@ def test_a_progress_bar_is_shown_now_and_then_and_at_its_end():
 
 def test_the_first_counts_of_a_step_are_shown_without_single_reasons(tmp_path, monkeypatch):
     with (tmp_path / "pipe").open("w") as file:
-        monkeypatch.setattr("components.orchestration.processes._pipes", [file.fileno()])
+        monkeypatch.setattr("components.orchestration.telling._pipes", [file.fileno()])
         tell_counts({"regions_in": 12345678, "quarantined.too_small": 3, "link_rot": 0.0123456})
     assert (tmp_path / "pipe").read_text() == "    regions_in 12345678, link_rot 0.01235\n"

@@ -17,7 +17,7 @@ from typing import Any
 from airflow.listeners import hookimpl
 from airflow.sdk.exceptions import AirflowFailException
 
-from components.orchestration.processes import FAILURE_TOLD, INDENT, tell, tell_to
+from components.orchestration.telling import FAILURE_TOLD, INDENT, tell, tell_to
 
 
 class Telling:

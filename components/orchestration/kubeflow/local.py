@@ -23,7 +23,7 @@ from components.core.receipts import read_receipt
 from components.core.run import VARIABLE as STATE_VARIABLE
 from components.core.torchrun import end_with_parent
 from components.orchestration.home import project_home
-from components.orchestration.processes import INDENT, tell, tell_to
+from components.orchestration.telling import INDENT, tell, tell_to
 from components.orchestration.warm import VARIABLE as WARM_VARIABLE
 from components.orchestration.warm import warm_process
 from pixclip.data.layout import RECEIPT_NAME
