@@ -20,13 +20,12 @@ Settings are those of the params file; `overrides` changes single ones for a run
         "publish": {"remote": "s3://versions/longgrit"}}}'
 """
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Asset, Param, dag, task, task_group
 
 from components.orchestration.airflow.operators import PublishOperator, SourceOperator, StepOperator
-from components.orchestration.airflow.params import run_params
+from components.orchestration.airflow.params import TASK_DEFAULTS, run_params
 from components.steps import steps_between
 
 LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit/", group="pixclip")
@@ -209,13 +208,7 @@ def check(artifact: str) -> StepOperator:
     params=PARAMS,
     tags=["pixclip", "data", "longgrit"],
     doc_md=__doc__,
-    default_args={
-        "owner": "pixclip",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=20),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=10),
-    },
+    default_args=TASK_DEFAULTS,
 )
 def longgrit_build() -> None:
     """One task a component, in the order of the data."""

@@ -19,13 +19,12 @@ environment. Tasks with a GPU wait for a slot of the pool `gpu`.
 """
 
 import os
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Asset, chain, dag, task
 
 from components.orchestration.airflow.operators import ResolveOperator, StepOperator
-from components.orchestration.airflow.params import run_params
+from components.orchestration.airflow.params import TASK_DEFAULTS, run_params
 from components.orchestration.kubeflow.pixclip_train import STEPS
 from pixclip.training.recipes import RECIPES
 
@@ -145,13 +144,7 @@ def judge() -> list[StepOperator]:
     params=PARAMS,
     tags=["pixclip", "training", "longgrit"],
     doc_md=__doc__,
-    default_args={
-        "owner": "pixclip",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=20),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=10),
-    },
+    default_args=TASK_DEFAULTS,
 )
 def pixclip_train() -> None:
     """One task a component, in the order of the data."""

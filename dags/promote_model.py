@@ -11,13 +11,12 @@ Both leave an entry in the registry's promotion log, the MLflow experiment `prom
     airflow dags trigger promote_model --conf '{"action": "rollback", "reason": "blind to cats"}'
 """
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, task
 
 from components.orchestration.airflow.operators import StepOperator
-from components.orchestration.airflow.params import run_params
+from components.orchestration.airflow.params import TASK_DEFAULTS, run_params
 
 ACTIONS = ["promote", "rollback"]
 # A folder for each run, so that no report replaces an earlier one.
@@ -113,13 +112,7 @@ def rollback() -> StepOperator:
     params=PARAMS,
     tags=["pixclip", "registry"],
     doc_md=__doc__,
-    default_args={
-        "owner": "pixclip",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=20),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=10),
-    },
+    default_args=TASK_DEFAULTS,
 )
 def promote_model() -> None:
     """A decision, and what it does to the registry."""

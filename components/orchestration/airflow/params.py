@@ -1,10 +1,19 @@
-"""The parameters that every DAG of steps has: where its artifacts go and what sets its steps."""
+"""What every DAG of steps has: parameters for artifacts and settings, and how tasks are retried."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from airflow.sdk import Param
 
 from components.orchestration.local import BACKENDS
+
+TASK_DEFAULTS = {
+    "owner": "pixclip",
+    "retries": 2,
+    "retry_delay": timedelta(seconds=20),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=10),
+}
 
 
 def run_params(run_folder: str, params_file: str, steps: Sequence[str]) -> dict[str, Param]:
