@@ -5,6 +5,8 @@ from pathlib import Path
 
 import components
 
+TRACKING_FOLDER = "runs/mlflow"  # of MLflow's database file, where no server is named
+
 
 def project_home() -> Path:
     """`PIXCLIP_HOME`, or the checkout that this package is in.

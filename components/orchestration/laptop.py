@@ -25,6 +25,7 @@ from components.core.errors import PipelineError
 from components.core.process import begin
 from components.core.torchrun import end_with_parent
 from components.orchestration.airflow_home import (
+    AIRFLOW_FOLDER,
     airflow_command,
     airflow_environment,
     end_leftovers,
@@ -33,6 +34,8 @@ from components.orchestration.airflow_home import (
 from components.orchestration.home import project_home
 from components.orchestration.live import FOLDER, Mark, alive, end_group, living
 from components.orchestration.telling import FAILURE_TOLD
+from components.orchestration.unchanged import FOLDER as NOTES
+from components.orchestration.unchanged import Run, causes_of, note_unchanged, unchanged_since
 from components.orchestration.warm import VARIABLE, warm_process
 
 NUM_LAST_LINES = 10
@@ -60,11 +63,20 @@ def main() -> None:
     "--conf", "confs", multiple=True, default=["{}"], help="The run's parameters as JSON."
 )  # fmt: skip
 def run(dag_ids: Sequence[str], confs: Sequence[str]) -> None:
-    """Run DAGs once, here and now, and show what becomes of their tasks."""
+    """Run DAGs once, here and now, and show what becomes of their tasks.
+
+    A run that would find everything as the same run left it is not started.
+    """
     if len(dag_ids) != len(confs):
         raise click.UsageError(f"{len(dag_ids)} --dag, but {len(confs)} --conf")
     for conf in confs:
         require_object(conf)
+    this_run = Run(project_home(), dag_ids, [json.loads(conf) for conf in confs])
+    notes = project_home() / AIRFLOW_FOLDER / NOTES
+    if since := unchanged_since(this_run, notes):
+        click.echo(f"nothing to do: code, settings and files are as this run left them, {since}")
+        return
+    causes = causes_of(this_run)
     environment = _ready_environment()
     folder = Path(environment["AIRFLOW_HOME"])
     # By its date a run in Airflow's database is known as that of this process.
@@ -91,6 +103,8 @@ def run(dag_ids: Sequence[str], confs: Sequence[str]) -> None:
         code = _show(jobs, environment, logs, descriptors)
     if code < 0:  # it was killed
         end_leftovers(environment, click.echo)
+    elif code == 0:
+        note_unchanged(this_run, notes, causes)
     for log in logs:
         click.echo(f"whole log: {log}")
     sys.exit(code if code >= 0 else 128 - code)

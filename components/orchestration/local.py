@@ -20,7 +20,7 @@ from components.core.kubeflow import METRICS, component_of, read_outcome
 from components.core.receipts import read_receipt
 from components.core.run import is_published
 from components.core.step import ARTIFACTS, Metrics, load_step
-from components.orchestration.home import at_home, project_home
+from components.orchestration.home import TRACKING_FOLDER, at_home, project_home
 from components.orchestration.telling import INDENT, tell, tell_counts
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 PASSED_ON = (
     "AWS_", "MLFLOW_", "PIXCLIP_GIT_COMMIT", "PIXCLIP_IMAGE_DIGEST", "OMP_", "GOMP_",
 )  # fmt: skip
-TRACKING_FOLDER = "runs/mlflow"  # of MLflow's database file, where no server is named
 
 
 @dataclass(frozen=True)
