@@ -7,10 +7,12 @@ others.
 """
 
 import contextlib
+import ctypes
 import getpass
 import io
 import logging
 import os
+import signal
 import stat
 import sys
 import tempfile
@@ -26,6 +28,7 @@ CONSOLE = "PIXCLIP_CONSOLE_ENCODING"
 # OpenMP's library is loaded. The second is GNU's, the first that of every OpenMP.
 WAITING_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
 
 
 def begin() -> None:
@@ -100,6 +103,11 @@ def _own_folder() -> Path:
         if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid():
             return folder
     return Path(tempfile.mkdtemp(prefix="pixclip-home-"))
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Let this process get a signal when its parent dies; for `preexec_fn`."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 # They say a line a request or a picture; the steps' own progress bars tell more in less.

@@ -104,6 +104,25 @@ def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
     return sorted(model.model_fields)
 
 
+def read_settings_file(path: Path, what: str) -> Any:
+    """What a YAML file that people write holds; an empty one an empty mapping.
+
+    Args:
+        what: the kind of file, for messages: "params", "cluster".
+
+    Raises:
+        SettingsError: the file is missing, or is no YAML.
+    """
+    try:
+        return _read_once(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise SettingsError(f"cannot read the {what} file {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"the {what} file {path} is not YAML: {error}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"the {what} file {path} is not YAML: {reason_of(error)}") from None
+
+
 def read_params(path: Path, step: str) -> dict[str, object]:
     """The section of a step in a params file; empty if the file has none.
 
@@ -111,14 +130,7 @@ def read_params(path: Path, step: str) -> dict[str, object]:
         SettingsError: the file is missing, is no YAML or its section is no mapping, or a section
             is of no step.
     """
-    try:
-        content = _read_once(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise SettingsError(f"cannot read the params file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"the params file {path} is not YAML: {error}") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"the params file {path} is not YAML: {reason_of(error)}") from None
+    content = read_settings_file(path, "params")
     if not isinstance(content, dict):
         raise SettingsError(f"{path} must have a section of settings for each step")
     for name in map(str, content):

@@ -4,7 +4,6 @@ The step's process only waits: SIGTERM goes on to the ranks, which save their st
 step's process is killed, the ranks get SIGTERM too, and the next attempt waits until they are gone.
 """
 
-import ctypes
 import fcntl
 import logging
 import os
@@ -17,12 +16,11 @@ from pathlib import Path
 from types import FrameType
 
 from components.core.errors import InputError, PipelineError
-from components.core.process import num_cores, sharing_cores
+from components.core.process import end_with_parent, num_cores, sharing_cores
 
 log = logging.getLogger(__name__)
 
 LOCK_NAME = ".ranks.lock"
-PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
 SHUTDOWN_S = 120  # for the step that runs and the saving of the state, after SIGTERM
 STOPPED = 128 + signal.SIGTERM  # exit code of a process that was asked to stop
 
@@ -83,11 +81,6 @@ def _only_ranks(folder: Path) -> Iterator[int]:
             log.warning("waiting for the processes of a killed run to save their state and end")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
-
-
-def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Let this process get a signal when its parent dies; for `preexec_fn`."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 @contextmanager

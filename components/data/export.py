@@ -38,7 +38,6 @@ class ExportSettings(StepSettings):
 @step(image="data")
 def export(dataset: In, exports: Out, settings: ExportSettings) -> Metrics:
     """Write the data set as COCO JSON (`coco/`) and Hugging Face Parquet (`huggingface/`)."""
-
     num_images = write_coco(dataset, exports / "coco")
     num_files = write_huggingface(
         dataset, exports / "huggingface", num_images, settings.images_per_file

@@ -127,18 +127,19 @@ def _make_database(environment: Mapping[str, str], database: Path, is_upgrade: b
             old.backup(copy)
     log = database.with_name("prepare.log")
     for arguments in (["db", "migrate"], ["pools", "set", GPU_POOL, "1", "tasks with a GPU"]):
-        with log.open("a", encoding="utf-8") as output:
-            code = subprocess.run(
-                airflow_command(*arguments),
-                env={**environment, CONNECTION: _connection(new)},
-                stdout=output,
-                stderr=output,
-                check=False,
-            ).returncode
-        if code:
+        if not _succeeds(
+            airflow_command(*arguments), {**environment, CONNECTION: _connection(new)}, log
+        ):
             raise AirflowError(f"`airflow {' '.join(arguments)}` failed; see {log}")
     _remove(database)
     new.rename(database)
+
+
+def _succeeds(command: Sequence[str], environment: Mapping[str, str], log: Path) -> bool:
+    """Run a command whose output is added to a log; whether it ended well."""
+    with log.open("a", encoding="utf-8") as output:
+        done = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False)
+    return done.returncode == 0
 
 
 def _remove(database: Path) -> None:
@@ -243,13 +244,7 @@ def _time(text: str | None) -> datetime:
 def _end(runs: Sequence[UnfinishedRun], environment: Mapping[str, str]) -> None:
     log = Path(environment["AIRFLOW_HOME"]) / "end_runs.log"
     names = json.dumps([[run.dag_id, run.run_id] for run in runs])
-    with log.open("w", encoding="utf-8") as output:
-        code = subprocess.run(
-            [sys.executable, "-m", "components.orchestration.airflow.end_runs", names],
-            env=environment,
-            stdout=output,
-            stderr=output,
-            check=False,
-        ).returncode
-    if code:
+    log.write_bytes(b"")
+    command = [sys.executable, "-m", "components.orchestration.airflow.end_runs", names]
+    if not _succeeds(command, environment, log):
         raise AirflowError(f"what a killed run has left could not be ended; see {log}")

@@ -22,8 +22,7 @@ from typing import Any
 import click
 
 from components.core.errors import PipelineError
-from components.core.process import begin
-from components.core.torchrun import end_with_parent
+from components.core.process import begin, end_with_parent
 from components.orchestration.airflow_home import (
     AIRFLOW_FOLDER,
     airflow_command,

@@ -231,7 +231,6 @@ def open_backend(name: str) -> Backend:
     Raises:
         SettingsError: there is no such backend.
     """
-
     if name == "local":
         return LocalBackend(subprocess_runner)
     if name == "docker":

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
-from components.core.torchrun import end_with_parent
+from components.core.process import end_with_parent
 from components.steps import STEPS
 
 VARIABLE = "PIXCLIP_WARM"
@@ -36,12 +36,12 @@ KILLED = 128 + signal.SIGKILL
 # What takes long to import. None of it starts a thread when it is imported: OpenMP's begin with
 # torch's first computation. Contracts are checked around most steps; the others need what is named.
 OF_EVERY_STEP = ("kfp.dsl.executor_main", "components.core.kubeflow")
-OF_CONTRACTS = ("data_contracts.engine.check", "great_expectations", "pandas")
+OF_CONTRACTS = ("data_contracts.engine.check", "pandas")  # pyarrow imports pandas by itself
 PICTURES = ("cv2", "PIL.Image", "pycocotools.mask")
 MODELS = ("torch", "transformers")
 REGISTRY = ("mlflow",)
 BY_STEP = {
-    "check": ("great_expectations", "pandas", "jinja2"),
+    "check": ("great_expectations", "jinja2"),
     "ingest": ("imagehash", "aiohttp"),
     "segment": PICTURES,
     "describe": PICTURES,

@@ -129,8 +129,6 @@ def _not_rolled_back(taken_back: Version | None) -> Check:
 
 
 def _protocol(content: dict[str, Any], settings: PromoteSettings) -> Check:
-    from pixclip.evaluation.protocol import LONGGRIT_REGIONS
-
     protocol = str(content.get("protocol"))
     is_same = content["protocol_digest"] == LONGGRIT_REGIONS.digest
     return Check(

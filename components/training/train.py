@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,11 +28,9 @@ from components.registry.store import TrackingError
 from pixclip.checksums import WEIGHTS_NAME, weights_digest
 from pixclip.config import to_dict
 from pixclip.data.layout import MANIFEST_NAME
-from pixclip.json_files import JsonError, read_json_lines, read_json_object
+from pixclip.json_files import JsonError, read_json_object
+from pixclip.training.job import Job, read_steps, write_job
 from pixclip.training.recipes import RECIPES, Stage, find_stage
-
-if TYPE_CHECKING:
-    from pixclip.training.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +100,6 @@ def train(
     # Imported here: the command line must start without MLflow.
     from components.core.torchrun import run_ranks
     from components.registry.runs import tracked_run
-    from pixclip.training.job import STEPS, write_job
 
     work = checkpoint / WORK_FOLDER
     work.mkdir(parents=True, exist_ok=True)
@@ -126,9 +123,9 @@ def train(
         (work / RUN_ID).write_text(run.run_id, encoding="utf-8")
         job = make_job(settings, dataset, text_embeddings, parent, checkpoint)
         write_job(work / JOB, job.changed(notes=notes))
-        with following(Followed(work / STEPS, work / LOGGED, run)):
+        with following(Followed(work, work / LOGGED, run)):
             run_ranks("pixclip.training.run", work / JOB, num_ranks=settings.num_ranks)
-        steps = read_steps(work / STEPS)
+        steps = read_steps(work)
         write_csv(curves, steps)
         run.artifact(curves)
         # The version in the registry has the same tag: its training is found by it.
@@ -138,10 +135,8 @@ def train(
 
 def make_job(
     settings: TrainSettings, dataset: Path, text_embeddings: Path, parent: Path, checkpoint: Path
-) -> "Job":
+) -> Job:
     """The job of the ranks; their state goes below the checkpoint's draft."""
-    from pixclip.training.job import Job
-
     return Job(
         stage=settings.training_stage(),
         parent=str(parent),
@@ -228,12 +223,6 @@ POLL_S = 5.0
 Line = dict[str, float]
 
 
-def read_steps(path: Path, after: int = 0) -> list[Line]:
-    """The whole lines of `steps.jsonl` after a step; none if there is no file yet."""
-    fields = {"step": int, "loss": float}
-    return [step for step in read_json_lines(path, fields) if step["step"] > after]
-
-
 def write_csv(path: Path, steps: list[Line]) -> None:
     """One row a step."""
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -243,10 +232,10 @@ def write_csv(path: Path, steps: list[Line]) -> None:
 
 
 class Followed:
-    """A `steps.jsonl` whose lines go to a run, each once, also over restarts of the training."""
+    """The `steps.jsonl` of a training: its lines go to a run, each once, also over restarts."""
 
-    def __init__(self, steps: Path, mark: Path, run: Run) -> None:
-        self._steps, self._mark, self._run = steps, mark, run
+    def __init__(self, work: Path, mark: Path, run: Run) -> None:
+        self._work, self._mark, self._run = work, mark, run
         told = mark.read_bytes() if mark.exists() else b""
         self._last = int(told) if told.isdigit() else 0
 
@@ -256,7 +245,7 @@ class Followed:
         Raises:
             TrackingError: MLflow cannot be reached; nothing is lost, the next call sends it.
         """
-        for line in read_steps(self._steps, self._last):
+        for line in read_steps(self._work, self._last):
             self._last = int(line["step"])
             self._run.log(self._last, _metrics(line))
         self._run.flush()

@@ -26,6 +26,7 @@ from data_contracts.engine.tables import (
     read_chunks,
 )
 
+NUM_EXAMPLES = 20
 MIN_KEYS = 1000  # of failing rows that are named even if fewer may be set aside
 
 
@@ -218,9 +219,6 @@ def _failure(sums: RuleTotals) -> RuleFailure:
     keys: tuple[str, ...] = () if sums.has_unnamed_rows else tuple(sums.keys)
     examples = tuple(f"{key} ({sums.column}={value})" for key, value in sums.values)
     return RuleFailure(sums.rule, sums.num_failing, keys, examples)
-
-
-NUM_EXAMPLES = 20
 
 
 def _shown(value: object) -> str:

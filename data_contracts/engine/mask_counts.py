@@ -18,10 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pixclip.masks import MAX_NUMBER_CHARS
+
 Codes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-MAX_CHARS = 6  # of a number: up to 2**29, more pixels than any image has
 BLOCK_BYTES = 150_000  # of counts at a time: the arrays then stay in the processor's cache
 
 
@@ -102,8 +103,8 @@ def _has_damaged_text(codes: Codes, starts: Ints, lower: Ints) -> Bools:
     is_damaged: Bools = codes[np.append(starts[1:], len(codes)) - 1] >= 32
     if codes.max() > 63:  # characters below "0" have wrapped around
         is_damaged |= np.maximum.reduceat(codes, starts) > 63
-    last, first = lower[MAX_CHARS - 1 :], lower[: -(MAX_CHARS - 1)]
-    is_run = last - first == MAX_CHARS - 1  # and one more character follows
+    last, first = lower[MAX_NUMBER_CHARS - 1 :], lower[: -(MAX_NUMBER_CHARS - 1)]
+    is_run = last - first == MAX_NUMBER_CHARS - 1  # and one more character follows
     if is_run.any():
         rows = [np.searchsorted(starts, place[is_run], side="right") - 1 for place in (first, last)]
         is_damaged[rows[0][rows[0] == rows[1]]] = True

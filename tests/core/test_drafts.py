@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core import drafts as kernel_drafts
+from components.core import drafts as drafts_module
 from components.core.errors import ContractViolation, InputError
 from components.core.run import run_step
 from components.core.step import In, Metrics, Out, StepSettings, Work, step
@@ -95,7 +95,7 @@ def test_kept_work_of_other_settings_stays_is_named_and_goes_on_with_its_own(run
 def test_a_killed_move_of_work_loses_none_of_it(run, monkeypatch):
     kill(run, Work.PORTABLE)
     with monkeypatch.context() as patch:
-        patch.setattr(kernel_drafts, "_remove_drafts", stop)
+        patch.setattr(drafts_module, "_remove_drafts", stop)
         with pytest.raises(KeyboardInterrupt):
             make(run, Work.PORTABLE, text="other")
     make(run, Work.PORTABLE, text="other")
@@ -117,7 +117,7 @@ def test_a_run_killed_after_the_last_rename_leaves_nothing_stale(run, monkeypatc
         unlink(path, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(kernel_drafts.Path, "unlink", killed)
+        patch.setattr(Path, "unlink", killed)
         with pytest.raises(KeyboardInterrupt):
             make(run)
     assert left(run), "the test must leave a journal"
@@ -137,7 +137,7 @@ def unfinished(run, monkeypatch) -> Path:
         return rename(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(kernel_drafts.Path, "rename", killed)
+        patch.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             make(run)
     assert not (run / "checkpoint").exists()

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import Field
 
-from components.core import drafts as kernel_drafts
 from components.core.counts import quarantine_row, region_counts, write_quarantine
 from components.core.digests import RECEIPT_NAME
 from components.core.errors import ContractViolation, GateError, InputError, SettingsError
@@ -336,7 +335,7 @@ def test_a_run_killed_while_publishing_is_finished_and_not_repeated(
     run_step(select, inputs, outputs, {"num_rows": 7})  # an older output is in the way
     CALLS.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(kernel_drafts.Path, "rename", dying_rename(num_renames))
+        patch.setattr(Path, "rename", dying_rename(num_renames))
         with pytest.raises(KeyboardInterrupt):
             run_step(select, inputs, outputs, {})
     run_step(select, inputs, outputs, {})
@@ -353,7 +352,7 @@ def test_copies_without_failing_rows_survive_a_kill(
         if place == "checking":
             patch.setattr("components.core.contracts.write_quarantine", killed)
         else:
-            patch.setattr(kernel_drafts.Path, "rename", dying_rename(1))
+            patch.setattr(Path, "rename", dying_rename(1))
         with pytest.raises(KeyboardInterrupt):
             run_step(select, inputs, outputs, settings)
     assert list(outputs["records"].parent.glob(".*-checked"))
@@ -393,7 +392,7 @@ def test_an_unfinished_publication_of_other_settings_is_not_finished(
     inputs: Paths, outputs: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(kernel_drafts.Path, "rename", dying_rename(1))
+        patch.setattr(Path, "rename", dying_rename(1))
         with pytest.raises(KeyboardInterrupt):
             run_step(select, inputs, outputs, {})
     run_step(select, inputs, outputs, {"num_rows": 7})

@@ -7,12 +7,8 @@ import pytest
 
 import pixclip
 from components.orchestration.local import StepRun, open_backend
-from pixclip.checkpoint import save_checkpoint
-from pixclip.data.shards import iterate_images
 from tests.images.test_images import run_in
-from tests.packed import make_longgrit
-from tests.pixclip.training.small import small_model
-from tests.pixclip.training.world import write_embeddings
+from tests.pixclip.training.world import write_packed_world
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -27,14 +23,7 @@ def train_image(docker_client, build_module) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """What training starts from: a packed data set, vectors of its captions, a random model."""
-    folder = tmp_path_factory.mktemp("world")
-    samples = list(iterate_images(make_longgrit(folder / "dataset"), "train"))
-    captions = {sample.caption for sample in samples}
-    for region in (region for sample in samples for region in sample.regions):
-        captions |= {region.long_caption, region.short_caption}
-    write_embeddings(folder / "text_embeddings", sorted(captions))
-    save_checkpoint(folder / "parent", small_model())
-    return folder
+    return write_packed_world(tmp_path_factory.mktemp("world"))
 
 
 def test_two_ranks_train_in_a_container(train_image, folder, monkeypatch):

@@ -99,8 +99,6 @@ def write_registration(run_folder: str, model: str, version: str) -> None:
     Raises:
         AirflowFailException: a name is none; there is no retry.
     """
-    from airflow.sdk.exceptions import AirflowFailException
-
     try:
         reference = Reference(model, version or CANDIDATE)
     except SettingsError as error:

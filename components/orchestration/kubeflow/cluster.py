@@ -7,14 +7,12 @@ makes. A secret is named here, never written down.
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.errors import SettingsError
 from components.core.run import VARIABLE as STATE_VARIABLE
-from components.core.settings import refuse_credentials
+from components.core.settings import read_settings_file, refuse_credentials
 from components.core.step import Step
-from components.core.yaml_text import read_yaml, reason_of
 
 STATE_PATH = "/state"
 SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108  # where torch's workers pass tensors
@@ -90,15 +88,9 @@ def read_cluster(path: Path) -> ClusterSettings:
     Raises:
         SettingsError: names the field, the rule and the value.
     """
+    content = read_settings_file(path, "cluster")
     try:
-        content = read_yaml(path.read_text(encoding="utf-8")) or {}
         cluster = ClusterSettings.model_validate(content)
-    except OSError as error:
-        raise SettingsError(f"cannot read the cluster file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"the cluster file {path} is not YAML: {error}") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"the cluster file {path} is not YAML: {reason_of(error)}") from None
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"

@@ -18,11 +18,11 @@ from components.training.adapt_text.settings import AdaptTextSettings
 from pixclip.config import TextConfig, from_dict
 from pixclip.json_files import JsonError, read_json_object
 from pixclip.text.adapt import short_to_long_recall
-from pixclip.text.adapt_job import STAGES, AdaptJob, write_job
+from pixclip.text.adapt_job import STAGES, AdaptJob
 from pixclip.text.embeddings import tower_digest
 from pixclip.text.encoder import TextEncoder
 from pixclip.text.language_model import damage_told, open_language_model
-from pixclip.training.stage import read_steps
+from pixclip.training.job import read_steps, write_job
 
 log = logging.getLogger(__name__)
 

@@ -23,13 +23,13 @@ from pixclip.checksums import sha256_of
 from pixclip.config import TextConfig, to_dict
 from pixclip.distributed import num_ranks, rank
 from pixclip.files import written_whole
-from pixclip.text.adapt_job import AdaptJob, Contrast, Lora, MaskedTokens, read_job
+from pixclip.text.adapt_job import AdaptJob, Contrast, Lora, MaskedTokens
 from pixclip.text.embeddings import tower_digest
 from pixclip.text.encoder import TextEncoder, Whitening, save_text_tower
 from pixclip.text.language_model import open_language_model
 from pixclip.text.tokens import CaptionTokenizer
 from pixclip.training.engine import join_ranks, open_engine, ranks_leave_together
-from pixclip.training.job import failure_told
+from pixclip.training.job import failure_told, read_job
 from pixclip.training.llm2vec import (
     CaptionContrast,
     MaskedPrediction,
@@ -273,7 +273,7 @@ def main() -> None:
     path = parser.parse_args().job
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     with failure_told(path), ranks_leave_together():
-        adapt(read_job(path))
+        adapt(read_job(path, AdaptJob))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """What an adaptation is asked to do, as a JSON file. Without torch."""
 
-import json
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pixclip.config import Config, from_dict, to_dict
+from pixclip.config import Config
 
 Precision = Literal["fp32", "bf16"]
 STAGES = ("masked_tokens", "contrast")  # in order
@@ -134,18 +133,3 @@ class AdaptJob(Config):
     def stage_work(self, name: str) -> Path:
         """Where a stage's steps, states and finished adapters are."""
         return Path(self.work) / name
-
-
-def write_job(path: Path, job: AdaptJob) -> None:
-    """Write a job; `read_job` gives it back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_dict(job), indent=1), encoding="utf-8")
-
-
-def read_job(path: Path) -> AdaptJob:
-    """The job of a file.
-
-    Raises:
-        ValueError: a setting is unknown, missing or of the wrong type.
-    """
-    return from_dict(AdaptJob, json.loads(path.read_text(encoding="utf-8")), "job")

@@ -10,18 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
 from pixclip.config import Config, from_dict, to_dict
-from pixclip.json_files import JsonError, brief, read_json_object
+from pixclip.json_files import JsonError, brief, read_json_lines, read_json_object
 from pixclip.training.recipes import Stage
 
 STEPS, STATES = "steps.jsonl", "states"
 FAILURE_NAME = "failure.json"
 # What this library raises of data, models and settings that cannot be used: the same again.
 REFUSALS = (ValueError, KeyError, FileNotFoundError)
+
+AnyJob = TypeVar("AnyJob", bound=Config)
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +46,25 @@ class Job(Config):
     notes: dict[str, Any] = Field(default_factory=dict)  # for the checkpoint's notes.json
 
 
-def write_job(path: Path, job: Job) -> None:
-    """Write a job; `read_job` gives it back."""
+def write_job(path: Path, job: Config) -> None:
+    """Write what ranks are asked to do; `read_job` gives it back."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(to_dict(job), indent=1), encoding="utf-8")
 
 
-def read_job(path: Path) -> Job:
-    """The job of a file.
+def read_job(path: Path, kind: type[AnyJob]) -> AnyJob:
+    """The job of a file, which is of this kind.
 
     Raises:
         ValueError: a setting is unknown, missing or of the wrong type.
     """
-    return from_dict(Job, json.loads(path.read_text(encoding="utf-8")), "job")
+    return from_dict(kind, json.loads(path.read_text(encoding="utf-8")), "job")
+
+
+def read_steps(work: Path, after: int = 0) -> list[dict[str, Any]]:
+    """The whole lines of a stage's `steps.jsonl` after a step; none if there is no file yet."""
+    lines = read_json_lines(work / STEPS, {"step": int, "loss": float})
+    return [line for line in lines if line["step"] > after]
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def main() -> None:
     path = parser.parse_args().job
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     with failure_told(path), ranks_leave_together():
-        is_done = train(read_job(path))
+        is_done = train(read_job(path, Job))
     if not is_done:
         sys.exit(STOPPED)
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from pixclip.distributed import rank
 from pixclip.files import write_whole
-from pixclip.json_files import brief, read_json_lines
+from pixclip.json_files import brief
 from pixclip.training.engine import Engine
-from pixclip.training.job import STATES, STEPS
+from pixclip.training.job import STATES, STEPS, read_steps
 from pixclip.training.loop import Plan, Signals, StepReport, TrainingBatch, fit
 from pixclip.training.states import load_state, random_state, save_state, set_random_state
 
@@ -172,11 +172,6 @@ class StepsFile:
         self._bar.set_postfix(
             loss=f"{line['loss']:.3f}", samples_s=f"{line['samples_per_s']:.0f}", refresh=False
         )
-
-
-def read_steps(work: Path) -> list[dict[str, Any]]:
-    """The whole lines of a stage's `steps.jsonl`; none if there is no file yet."""
-    return read_json_lines(work / STEPS, {"step": int, "loss": float})
 
 
 def step_line(report: StepReport) -> dict[str, float]:

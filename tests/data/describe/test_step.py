@@ -243,7 +243,7 @@ def test_a_params_file_that_changes_one_setting_keeps_the_others_of_its_stage():
     assert settings.merge.temperature == 0.6
 
 
-def test_the_kernel_publishes_what_the_step_writes(world, server):
+def test_what_the_step_writes_is_published(world, server):
     outputs = world.outputs()
     settings = settings_for(server.url).model_dump(mode="json")
     receipt = run_step(load_step("describe"), world.inputs, outputs, settings)

@@ -1,6 +1,9 @@
 """The DAGs, loaded as Airflow's DAG processor loads them, with a home folder of the test's own."""
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,23 @@ os.environ.setdefault("AIRFLOW_HOME", AIRFLOW_FOLDER.name)
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 
 DAGS_FOLDER = Path(__file__).parents[3] / "dags"
+
+PARSE = """
+import json, runpy, sys, time
+import airflow.sdk
+start = time.process_time()
+runpy.run_path(sys.argv[1])
+heavy = ("torch", "kfp", "mlflow", "great_expectations", "pandas", "transformers", "dvc")
+print(json.dumps([time.process_time() - start, [name for name in heavy if name in sys.modules]]))
+"""
+
+
+def parsed(name: str) -> tuple[float, list[str]]:
+    """The processor seconds in which the DAG's file is parsed, and what heavy it has imported."""
+    command = [sys.executable, "-c", PARSE, str(DAGS_FOLDER / f"{name}.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, heavy = json.loads(done.stdout.splitlines()[-1])
+    return seconds, heavy
 
 
 def load_dag(name: str) -> Any:

@@ -3,29 +3,18 @@
 import json
 import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.orchestration.airflow.conftest import parsed
+
 DAG_FILE = Path(__file__).parents[3] / "dags" / "longgrit_build.py"
 GOLDEN = Path(__file__).with_name("longgrit_build.json")
 
-PARSE = """
-import json, runpy, sys, time
-import airflow.sdk
-start = time.process_time()
-runpy.run_path(sys.argv[1])
-heavy = ("torch", "kfp", "mlflow", "great_expectations", "pandas", "transformers", "dvc")
-print(json.dumps([time.process_time() - start, [name for name in heavy if name in sys.modules]]))
-"""
-
 
 def test_parsing_takes_less_than_a_second_and_imports_nothing_heavy():
-    command = [sys.executable, "-c", PARSE, str(DAG_FILE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, heavy = json.loads(done.stdout.splitlines()[-1])
+    seconds, heavy = parsed("longgrit_build")
     assert heavy == []
     assert seconds < 1
 

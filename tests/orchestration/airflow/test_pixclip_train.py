@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +13,7 @@ from components.core.step import load_step
 from components.orchestration.airflow import operators as step_module
 from components.orchestration.airflow.operators import ResolveOperator, StepOperator
 from components.orchestration.kubeflow.pixclip_train import STEPS
-from tests.orchestration.airflow.conftest import DAGS_FOLDER, as_served, load_dag
-from tests.orchestration.airflow.test_longgrit_build import PARSE
+from tests.orchestration.airflow.conftest import as_served, load_dag, parsed
 from tests.orchestration.airflow.test_operators import FakeBackend
 
 GOLDEN = Path(__file__).with_name("pixclip_train.json")
@@ -33,9 +30,7 @@ def steps_of(dag: Any) -> dict[str, StepOperator]:
 
 
 def test_parsing_takes_less_than_a_second_and_imports_nothing_heavy():
-    command = [sys.executable, "-c", PARSE, str(DAGS_FOLDER / "pixclip_train.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, heavy = json.loads(done.stdout.splitlines()[-1])
+    seconds, heavy = parsed("pixclip_train")
     assert heavy == []
     assert seconds < 1
 

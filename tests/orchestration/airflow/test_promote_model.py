@@ -1,8 +1,6 @@
 """The DAG that promotes and rolls back: what it imports, and both its ways on a real registry."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,26 +8,19 @@ import pytest
 from components.registry.models import Reference, Registry
 from components.registry.promotions import PROMOTE, promotion_entry
 from tests.model_registry import World, registry, tracking_uri, world
-from tests.orchestration.airflow.test_longgrit_build import PARSE
+from tests.orchestration.airflow.conftest import load_dag, parsed
 
 __all__ = ["registry", "tracking_uri", "world"]
-
-DAG_FILE = Path(__file__).parents[3] / "dags" / "promote_model.py"
 
 
 @pytest.fixture(scope="module")
 def dag():
-    from airflow.dag_processing.dagbag import DagBag
-
-    bag = DagBag(str(DAG_FILE), bundle_name="tests")
-    assert not bag.import_errors
-    return bag.dags["promote_model"]
+    return load_dag("promote_model")
 
 
 def test_parsing_imports_nothing_heavy():
-    command = [sys.executable, "-c", PARSE, str(DAG_FILE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.splitlines()[-1])[1] == []
+    _, heavy = parsed("promote_model")
+    assert heavy == []
 
 
 def test_people_start_it_and_every_task_is_retried(dag):

@@ -19,6 +19,7 @@ from pixclip.text.adapt_job import AdaptJob, Contrast, Lora, MaskedTokens
 from pixclip.text.encoder import TextEncoder
 from pixclip.text.language_model import open_language_model, read_both_ways
 from pixclip.text.tokens import CaptionTokenizer
+from pixclip.training.job import read_steps
 from pixclip.training.llm2vec import (
     NOT_ASKED,
     CaptionContrast,
@@ -31,7 +32,6 @@ from pixclip.training.llm2vec import (
     pad,
     set_attention_dropout,
 )
-from pixclip.training.stage import read_steps
 from tests.language_models import CAPTIONS, WIDTH, save_language_model
 
 MASK, VOCABULARY = 7, 1000

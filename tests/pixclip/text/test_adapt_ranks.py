@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pixclip.text import adapt
-from pixclip.text.adapt_job import AdaptJob, Contrast, MaskedTokens, Whiten, write_job
+from pixclip.text.adapt_job import AdaptJob, Contrast, MaskedTokens, Whiten
 from pixclip.text.encoder import TextEncoder
+from pixclip.training.job import write_job
 from tests.language_models import CAPTIONS, WIDTH, save_language_model
 from tests.pixclip.training.test_two_ranks import launch
 

@@ -13,7 +13,7 @@ import torch
 
 import pixclip
 from pixclip.training import run
-from pixclip.training.job import read_job, write_job
+from pixclip.training.job import Job, read_job, write_job
 from pixclip.training.stage import STOPPED, SaveSignals
 from tests.pixclip.training.world import (
     NUM_STEPS,
@@ -175,7 +175,7 @@ def test_vectors_of_another_text_tower_are_told(world, tmp_path):
 def test_a_job_is_read_as_it_was_written(world, tmp_path):
     job = make_job(world, tmp_path, notes={"a": [1]}, save_every_s=3.0)
     write_job(tmp_path / "job.json", job)
-    assert read_job(tmp_path / "job.json") == job
+    assert read_job(tmp_path / "job.json", Job) == job
 
 
 def test_saving_is_due_by_steps_and_by_seconds_and_sigterm_is_given_back():

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from pixclip.training.engine import open_engine
-from pixclip.training.stage import StageRun, read_steps, train_stage
+from pixclip.training.job import read_steps
+from pixclip.training.stage import StageRun, train_stage
 
 SPEEDS = {"samples_per_s", "data_wait_share", "memory_gb"}
 

@@ -11,9 +11,11 @@ import torch
 from data_contracts.text_embeddings import SCHEMA
 from pixclip.checkpoint import save_checkpoint
 from pixclip.data.config import DataConfig
+from pixclip.data.shards import iterate_images
 from pixclip.text.embeddings import caption_hash, write_part
 from pixclip.training.job import Job
 from pixclip.training.recipes import Stage
+from tests.packed import make_longgrit
 from tests.pixclip.data.world import some_scenes, write_longgrit
 from tests.pixclip.training.small import TEXT_DIM, small_model, stage
 
@@ -30,6 +32,17 @@ def write_world(folder: Path) -> Path:
         folder / "text_embeddings",
         sorted({str(row[name]) for scene in scenes for row in scene.rows for name in names}),
     )
+    save_checkpoint(folder / "parent", small_model())
+    return folder
+
+
+def write_packed_world(folder: Path) -> Path:
+    """As `write_world`, with a data set of the step `pack`, which keeps its contract."""
+    samples = list(iterate_images(make_longgrit(folder / "dataset"), "train"))
+    captions = {sample.caption for sample in samples}
+    for region in (region for sample in samples for region in sample.regions):
+        captions |= {region.long_caption, region.short_caption}
+    write_embeddings(folder / "text_embeddings", sorted(captions))
     save_checkpoint(folder / "parent", small_model())
     return folder
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from components.core import run as kernel_run
+from components.core import run as run_module
 from components.core.errors import InputError
 from components.core.run import run_step
 from components.core.step import load_step
@@ -56,7 +56,7 @@ DEATHS: dict[str, tuple[object, str, Callable[..., None]]] = {
     "with the entry": (MlflowClient, "set_terminated", die_after(MlflowClient.set_terminated)),
     "before the report": (promote_step, "write_report", die),
     "with the report": (promote_step, "write_report", die_after(promote_step.write_report)),
-    "before it is published": (kernel_run, "publish", die),
+    "before it is published": (run_module, "publish", die),
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.core import run as kernel_run
+from components.core import run as run_module
 from components.core.errors import InputError
 from components.core.run import run_step
 from components.core.step import load_step
@@ -110,7 +110,7 @@ def test_a_rollback_that_was_killed_is_told_once_and_not_made_twice(
         raise Killed
 
     places = {"set_tag": Registry, "set_terminated": MlflowClient, "write_report": rollback_step,
-              "publish": kernel_run}  # fmt: skip
+              "publish": run_module}  # fmt: skip
     make_champions(world, registry, "ab")
     with monkeypatch.context() as patch:
         name = {"write_report": "_write_report"}.get(death, death)

@@ -18,9 +18,10 @@ from components.training.adapt_text.step import _take_out, draw_train_pairs
 from components.training.adapt_text.training import make_job
 from pixclip.checksums import sha256_of
 from pixclip.text import adapt
-from pixclip.text.adapt_job import AdaptJob, read_job, write_job
+from pixclip.text.adapt_job import AdaptJob
 from pixclip.text.embeddings import tower_digest
 from pixclip.text.encoder import TextEncoder, read_text_tower
+from pixclip.training.job import read_job, write_job
 from tests.language_models import WIDTH, save_language_model
 from tests.packed import make_longgrit
 
@@ -154,7 +155,7 @@ def test_settings_reach_the_training_processes(tmp_path):
     )
     job = make_job(tmp_path, settings)
     write_job(tmp_path / "job.json", job)
-    assert read_job(tmp_path / "job.json") == job
+    assert read_job(tmp_path / "job.json", AdaptJob) == job
     assert isinstance(job, AdaptJob)
     assert (job.contrast.scale, job.seed, job.text.prefix) == (7.0, 5, "say ")
 

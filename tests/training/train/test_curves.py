@@ -12,7 +12,7 @@ from tests.training.train.test_step import NotingRun
 def test_a_disk_that_is_full_for_a_moment_does_not_lose_what_was_logged(tmp_path, monkeypatch):
     steps, mark, run = tmp_path / "steps.jsonl", tmp_path / "mark", NotingRun()
     steps.write_text('{"step": 1, "loss": 2}\n')
-    Followed(steps, mark, run).log_new()
+    Followed(tmp_path, mark, run).log_new()
 
     def full_disk(path: Path, text: str, **_options: str) -> None:
         path.open("w").close()
@@ -21,7 +21,7 @@ def test_a_disk_that_is_full_for_a_moment_does_not_lose_what_was_logged(tmp_path
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", full_disk)
         with pytest.raises(OSError, match="No space left"):
-            Followed(steps, mark, run).log_new()
+            Followed(tmp_path, mark, run).log_new()
     steps.write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n')
-    Followed(steps, mark, run).log_new()
+    Followed(tmp_path, mark, run).log_new()
     assert run.steps == [1, 2]

@@ -20,13 +20,12 @@ from components.core.receipts import read_receipt
 from components.core.run import run_step
 from components.core.settings import parse_settings
 from components.core.step import load_step
-from components.training.train import Followed, read_steps, summary
+from components.training.train import Followed, summary
 from pixclip.checkpoint import save_checkpoint
 from pixclip.checksums import weights_digest
-from pixclip.data.shards import iterate_images
-from tests.packed import make_longgrit
+from pixclip.training.job import read_steps
 from tests.pixclip.training.small import small_model
-from tests.pixclip.training.world import write_embeddings
+from tests.pixclip.training.world import write_packed_world
 
 ROOT = Path(__file__).parents[3]
 CHANGES = {"data.batch_size": 6, "data.shuffle_shards": 2, "num_steps": 40}
@@ -36,14 +35,7 @@ STEP = load_step("train")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A packed data set that keeps its contract, vectors for its captions, a random model."""
-    folder = tmp_path_factory.mktemp("world")
-    samples = list(iterate_images(make_longgrit(folder / "dataset"), "train"))
-    captions = {sample.caption for sample in samples}
-    for region in (region for sample in samples for region in sample.regions):
-        captions |= {region.long_caption, region.short_caption}
-    write_embeddings(folder / "text_embeddings", sorted(captions))
-    save_checkpoint(folder / "parent", small_model())
-    return folder
+    return write_packed_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture
@@ -98,7 +90,7 @@ def test_two_ranks_are_stopped_go_on_and_leave_checkpoint_curves_and_one_run(
     settings = {"stage": "align", "changes": CHANGES, "num_ranks": 2, "save_every_steps": 10}
     process = start(world, tmp_path, settings)
     while process.poll() is None:
-        if any(len(read_steps(path)) > 5 for path in tmp_path.rglob("steps.jsonl")):
+        if any(len(read_steps(path.parent)) > 5 for path in tmp_path.rglob("steps.jsonl")):
             process.send_signal(signal.SIGTERM)
             break
         time.sleep(0.01)
@@ -177,9 +169,9 @@ def test_a_resumed_run_logs_every_step_once(tmp_path):
     steps, mark = tmp_path / "steps.jsonl", tmp_path / "mark"
     run = NotingRun()
     steps.write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n{"step": 3, "lo')
-    Followed(steps, mark, run).log_new()
+    Followed(tmp_path, mark, run).log_new()
     steps.write_text('{"step": 2, "loss": 1}\n{"step": 3, "loss": 0}\n')
-    Followed(steps, mark, run).log_new()
+    Followed(tmp_path, mark, run).log_new()
     assert run.steps == [1, 2, 3]
 
 
