@@ -71,7 +71,7 @@ RULES = {
     "completion_tokens_not_negative": between("completion_tokens", 0),
     "cost_not_negative": between("cost_usd", 0),
 }
-PARSED, parse = regions.PARSED, regions.parse
+PARSED, PARSED_FROM, parse = regions.PARSED, regions.PARSED_FROM, regions.parse
 
 
 def prepare(chunk: pa.Table) -> Columns:

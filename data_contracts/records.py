@@ -51,7 +51,7 @@ RULES = {
     "own_mask_whole": holds("own_mask_is_whole"),
     "split_known": is_in("split", UNDECIDED, *SPLITS),
 }
-PARSED = ("own_mask_is_whole",)
+PARSED, PARSED_FROM = ("own_mask_is_whole",), ("mask_counts",)
 
 
 def prepare(chunk: pa.Table) -> Columns:

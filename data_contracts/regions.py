@@ -39,6 +39,7 @@ RULES = {
     "mask_score_in_range": between("mask_score", MIN_MASK_SCORE, MAX_MASK_SCORE),
 }
 PARSED = ("mask_covers_image", "mask_area_is_true")
+PARSED_FROM = ("mask_counts",)  # missing counts break the rules on both
 
 
 def prepare(chunk: pa.Table) -> Columns:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from components.data.describe.settings import DescribeSettings
 from data_contracts import captions as lengths
@@ -64,6 +65,20 @@ def test_what_a_describer_writes_by_default_may_stand_in_a_data_set(
     inner: lengths.Words, outer: lengths.Words
 ) -> None:
     assert outer.fewest <= inner.fewest < inner.most <= outer.most
+
+
+@pytest.mark.parametrize(("kind", "held"), [("long", lengths.LONG), ("short", lengths.SHORT)])
+@pytest.mark.parametrize("side", ["min", "max"])
+def test_the_describer_can_be_asked_for_what_a_data_set_may_hold_and_for_nothing_else(
+    side: str, kind: str, held: lengths.Words
+) -> None:
+    widest = {f"min_{kind}_words": held.fewest, f"max_{kind}_words": held.most}
+    name = f"{side}_{kind}_words"
+    for num_words in held:
+        DescribeSettings.model_validate({**widest, name: num_words})
+    for num_words in (held.fewest - 1, held.most + 1):
+        with pytest.raises(ValidationError, match=name):
+            DescribeSettings.model_validate({**widest, name: num_words})
 
 
 def test_the_describer_asks_for_the_lengths_of_the_paper_by_default() -> None:

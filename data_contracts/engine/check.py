@@ -158,7 +158,7 @@ def check_table(
         adders = _adders(contract, tables, bool(known))
         adders += [join_column(join, (related or {})[join.artifact]) for join in joins]
         read = getattr(contract.module, "batches", decoded_batches)
-        for chunk in read_chunks(tables, contract.columns, read):
+        for chunk in read_chunks(tables, contract.columns(is_parsed=bool(known)), read):
             evaluate(unknown, _derived(chunk, adders), contract.key, totals)
     shown = tuple(totals.values()) if total else ()
     failures = tuple(_failure(sums) for sums in shown if not sums.is_met)

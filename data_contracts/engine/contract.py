@@ -10,6 +10,7 @@ A contract is a module `data_contracts/<artifact>.py` with
 - `prepare(chunk)`: columns derived for those rules, by name;
 - `parse(chunk)`, `PARSED`: as `prepare`, and the names of its columns, of truth values: dear to
   make, and decided by the row's own bytes, so that a receipt's word is taken for them;
+- `PARSED_FROM`: the columns that `parse` alone looks at, which are then not read either;
 - `survey(tables)`: as `prepare`, after a look at all tables (the splits of the data set);
 - `JOINS`: keys that must occur in other artifacts, checked where those are known;
 - `READ`: the columns to read, if not all; `batches(path, columns)`: how they are read, if not as
@@ -87,10 +88,11 @@ class Contract:
             if field.name not in faults and not _fits(schema.field(field.name).type, field.type)
         ]
 
-    @property
-    def columns(self) -> list[str]:
-        """The columns to read."""
-        return list(getattr(self.module, "READ", self.schema.names))
+    def columns(self, *, is_parsed: bool = False) -> list[str]:
+        """The columns to read; those that only `parse` looks at are left out if that is done."""
+        unread = getattr(self.module, "PARSED_FROM", ()) if is_parsed else ()
+        names = getattr(self.module, "READ", self.schema.names)
+        return [name for name in names if name not in unread]
 
     @property
     def key_scope(self) -> str:

@@ -5,9 +5,9 @@ number is a little-endian run of 6-bit characters (offset 48) with 5 bits of val
 for "goes on" and, in the last character, bit 4 for the sign. From the fourth on, a number is the
 difference to the run two places before.
 
-Most numbers have one character, so all last characters are taken at once and the few others are
-put below them. Blocks of sound rows need nothing else; a damaged row is found by its characters or
-by a negative run, and leaves its block before the sums are made.
+Nearly all numbers have three characters at most: those are put together at every character at once,
+in 16 bits, and the few others one by one. Blocks of sound rows need nothing else; a damaged row is
+found by its characters or by a negative run, and leaves its block before the sums are made.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,9 @@ from pixclip.masks import MAX_NUMBER_CHARS
 Codes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-BLOCK_BYTES = 150_000  # of counts at a time: the arrays then stay in the processor's cache
+# Of counts at a time: the arrays then stay in the processor's cache, and small enough for malloc to
+# keep: larger ones go back to the system after every block, and page faults take a third of it all.
+BLOCK_BYTES = 60_000
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,9 @@ def _read_block(characters: Codes, offsets: Ints, rows: Ints) -> CountsFacts:
     first, last = int(offsets[rows[0]]), int(offsets[rows[-1] + 1])
     codes = characters[first:last] - np.uint8(48)
     starts = offsets[rows] - first
-    lower = np.flatnonzero(codes >= 32)  # characters that are not the last of their number
-    is_damaged = _has_damaged_text(codes, starts, lower)
+    is_damaged = _has_damaged_text(codes, starts)
     if not is_damaged.any():
-        return _sums(codes, starts, lower)
+        return _sums(codes, starts)
     num_pixels, area_px = (np.full(len(rows), -1, dtype=np.int64) for _ in range(2))
     sound = np.flatnonzero(~is_damaged)
     if len(sound):
@@ -93,28 +94,35 @@ def _read_block(characters: Codes, offsets: Ints, rows: Ints) -> CountsFacts:
         parts = [codes[starts[row] : ends[row]] for row in sound]
         lengths = np.array([len(part) for part in parts])
         codes = np.concatenate(parts)
-        found = _sums(codes, np.cumsum(lengths) - lengths, np.flatnonzero(codes >= 32))
+        found = _sums(codes, np.cumsum(lengths) - lengths)
         num_pixels[sound], area_px[sound] = found.num_pixels, found.area_px
     return CountsFacts(num_pixels, area_px)
 
 
-def _has_damaged_text(codes: Codes, starts: Ints, lower: Ints) -> Bools:
+def _has_damaged_text(codes: Codes, starts: Ints) -> Bools:
     """Whether a row has strange characters, ends within a number or has one that is too long."""
     is_damaged: Bools = codes[np.append(starts[1:], len(codes)) - 1] >= 32
     if codes.max() > 63:  # characters below "0" have wrapped around
         is_damaged |= np.maximum.reduceat(codes, starts) > 63
-    last, first = lower[MAX_NUMBER_CHARS - 1 :], lower[: -(MAX_NUMBER_CHARS - 1)]
-    is_run = last - first == MAX_NUMBER_CHARS - 1  # and one more character follows
+    goes_on = codes >= 32
+    is_run = goes_on[MAX_NUMBER_CHARS - 1 :]  # and one more character follows
+    for place in range(1, MAX_NUMBER_CHARS):
+        is_run = is_run & goes_on[MAX_NUMBER_CHARS - 1 - place : -place]
     if is_run.any():
-        rows = [np.searchsorted(starts, place[is_run], side="right") - 1 for place in (first, last)]
+        first = np.flatnonzero(is_run)
+        rows = [
+            np.searchsorted(starts, places, side="right") - 1
+            for places in (first, first + MAX_NUMBER_CHARS - 1)
+        ]
         is_damaged[rows[0][rows[0] == rows[1]]] = True
     return is_damaged
 
 
-def _sums(codes: Codes, starts: Ints, lower: Ints) -> CountsFacts:
+def _sums(codes: Codes, starts: Ints) -> CountsFacts:
     """Pixels and area of rows whose text is whole; -1 where a run is negative."""
-    numbers = _numbers(codes, lower)
-    first = starts - np.searchsorted(lower, starts)  # where each row's numbers begin
+    ends = np.flatnonzero(codes < 32)  # the last character of each number
+    numbers = _numbers(codes, ends)
+    first = np.searchsorted(ends, starts)  # where each row's numbers begin
     num_pixels = numbers[first].astype(np.int64)
     area_px = np.zeros(len(starts), dtype=np.int64)
     is_negative = num_pixels < 0
@@ -134,17 +142,29 @@ def _sums(codes: Codes, starts: Ints, lower: Ints) -> CountsFacts:
     return CountsFacts(np.where(is_negative, -1, num_pixels), np.where(is_negative, -1, area_px))
 
 
-def _numbers(codes: Codes, lower: Ints) -> npt.NDArray[np.int32]:
-    """The numbers of all rows; `lower` are the places of characters that others follow."""
-    # Places and `take` are several times faster than picking by truth values.
-    tops = codes.take(np.flatnonzero(codes < 32))
-    signed = ((tops ^ np.uint8(16)) - np.uint8(16)).view(np.int8)  # bit 4 is the sign
-    numbers = signed.astype(np.int32)
-    digits = (codes.take(lower) & 31).astype(np.int32)
-    number = lower - np.arange(len(lower))  # to which each belongs
-    while len(number):
-        # Of several digits of a number the last is assigned: the uppermost that is left.
-        numbers[number] = numbers.take(number) * 32 + digits
-        left = np.flatnonzero(number[1:] == number[:-1])
-        number, digits = number[left], digits[left]
+def _numbers(codes: Codes, ends: Ints) -> npt.NDArray[np.int32]:
+    """The numbers of all rows whose texts are whole; `ends` are the places of last characters."""
+    digits = (codes & np.uint8(31)).view(np.int8).astype(np.int16)
+    is_more = -(codes >> np.uint8(5)).view(np.int8).astype(np.int16)  # all bits where it goes on
+    values = (digits ^ 16) - 16  # bit 4 is the sign
+    is_part = is_more[:-1]
+    for place in (1, 2):  # the character so many places before, where it is of the same number
+        upper = values[place:]
+        upper += (upper * 31 + digits[:-place]) & is_part
+        is_part = is_part[1:] & is_more[: -place - 1]
+    numbers = values.take(ends).astype(np.int32)
+    long = np.flatnonzero(is_part & ~is_more[3:]) + 3
+    numbers[np.searchsorted(ends, long)] = _long_numbers(codes, long)
     return numbers
+
+
+def _long_numbers(codes: Codes, ends: Ints) -> npt.NDArray[np.int32]:
+    """The numbers that end at these places, of any length that is allowed."""
+    values = (codes[ends].astype(np.int32) ^ 16) - 16
+    is_part = np.ones(len(ends), dtype=bool)
+    for place in range(1, MAX_NUMBER_CHARS):
+        # Before the first character comes the very last one, which no other follows.
+        part = codes[ends - place].astype(np.int32)
+        is_part &= part >= 32
+        values = np.where(is_part, values * 32 + (part & 31), values)
+    return values

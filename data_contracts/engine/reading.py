@@ -268,14 +268,16 @@ def _require_valid(path: Path, batch: pa.RecordBatch, first_row: int) -> None:
 
 def _slices(path: Path, batch: pa.RecordBatch, first_row: int) -> Iterator[tuple[int, int]]:
     """Start and length of the parts of a batch whose decoded text is small enough."""
+    texts = [column for column in batch.columns if _is_text(column)]
+    if 0 < batch.num_rows * sum(map(_longest, texts)) <= MAX_BATCH_BYTES:  # nearly always
+        yield 0, batch.num_rows
+        return
     sizes = np.zeros(batch.num_rows, dtype=np.int64)
-    for column in batch.columns:
-        if kinds.is_dictionary(column.type) and is_plain_text(column.type.value_type):
+    for column in texts:
+        if kinds.is_dictionary(column.type):
             lengths = pc.binary_length(_as_bytes(column.dictionary)).take(column.indices)
-        elif is_plain_text(column.type):
-            lengths = pc.binary_length(_as_bytes(column))
         else:
-            continue
+            lengths = pc.binary_length(_as_bytes(column))
         sizes += np.asarray(pc.fill_null(lengths, 0), dtype=np.int64)
     if sizes.max(initial=0) > MAX_BATCH_BYTES:
         row, size = first_row + int(sizes.argmax()), sizes.max()
@@ -285,6 +287,18 @@ def _slices(path: Path, batch: pa.RecordBatch, first_row: int) -> Iterator[tuple
         end = int(np.searchsorted(total, total[start] + MAX_BATCH_BYTES, side="right")) - 1
         yield start, end - start
         start = end
+
+
+def _is_text(column: pa.Array) -> bool:
+    """Whether a column holds texts, plain or of a dictionary."""
+    is_dictionary = kinds.is_dictionary(column.type)
+    return is_plain_text(column.type.value_type if is_dictionary else column.type)
+
+
+def _longest(texts: pa.Array) -> int:
+    """The bytes of the longest text that a column may hold."""
+    values = texts.dictionary if kinds.is_dictionary(texts.type) else texts
+    return pc.max(pc.binary_length(_as_bytes(values))).as_py() or 0
 
 
 def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:

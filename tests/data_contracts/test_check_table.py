@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from data_contracts.engine import tables
 from data_contracts.engine.check import check_table
 from data_contracts.engine.contract import load_contract
+from data_contracts.engine.reading import decoded_batches
 
 Row = dict[str, Any]
 GoodRow = Callable[[str, int], Row]
@@ -136,6 +137,29 @@ def test_images_that_look_alike_must_share_a_split(
     rows[2]["image_phash"], rows[5]["image_phash"] = "ff00000000000000", "ff00000000000001"
     path = write_table("longgrit", tmp_path / "manifest.parquet", rows)  # 2 and 5: benchmark
     assert failing("longgrit", path) == {"no_near_duplicate_in_other_split": {"0-00", "1-00"}}
+
+
+@pytest.mark.parametrize("artifact", ["records", "regions", "captions"])
+def test_masks_that_a_receipt_vouches_for_are_not_even_read(
+    artifact: str,
+    good_row: GoodRow,
+    write_table: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_table(artifact, tmp_path / "a.parquet", [good_row(artifact, n) for n in range(5)])
+    read: list[set[str]] = []
+
+    def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        read.append(set(columns))
+        return decoded_batches(path, columns)
+
+    monkeypatch.setattr(f"data_contracts.{artifact}.batches", batches, raising=False)
+    whole, vouched = (
+        check_table(artifact, tmp_path, has_receipt=has_receipt) for has_receipt in (False, True)
+    )
+    assert read[0] - read[1] == {"mask_counts"}
+    assert whole == vouched
 
 
 def test_an_empty_table_meets_its_contract(write_table: Write, tmp_path: Path) -> None:

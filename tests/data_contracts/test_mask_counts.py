@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data_contracts.engine import mask_counts
 from data_contracts.engine.mask_counts import read_counts
-from pixclip.masks import encode_mask, rle_num_pixels
+from pixclip.masks import MAX_NUMBER_CHARS, encode_mask, rle_num_pixels
 
 CHARACTERS = st.characters(min_codepoint=40, max_codepoint=120)
 
@@ -45,8 +45,8 @@ def expected_pixels(text: str) -> int:
     except ValueError:
         return -1
     too_long = any(
-        all(ord(char) - 48 & 0x20 for char in text[start : start + mask_counts.MAX_CHARS])
-        for start in range(len(text) - mask_counts.MAX_CHARS)
+        all(ord(char) - 48 & 0x20 for char in text[start : start + MAX_NUMBER_CHARS])
+        for start in range(len(text) - MAX_NUMBER_CHARS)
     )
     return num_pixels if text and not too_long else -1
 
@@ -66,7 +66,7 @@ def facts_of_one(text: str) -> tuple[int, int]:
     for code in (ord(char) - 48 for char in text):
         value |= (code & 31) << 5 * place
         place += 1
-        if not 0 <= code < 64 or place > mask_counts.MAX_CHARS:
+        if not 0 <= code < 64 or place > MAX_NUMBER_CHARS:
             return -1, -1
         if code < 32:
             number = value - ((code & 16) << 5 * place - 4)
@@ -88,6 +88,44 @@ def edited_counts(draw: st.DrawFn) -> str:
         put_in = draw(st.text(st.characters(min_codepoint=44, max_codepoint=115), max_size=8))
         text = text[:place] + put_in + text[place + draw(st.integers(0, 2)) :]
     return text
+
+
+def characters(number: int) -> str:
+    """A number as COCO writes it."""
+    text = ""
+    while not -16 <= number < 16:
+        text, number = text + chr(48 + (number & 31 | 32)), number >> 5
+    return text + chr(48 + (number & 31))
+
+
+NUMBERS = st.one_of(st.integers(-40, 40), st.integers(-(2**29), 2**29 - 1))
+
+
+@st.composite
+def damaged_counts(draw: st.DrawFn) -> str:
+    """Counts with one kind of damage, or with numbers of any length and sign."""
+    text = encode_mask(np.eye(draw(st.integers(1, 200)), dtype=bool)).counts
+    place = draw(st.integers(0, len(text)))
+    return draw(
+        st.sampled_from(
+            [
+                text[:place],
+                text[:place] + chr(draw(st.sampled_from([1, 10, 32, 47, 112, 126, 127, 233]))),
+                text[:place] + "`" * draw(st.integers(5, 9)) + text[place:],
+                text[:place] + characters(-draw(st.integers(1, 2**29))) + text[place:],
+                text + characters(draw(st.integers(0, 2**29 - 1))),
+                "".join(map(characters, draw(st.lists(NUMBERS, max_size=12)))),
+            ]
+        )
+    )
+
+
+@given(texts=st.lists(damaged_counts(), min_size=1, max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_cut_strange_endless_and_negative_counts_are_told_as_one_by_one(texts: list[str]) -> None:
+    facts = read_counts(pa.array(texts))
+    found = list(zip(facts.num_pixels.tolist(), facts.area_px.tolist(), strict=True))
+    assert found == [facts_of_one(text) for text in texts]
 
 
 @given(

@@ -12,7 +12,7 @@ from components.data.llm.settings import (
     StageName,
     StageSettings,
 )
-from data_contracts.captions import ASKED_LONG, ASKED_SHORT
+from data_contracts.captions import ASKED_LONG, ASKED_SHORT, LONG, SHORT
 
 STAGES: tuple[StageName, ...] = ("object", "verify", "context", "merge", "check")
 
@@ -67,16 +67,28 @@ class DescribeSettings(ClientSettings):
         "embedded", description="rules over what is measured, or the models behind the endpoints"
     )
     min_long_words: int = Field(
-        ASKED_LONG.fewest, ge=5, description="words of a long caption, at least"
+        ASKED_LONG.fewest,
+        ge=LONG.fewest,
+        le=LONG.most,
+        description="words of a long caption, at least",
     )
     max_long_words: int = Field(
-        ASKED_LONG.most, ge=10, description="words of a long caption, at most"
+        ASKED_LONG.most,
+        ge=LONG.fewest,
+        le=LONG.most,
+        description="words of a long caption, at most",
     )
     min_short_words: int = Field(
-        ASKED_SHORT.fewest, ge=1, description="words of a short caption, at least"
+        ASKED_SHORT.fewest,
+        ge=SHORT.fewest,
+        le=SHORT.most,
+        description="words of a short caption, at least",
     )
     max_short_words: int = Field(
-        ASKED_SHORT.most, ge=2, description="words of a short caption, at most"
+        ASKED_SHORT.most,
+        ge=SHORT.fewest,
+        le=SHORT.most,
+        description="words of a short caption, at most",
     )
     min_accepted_share: float = threshold(
         0.05, "share of regions below which the result is refused", ge=0, le=1
