@@ -1,6 +1,6 @@
 """Samples a core second of the LongGRIT loader, of plainer ones, and of decoding JPEGs alone.
 
-    python benchmarks/loader_vs_plain.py [--dataset runs/demo/longgrit] [--rounds 5]
+    python benchmarks/loader_vs_plain.py [--dataset runs/demo/longgrit] [--rounds 5] [--batches 6]
 
 Ours and the plain one make the same samples in the same order: image, mask, I', M', text
 embedding, as float32 tensors in batches of 64. The plain one is what one writes first: for every
@@ -10,10 +10,11 @@ sample by sample; `plain_one_decode` keeps the decoded image for I'.
 `alphaclip` reads as AlphaCLIP's data set does, where no crops are wanted, which it does not make:
 OpenCV decodes, image and mask are padded to a square, and both are resized as float tensors.
 
-`decoding` does nothing but decode the JPEGs that ours decodes, at the same scale, by the same
-decoder; `decoding_by_pillow` by Pillow. No loader can be faster.
+`ours_<decoding>` is ours with a value of `DataConfig.decoding`: `whole` decodes as the peers do,
+`spare` is the default, `tight` decodes least. `only_decoding_<decoding>` does nothing but decode
+what this one decodes, at the same scale, by the same decoder: no loader can be faster.
 
-Rounds alternate; one thread, no workers; processor seconds.
+Rounds alternate; one thread, no workers; processor seconds of so many batches an epoch.
 """
 
 import argparse
@@ -24,8 +25,9 @@ import statistics
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -40,11 +42,12 @@ from pixclip.data.config import DataConfig
 from pixclip.data.loader import LongGrit
 from pixclip.data.order import draw
 from pixclip.data.samples import Sample, parse_sample
-from pixclip.images import open_image, read_pixels
+from pixclip.images import read_pixels
 from pixclip.preprocess import Preprocess
 from pixclip.text.embeddings import caption_hash
 
 EMBED_DIM, BATCH_SIZE, PATCH_PX = 384, 64, 16
+DECODINGS = get_args(DataConfig.model_fields["decoding"].annotation)
 
 
 class RandomVectors:
@@ -144,7 +147,7 @@ class AlphaClipLoader(PlainLoader):
         return F.interpolate(floats[None], size, mode="bicubic", antialias=True)[0]
 
 
-def decodings(batches: Iterator[Batch]) -> list[tuple[bytes, int]]:
+def decodings(batches: Iterable[Batch]) -> list[tuple[bytes, int]]:
     """The JPEGs that are decoded for batches, each with the part of its size."""
     found: list[tuple[bytes, int]] = []
     decode = Sample.pixels
@@ -173,47 +176,51 @@ def read(place: tuple[Path, int, int]) -> bytes:
 Loader = Callable[[int], Iterable[Any]]
 
 
-def seconds(make: Loader, epoch: int) -> float:
-    """Of one core, for an epoch."""
+def seconds(parts: Iterable[Any]) -> float:
+    """Of one core, until all parts are made."""
     started = time.process_time()
-    for _ in make(epoch):
+    for _ in parts:
         pass
     return time.process_time() - started
 
 
 def compare(
-    dataset: Path, size_px: int, config: DataConfig, num_rounds: int
+    dataset: Path, size_px: int, config: DataConfig, num_rounds: int, num_batches: int
 ) -> dict[str, float | int | bool]:
-    """Medians over rounds in which every loader runs once."""
+    """Medians over rounds in which every loader makes that many batches."""
     vectors = RandomVectors()
     preprocess = Preprocess(size_px, PreprocessConfig())
-    ours = LongGrit(dataset, "train", preprocess, PATCH_PX, vectors, config)
-    jpegs = [decodings(ours.batches(epoch=epoch)) for epoch in range(num_rounds)]
+    peers = {"plain": 2, "plain_one_decode": 1}  # decodings of an image
     loaders: dict[str, Loader] = {
-        "ours": lambda epoch: ours.batches(epoch=epoch),
-        "plain": PlainLoader(dataset, size_px, config, vectors, 2).batches,
-        "plain_one_decode": PlainLoader(dataset, size_px, config, vectors, 1).batches,
-        "decoding": lambda epoch: (read_pixels(data, shrink=k) for data, k in jpegs[epoch]),
-        "decoding_by_pillow": lambda epoch: (
-            np.array(open_image(data, shrink=k)) for data, k in jpegs[epoch]
-        ),
+        name: PlainLoader(dataset, size_px, config, vectors, decodes).batches
+        for name, decodes in peers.items()
     }
     if not config.needs_crops:
         loaders["alphaclip"] = AlphaClipLoader(dataset, size_px, config, vectors, 1).batches
-    num_regions = ours.num_steps(0) * config.batch_size
+    for decoding in DECODINGS:
+        settings = config.changed(decoding=decoding)
+        data = LongGrit(dataset, "train", preprocess, PATCH_PX, vectors, settings)
+        loaders[f"ours_{decoding}"] = lambda epoch, data=data: data.batches(epoch=epoch)
     rates: dict[str, list[float]] = {name: [] for name in loaders}
+    num_regions = min(num_batches, data.num_steps(0)) * config.batch_size
     for epoch in range(num_rounds):
-        for name, make in loaders.items():
-            rates[name].append(num_regions / seconds(make, epoch))
+        for name, batches in loaders.items():
+            rates[name].append(num_regions / seconds(islice(batches(epoch), num_batches)))
+        for decoding in DECODINGS:
+            jpegs = decodings(islice(loaders[f"ours_{decoding}"](epoch), num_batches))
+            alone = seconds(read_pixels(data, shrink=k) for data, k in jpegs)
+            rates.setdefault(f"only_decoding_{decoding}", []).append(num_regions / alone)
     medians = {name: statistics.median(found) for name, found in rates.items()}
-    mine = medians["ours"]
     return {
         "image_size_px": size_px,
         "needs_crops": config.needs_crops,
         "regions_per_image": config.regions_per_image,
         **{f"{name}_per_core_s": round(rate, 1) for name, rate in medians.items()},
         **{
-            f"ratio_to_{name}": round(mine / medians[name], 2) for name in loaders if name != "ours"
+            f"{decoding}_to_{name}": round(medians[f"ours_{decoding}"] / medians[name], 2)
+            for decoding in DECODINGS
+            for name in ("alphaclip", *peers, f"only_decoding_{decoding}")
+            if name in medians
         },
     }
 
@@ -252,20 +259,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", type=Path, default=Path("runs/demo/longgrit"))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=6, help="of an epoch, in every round")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     for size_px, needs_crops, together in (
+        (224, False, 1),
+        (112, False, 1),
         (224, True, 1),
         (224, True, 3),
-        (224, False, 1),
         (112, True, 3),
         (112, False, 3),
     ):
         config = DataConfig(
             batch_size=BATCH_SIZE, needs_crops=needs_crops, regions_per_image=together
         )
-        print(json.dumps(compare(arguments.dataset, size_px, config, arguments.rounds)))
+        rounds, batches = arguments.rounds, arguments.batches
+        print(json.dumps(compare(arguments.dataset, size_px, config, rounds, batches)), flush=True)
     config = DataConfig(batch_size=BATCH_SIZE, regions_per_image=3)
     print(json.dumps(step_seconds(arguments.dataset, config)))
 

@@ -7,8 +7,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from pixclip.config import PreprocessConfig
-from pixclip.masks import mask_box
-from pixclip.preprocess import Preprocess, area_share, crop_window
+from pixclip.masks import encode_mask, mask_box, read_runs
+from pixclip.preprocess import MaskAreas, Preprocess, area_share, crop_window
 
 SIDES = st.integers(1, 40)
 MASKS = hnp.arrays(bool, st.tuples(SIDES, SIDES)).filter(lambda mask: mask.any())
@@ -41,10 +41,40 @@ def share_by_loop(mask: np.ndarray, size: int) -> np.ndarray:
     return shares / (height / size * (width / size))
 
 
+def share_by_sums(mask: np.ndarray, size: int) -> np.ndarray:
+    """As `share_by_loop`, by two products with what overlaps along each side."""
+    rows, columns = (overlaps(side, size) for side in mask.shape)
+    return rows @ mask @ columns.T / (mask.size / size**2)
+
+
+def overlaps(side: int, size: int) -> np.ndarray:
+    """How much of every of `side` pixels each of `size` output pixels covers, [size, side]."""
+    edges, pixels = np.arange(size + 1) * side / size, np.arange(side)
+    last, first = edges[1:, None], edges[:-1, None]
+    return np.clip(np.minimum(last, pixels + 1) - np.maximum(first, pixels), 0, None)
+
+
 @settings(max_examples=30, deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 13), st.integers(1, 13))), st.integers(1, 9))
 def test_the_share_of_a_pixel_inside_a_mask_is_its_area(mask, size):
     assert area_share(mask, size) == pytest.approx(share_by_loop(mask, size), abs=1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    MASKS | SIDES.map(lambda side: np.ones((side, 7), dtype=bool)), st.integers(1, 20), st.data()
+)
+def test_areas_of_runs_are_those_of_the_mask_in_every_window_around_it(mask, size, data):
+    height_px, width_px = mask.shape
+    x1, y1, x2, y2 = map(int, mask_box(mask))
+    left, top = data.draw(st.integers(0, x1)), data.draw(st.integers(0, y1))
+    right, bottom = data.draw(st.integers(x2, width_px)), data.draw(st.integers(y2, height_px))
+    areas = MaskAreas.of_runs(read_runs(encode_mask(mask)))
+    places, found = areas.shares((left, top, right, bottom), size)
+    shares = np.zeros((size, size))
+    shares[places] = found
+    window = mask[top:bottom, left:right]
+    assert shares == pytest.approx(share_by_sums(window, size), abs=1e-6)
 
 
 @given(MASKS, st.integers(1, 30))

@@ -220,7 +220,7 @@ class Packer:
 
     def _picture(self, sample: Sample, wanted: Sequence[Wanted]) -> Picture:
         regions = [w.region for w in wanted if not w.drawn.is_full_image]
-        return Picture(self._preprocess, sample, regions, has_crops=self._config.needs_crops)
+        return Picture(self._preprocess, sample, regions, self._config)
 
     def _add_texts(self, batch: PackedBatch, texts: Sequence[str]) -> None:
         hashes = [caption_hash(text) for text in texts]

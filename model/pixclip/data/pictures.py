@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from pixclip.data.config import DataConfig
 from pixclip.data.errors import DataError
 from pixclip.data.samples import Region, Sample
 from pixclip.masks import read_runs
@@ -11,28 +12,27 @@ from pixclip.preprocess import MaskAreas, Preprocess, Window, crop_window
 
 JPEG_START = b"\xff\xd8"
 SHRINKS = (8, 4, 2)  # what a JPEG decoder can leave out
-# A shrunk image keeps this many times the pixels of the model's square along each side: it then
-# differs from the whole one by 51 dB or more on average; with just as many pixels by 40 dB.
-SPARE = 2
+# How many times the pixels of the model's square a shrunk image keeps along each side.
+SPARES = {"spare": 2, "tight": 1}
 
 
 class Picture:
-    """One image with some of its regions.
+    """One image with some of its regions, with crops if the config needs them.
 
     At full size, image, masks and crops are bit for bit what `Preprocess` makes for inference.
-    A JPEG of which image and crops all have `SPARE` times the wanted pixels is decoded at 1/2, 1/4
-    or 1/8; masks never change by that, and a crop's window grows to whole decoded pixels.
+    A JPEG of which image and crops all have pixels to spare (`DataConfig.decoding`) is decoded at
+    1/2, 1/4 or 1/8; masks never change by that, and a crop's window grows to whole decoded pixels.
 
     Raises:
         DataError: the image cannot be decoded, or a mask is damaged or empty.
     """
 
     def __init__(
-        self, preprocess: Preprocess, sample: Sample, regions: Sequence[Region], has_crops: bool
+        self, preprocess: Preprocess, sample: Sample, regions: Sequence[Region], config: DataConfig
     ) -> None:
-        self._preprocess, self._sample = preprocess, sample
+        self._preprocess, self._sample, self._config = preprocess, sample, config
         self._areas = [_areas(sample, region) for region in regions]
-        windows = [self._window(areas.box) for areas in self._areas] if has_crops else []
+        windows = [self._window(areas.box) for areas in self._areas] if config.needs_crops else []
         self._shrink = self._find_shrink(windows)
         self._windows = [_widen(window, self._shrink, sample) for window in windows]
         self._pixels = sample.pixels(self._shrink)
@@ -63,11 +63,11 @@ class Picture:
         return crop_window(box, self._sample.height_px, self._sample.width_px, margin)
 
     def _find_shrink(self, windows: Sequence[Window]) -> int:
-        if not self._sample.jpeg.startswith(JPEG_START):
+        if self._config.decoding == "whole" or not self._sample.jpeg.startswith(JPEG_START):
             return 1
         sides = [self._sample.width_px, self._sample.height_px]
         sides += [side for x1, y1, x2, y2 in windows for side in (x2 - x1, y2 - y1)]
-        wanted = SPARE * self._preprocess.image_size_px
+        wanted = SPARES[self._config.decoding] * self._preprocess.image_size_px
         return next((k for k in SHRINKS if min(sides) >= k * wanted), 1)
 
 
