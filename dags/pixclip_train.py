@@ -15,26 +15,69 @@ what it can do, `promotion/report.html` says what the policy made of it. A run o
 repeats only what is missing or was made from other inputs or settings.
 
 The recipe decides the tasks, so it belongs to the deployment: the variable `PIXCLIP_RECIPE` of the
-environment. Tasks with a GPU wait for a slot of the pool `gpu`.
+environment. Tasks with a GPU wait for a slot of the pool `gpu`. The tasks are those of the Kubeflow
+pipeline `pixclip-train`; its graph is in `components/orchestration/kubeflow/pixclip_train.py`.
+
+With `PIXCLIP_BACKEND=kubeflow` in the environment, one task **train** submits that pipeline to the
+server of the connection `kubeflow_default`, waits for it in the triggerer, and never starts it
+twice (`docs/cluster.md`). The settings are then those of the version that was uploaded.
+
+Either way the model's asset `pixclip` has a new event in the end.
 """
 
 import os
 from typing import Any
 
-from airflow.sdk import Asset, chain, dag, task
+from airflow.sdk import Asset, dag, task
 
-from components.orchestration.airflow.operators import ResolveOperator, StepOperator
+from components.orchestration.airflow.operators import ResolveOperator
 from components.orchestration.airflow.params import TASK_DEFAULTS, run_params
-from components.orchestration.kubeflow.pixclip_train import STEPS
+from components.orchestration.airflow.pipelines import Place, SubmitOperator, Tasks
+from components.orchestration.kubeflow.pixclip_train import NAME, STEPS, graph
 from pixclip.training.recipes import RECIPES
 
 LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit/", group="pixclip")
+MODEL = Asset(name="pixclip", uri="pixclip://model/", group="pixclip")
 RECIPE = os.environ.get("PIXCLIP_RECIPE", "tiny")
 STAGES = tuple(stage.name for stage in RECIPES[RECIPE].stages)
+IS_SUBMITTED = os.environ.get("PIXCLIP_BACKEND") == "kubeflow"
 GPU_POOL = "gpu"
-DATA = "dataset/longgrit"
+PARAMS_FILE = "params/pixclip.yaml"
 
-PARAMS = run_params("runs/pixclip", "params/pixclip.yaml", STEPS)
+RUN_PARAMS = run_params("runs/pixclip", PARAMS_FILE, STEPS)
+PARAMS = {"overrides": RUN_PARAMS["overrides"]} if IS_SUBMITTED else RUN_PARAMS
+
+
+def trained(stage: str) -> Place:
+    """Where a stage's checkpoint lies; the last one's is the result."""
+    is_last = stage == STAGES[-1]
+    return Place(
+        {
+            "checkpoint": "checkpoint" if is_last else f"stages/{stage}/checkpoint",
+            "curves": f"stages/{stage}/curves.csv",
+        },
+        settings={"recipe": RECIPE},
+        pool=GPU_POOL,
+    )
+
+
+PLACES = {
+    "resolve_data": Place({"dataset": "dataset/longgrit"}, kind=ResolveOperator),
+    "check": Place(
+        {"data_docs": "dataset/data_docs"},
+        page="dataset/data_docs/index.html",
+        settings={"artifact": "longgrit"},
+    ),
+    "adapt_text": Place({"text_tower": "text_tower"}, pool=GPU_POOL),
+    "embed_text": Place({"text_embeddings": "text_embeddings"}, pool=GPU_POOL),
+    "init_model": Place({"parent": "parent"}, settings={"recipe": RECIPE}),
+    **{f"train_{stage}": trained(stage) for stage in STAGES},
+    "evaluate": Place(
+        {"evaluation": "evaluation"}, page="evaluation/evaluation.html", pool=GPU_POOL
+    ),
+    "register": Place({"registration": "registration"}),
+    "promote": Place({"promotion": "promotion"}, page="promotion/report.html"),
+}
 
 
 @task
@@ -43,97 +86,22 @@ def check_settings(params: Any = None, dag_run: Any = None) -> None:
     from components.orchestration.airflow.conf import refuse_fixed, refuse_wrong_conf
 
     refuse_fixed(params["overrides"], {"train": {"recipe", "stage"}, "init_model": {"recipe"}})
+    params = {"params_file": PARAMS_FILE, **params}
     refuse_wrong_conf(STEPS, PARAMS, params, dag_run.conf or {})
 
 
-def bring_data() -> list[StepOperator]:
-    """The version of the data set, checked as a whole."""
-    resolve = ResolveOperator(task_id="resolve_data", outputs={"dataset": DATA})
-    check = StepOperator(
-        task_id="check",
-        step="check",
-        inputs={"checked": DATA},
-        outputs={"data_docs": "dataset/data_docs"},
-        settings={"artifact": "longgrit"},
-        page="dataset/data_docs/index.html",
-    )
-    return [resolve, check]
+def run_here(checked: Any) -> None:
+    """A task for each step, on workers of Airflow."""
+    tasks = Tasks(PLACES)
+    graph(tasks, STAGES, **dict.fromkeys(STEPS, ""))
+    first, *_, last = tasks.operators
+    checked >> first
+    last.add_outlets([MODEL])
 
 
-def prepare() -> list[StepOperator | list[StepOperator]]:
-    """The frozen text side, and the model that training starts from."""
-    adapt = StepOperator(
-        task_id="adapt_text",
-        step="adapt_text",
-        inputs={"dataset": DATA},
-        outputs={"text_tower": "text_tower"},
-        pool=GPU_POOL,
-    )
-    embed = StepOperator(
-        task_id="embed_text",
-        step="embed_text",
-        inputs={"dataset": DATA, "text_tower": "text_tower"},
-        outputs={"text_embeddings": "text_embeddings"},
-        pool=GPU_POOL,
-    )
-    init = StepOperator(
-        task_id="init_model",
-        step="init_model",
-        inputs={"text_tower": "text_tower"},
-        outputs={"parent": "parent"},
-        settings={"recipe": RECIPE},
-    )
-    return [adapt, [embed, init]]
-
-
-def train(stage: str, parent: str, checkpoint: str) -> StepOperator:
-    """One stage of the recipe, from the checkpoint of the stage before it."""
-    return StepOperator(
-        task_id=f"train_{stage}",
-        step="train",
-        inputs={"dataset": DATA, "text_embeddings": "text_embeddings", "parent": parent},
-        outputs={"checkpoint": checkpoint, "curves": f"stages/{stage}/curves.csv"},
-        settings={"recipe": RECIPE, "stage": stage},
-        pool=GPU_POOL,
-    )
-
-
-def train_all() -> list[StepOperator]:
-    """All stages; the last one's checkpoint is the result."""
-    earlier = [f"stages/{stage}/checkpoint" for stage in STAGES[:-1]]
-    parents, checkpoints = ["parent", *earlier], [*earlier, "checkpoint"]
-    return [train(*places) for places in zip(STAGES, parents, checkpoints, strict=True)]
-
-
-def judge() -> list[StepOperator]:
-    """What the model can do, its place in the registry, and the policy's word."""
-    evaluate = StepOperator(
-        task_id="evaluate",
-        step="evaluate",
-        inputs={
-            "dataset": DATA,
-            "text_embeddings": "text_embeddings",
-            "parent": "parent",
-            "checkpoint": "checkpoint",
-        },
-        outputs={"evaluation": "evaluation"},
-        page="evaluation/evaluation.html",
-        pool=GPU_POOL,
-    )
-    register = StepOperator(
-        task_id="register",
-        step="register",
-        inputs={"checkpoint": "checkpoint", "evaluation": "evaluation"},
-        outputs={"registration": "registration"},
-    )
-    promote = StepOperator(
-        task_id="promote",
-        step="promote",
-        inputs={"registration": "registration"},
-        outputs={"promotion": "promotion"},
-        page="promotion/report.html",
-    )
-    return [evaluate, register, promote]
+def submit(checked: Any) -> None:
+    """One task for the whole pipeline, on Kubeflow."""
+    checked >> SubmitOperator(task_id="train", pipeline=NAME, deferrable=True, outlets=[MODEL])
 
 
 @dag(
@@ -147,8 +115,8 @@ def judge() -> list[StepOperator]:
     default_args=TASK_DEFAULTS,
 )
 def pixclip_train() -> None:
-    """One task a component, in the order of the data."""
-    chain(check_settings(), *bring_data(), *prepare(), *train_all(), *judge())
+    """The pipeline's graph, here or on Kubeflow."""
+    (submit if IS_SUBMITTED else run_here)(check_settings())
 
 
 pixclip_train()

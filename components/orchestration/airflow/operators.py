@@ -139,15 +139,20 @@ class ResolveOperator(StepOperator):
     def step_run(self) -> StepRun:
         """What the backend is asked to run; the event's version wins."""
         run = super().step_run()
-        if not self.event:
-            return run
-        names = {"repository": "repository", "name": "name", "git_commit": "revision"}
-        version = {ours: self.event[theirs] for theirs, ours in names.items()}
-        # Of our own publication: where its requests may go. Older events do not say.
-        if self.event.get("endpoint_url"):
-            version["endpoint_url"] = self.event["endpoint_url"]
-        settings = {**run.settings, **version, "uri": ""}
+        settings = {**run.settings, **version_settings(self.event)}
         return StepRun(run.step, run.inputs, run.outputs, settings)
+
+
+def version_settings(event: Mapping[str, str]) -> dict[str, str]:
+    """The settings of `resolve_data` for the very version that an event names; none of none."""
+    if not event:
+        return {}
+    names = {"repository": "repository", "name": "name", "git_commit": "revision"}
+    version = {ours: event[theirs] for theirs, ours in names.items()}
+    # Of our own publication: where its requests may go. Older events do not say.
+    if event.get("endpoint_url"):
+        version["endpoint_url"] = event["endpoint_url"]
+    return {**version, "uri": ""}
 
 
 def newest_publication(events: Any) -> dict[str, str]:

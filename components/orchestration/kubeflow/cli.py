@@ -4,13 +4,15 @@ pixclip component compile select --out select.yaml
 """
 
 import time
+import uuid
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from components.core.errors import SettingsError
+from components.core.errors import InputError, SettingsError
 from components.core.settings import merge, parse_assignments
 from components.core.step import load_step
 from components.orchestration.kubeflow.compile import (
@@ -21,8 +23,13 @@ from components.orchestration.kubeflow.compile import (
 )
 from components.steps import STEPS
 
+if TYPE_CHECKING:
+    from components.orchestration.kubeflow.client import Client, Plan
+    from components.orchestration.kubeflow.runs import Run
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PIPELINE = click.argument("name", type=click.Choice(list(PIPELINES)))
+POLL_S = 10.0
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -41,6 +48,28 @@ def set_option() -> Decorator:
         metavar="STEP.KEY=VALUE",
         help="One setting; may be repeated; wins over the file.",
     )
+
+
+# How a server is reached; the same values as those of Airflow's connection.
+SERVER_OPTIONS = [
+    click.option(
+        "--host",
+        default="",
+        envvar="PIXCLIP_KUBEFLOW",
+        show_envvar=True,
+        help="Address of Kubeflow Pipelines.",
+    ),
+    click.option("--namespace", default="", help="The user's, where several share the server."),
+    click.option("--token-file", default="", help="File with a bearer token."),
+    click.option("--ca-file", default="", help="Certificates that the server's is checked with."),
+]
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options `--host`, `--namespace`, `--token-file` and `--ca-file`."""
+    for option in reversed(SERVER_OPTIONS):
+        command = option(command)
+    return command
 
 
 def cluster_option() -> Decorator:
@@ -99,8 +128,7 @@ def compile_command(
 
 @pipeline.command("upload")
 @PIPELINE
-@click.option("--host", required=True, help="Address of Kubeflow Pipelines.")
-@click.option("--namespace", default="kubeflow", show_default=True)
+@server_options
 @click.option(
     "--version",
     default="",
@@ -111,32 +139,26 @@ def compile_command(
 @cluster_option()
 def upload_command(
     name: str,
-    host: str,
-    namespace: str,
     version: str,
     params: Path | None,
     assignments: tuple[str, ...],
     cluster: Path,
+    **server: str,
 ) -> None:
     """Compile a pipeline and bring it to a server as a new version."""
-    import tempfile
+    from components.orchestration.kubeflow.server import upload
 
-    from components.orchestration.kubeflow.server import Host
-
-    with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / f"{name}.yaml"
-        text = _compile(params or PIPELINES[name], assignments, cluster)
-        package.write_text(text, encoding="utf-8")
-        version = version or time.strftime("%Y%m%d-%H%M%S")
-        version_id = Host(host, namespace).upload(package, name, version)
-    click.echo(f"{name}: version {version_id}")
+    text = _compile(params or PIPELINES[name], assignments, cluster)
+    version = version or time.strftime("%Y%m%d-%H%M%S")
+    with _client(server) as client:
+        made = client.run(upload(client.server, text, name, version))
+    click.echo(f"{name}: version {made.version_id}")
 
 
 @pipeline.command("run")
 @PIPELINE
 @click.option("--local", "is_local", is_flag=True, help="On this machine, through kfp.local.")
-@click.option("--host", help="Address of Kubeflow Pipelines: its newest version is run.")
-@click.option("--namespace", default="kubeflow", show_default=True)
+@server_options
 @click.option("--experiment", default="pixclip", show_default=True)
 @click.option("--wait/--no-wait", default=True, help="Wait for the end of a run on a server.")
 @click.option(
@@ -151,26 +173,25 @@ def upload_command(
 def run_command(
     name: str,
     is_local: bool,
-    host: str | None,
-    namespace: str,
     experiment: str,
     wait: bool,
     root: Path,
     params: Path | None,
     assignments: tuple[str, ...],
+    **server: str,
 ) -> None:
-    """Run a pipeline: --local compiles it and runs it here; --host runs what was uploaded.
+    """Run a pipeline: --local compiles it and runs it here; else what was uploaded to --host runs.
 
     Settings are those of the params file here, and those of the uploaded version there; --params
     and --set change them for this run.
     """
-    if is_local == bool(host):
-        raise SettingsError("pipeline run: choose --local or --host ADDRESS")
     if is_local:
         _run_here(params or PIPELINES[name], assignments, root)
     else:
-        assert host
-        _run_there(name, host, namespace, experiment, wait, params, assignments)
+        overrides = parse_overrides(assignments)
+        if params:
+            overrides = pipeline_settings(params, overrides)
+        _run_there(name, server, experiment, wait, overrides)
 
 
 def _run_here(params: Path, assignments: tuple[str, ...], root: Path) -> None:
@@ -185,23 +206,135 @@ def _run_here(params: Path, assignments: tuple[str, ...], root: Path) -> None:
 
 def _run_there(
     name: str,
-    host: str,
-    namespace: str,
+    server: dict[str, str],
     experiment: str,
     wait: bool,
-    params: Path | None,
-    assignments: tuple[str, ...],
+    overrides: dict[str, dict[str, object]],
 ) -> None:
-    from components.orchestration.kubeflow.server import Host
+    from components.orchestration.kubeflow.runs import Identity, ProcessStore
+    from components.orchestration.kubeflow.server import changed_arguments, requester
 
-    overrides = parse_overrides(assignments)
-    if params:
-        overrides = pipeline_settings(params, overrides)
-    server = Host(host, namespace)
-    run = server.run(name, overrides, experiment)
-    click.echo(f"{name}, version {run.version}: {run.url}")
-    if wait:
-        server.wait(run.run_id, click.echo)
+    with _client(server) as client:
+        arguments = partial(changed_arguments, overrides=overrides)
+        request = requester(client.server, name, arguments, experiment=experiment)
+        runs = _runs(server)
+        # Every call of this command wants a run of its own.
+        identity = Identity(str(uuid.uuid4()), name)
+        run = client.run(runs.ensure(identity, request, ProcessStore()))
+        click.echo(f"{name}: {client.server.run_url(run['run_id'])}")
+        if wait:
+            _wait(client, run["run_id"], server)
+
+
+def _wait(client: "Client", run_id: str, server: dict[str, str]) -> None:
+    from components.orchestration.kubeflow.client import KubeflowError
+    from components.orchestration.kubeflow.runs import GOOD, state_of
+    from components.orchestration.kubeflow.tasks import failure
+
+    run = client.run(_runs(server).watch(run_id))
+    if state_of(run) not in GOOD:
+        raise KubeflowError(client.run(failure(run)))
+
+
+@pipeline.command("status")
+@PIPELINE
+@server_options
+@click.option("--run", "run_id", default="", help="Id of a run.  [default: the newest]")
+def status_command(name: str, run_id: str, **server: str) -> None:
+    """Show a run: its state, that of its tasks, its address."""
+    from components.orchestration.kubeflow.runs import state_of
+    from components.orchestration.kubeflow.tasks import states
+
+    with _client(server) as client:
+        run = client.run(_run(client, name, run_id))
+        click.echo(f"{run['display_name']}: {state_of(run)}")
+        for task, state in states(run).items():
+            click.echo(f"  {task:<24} {state}")
+        click.echo(client.server.run_url(run["run_id"]))
+
+
+@pipeline.command("cancel")
+@PIPELINE
+@server_options
+@click.option("--run", "run_id", default="", help="Id of a run.  [default: the newest]")
+def cancel_command(name: str, run_id: str, **server: str) -> None:
+    """Stop a run; one that has ended is left as it is."""
+    from components.orchestration.kubeflow.runs import state_of
+
+    with _client(server) as client:
+        run = client.run(_run(client, name, run_id))
+        client.run(_runs(server).stop(run["run_id"]))
+        run = client.run(_run(client, name, run["run_id"]))
+        click.echo(f"{run['display_name']}: {state_of(run)}")
+
+
+@pipeline.command("logs")
+@PIPELINE
+@server_options
+@click.option("--run", "run_id", default="", help="Id of a run.  [default: the newest]")
+@click.option("--task", default="", help="Name of a task.  [default: all]")
+@click.option("--lines", "num_lines", default=50, show_default=True, help="Of each task's end.")
+def logs_command(name: str, run_id: str, task: str, num_lines: int, **server: str) -> None:
+    """Show the end of the logs of a run's tasks, as long as their pods are there."""
+    from components.orchestration.kubeflow.tasks import logs
+
+    with _client(server) as client:
+        run = client.run(_run(client, name, run_id))
+        found = client.run(logs(run, task, num_lines))
+    if not found:
+        of_task = f" of a task '{task}'" if task else ""
+        raise InputError(
+            f"run {run['run_id']} has no log{of_task}: its pods may be gone; its artifacts keep "
+            "the logs under executor-logs"
+        )
+    for one, text in found.items():
+        click.echo(f"==> {one} <==\n{text}")
+
+
+@pipeline.command("retry")
+@PIPELINE
+@server_options
+@click.option("--run", "run_id", default="", help="Id of a run.  [default: the newest]")
+@click.option("--wait/--no-wait", default=True, help="Wait for the end of the run.")
+def retry_command(name: str, run_id: str, wait: bool, **server: str) -> None:
+    """Let a failed run go on: the tasks that failed run again, under the same run."""
+    from components.orchestration.kubeflow.client import post
+
+    def retry(run_id: str) -> "Plan[None]":
+        yield post(f"/runs/{run_id}:retry")
+
+    with _client(server) as client:
+        run = client.run(_run(client, name, run_id))
+        client.run(retry(run["run_id"]))
+        click.echo(f"{run['display_name']}: {client.server.run_url(run['run_id'])}")
+        if wait:
+            _wait(client, run["run_id"], server)
+
+
+def _client(server: dict[str, str]) -> "Client":
+    from components.orchestration.kubeflow.client import Client, Server
+
+    if not server["host"]:
+        raise SettingsError("name the server: --host ADDRESS, or PIXCLIP_KUBEFLOW")
+    fields = {name: value for name, value in server.items() if name != "host"}
+    return Client(Server(server["host"].rstrip("/"), **fields))
+
+
+def _runs(server: dict[str, str]) -> Any:
+    from components.orchestration.kubeflow.runs import Runs, Timing
+
+    return Runs(Timing(poll_s=POLL_S), server["namespace"], click.echo)
+
+
+def _run(client: "Client", pipeline_name: str, run_id: str) -> "Plan[Run]":
+    """A run by its id, or the pipeline's newest one."""
+    from components.orchestration.kubeflow.client import get, patiently
+    from components.orchestration.kubeflow.server import PATIENCE_S, newest_run
+
+    if not run_id:
+        return (yield from newest_run(client.server, pipeline_name))
+    run: Run = yield from patiently(get(f"/runs/{run_id}"), PATIENCE_S)
+    return run
 
 
 def _compile(params: Path, assignments: tuple[str, ...], cluster: Path | None) -> str:

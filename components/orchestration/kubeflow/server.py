@@ -1,177 +1,204 @@
-"""Bring a pipeline to a Kubeflow Pipelines server, and run its newest version by name."""
+"""Pipelines on a Kubeflow server: bring one there as a new version, and run its newest one by name.
 
-import contextlib
-import io
+Everything is a plan, which a client carries out (`client.py`).
+"""
+
 import json
-import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
-from components.core.credentials import without_credentials
-from components.core.errors import PipelineError, SettingsError
+from components.core.errors import InputError, SettingsError
 from components.core.settings import merge
+from components.orchestration.kubeflow.client import (
+    API,
+    Ask,
+    KubeflowError,
+    Plan,
+    RefusedError,
+    Server,
+    get,
+    listed,
+    patiently,
+    post,
+)
 from components.orchestration.kubeflow.compile import NO_STAGE, check_step
+from components.orchestration.kubeflow.runs import Run
 from components.orchestration.plan import Overrides
 
-# kfp's own `wait_for_run_completion` never returns for a cancelled run.
-ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-POLL_S = 10.0
-MAX_FAILED_POLLS = 30  # in a row: a server that is restarted comes back
+EXPERIMENT = "pixclip"
+NUM_RUNS = 100  # that are looked through for a pipeline's newest
+PATIENCE_S = 120.0  # with a server that is away, while nothing runs yet
 # What a pipeline is compiled for: its tasks and their accelerators.
 COMPILED = ("recipe", "num_ranks")
-
-
-class HostError(PipelineError):
-    """The Kubeflow server refused, or a run on it failed."""
-
-
-class ServerAwayError(HostError):
-    """The Kubeflow server does not answer at the moment."""
+Spec = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class HostRun:
-    """A run on a server."""
+class Version:
+    """A version of a pipeline on a server; `spec` is the compiled pipeline."""
 
-    run_id: str
-    version: str
-    url: str
+    pipeline_id: str
+    version_id: str
+    name: str
+    spec: Spec
 
 
-class Host:
-    """A Kubeflow Pipelines server; the address is that of its web page."""
+def upload(server: Server, text: str, name: str, version: str) -> Plan[Version]:
+    """Bring a compiled pipeline as a new version; the first version makes the pipeline.
 
-    def __init__(self, url: str, namespace: str = "kubeflow") -> None:
-        import kfp
-        from urllib3.exceptions import HTTPError
+    Raises:
+        RefusedError: the server refused.
+    """
+    pipeline_id = yield from _pipeline_id(server, name)
+    if pipeline_id is None:
+        query = {"name": name, **_owner(server)}
+        yield Ask("POST", f"{API}/pipelines/upload", query, upload=text.encode())
+    else:
+        query = {"name": version, "pipelineid": pipeline_id}
+        yield Ask("POST", f"{API}/pipelines/upload_version", query, upload=text.encode())
+    return (yield from find_version(server, name))
 
-        self.url = url.rstrip("/")
-        warnings.filterwarnings("ignore", "This client only works", FutureWarning)
+
+def find_version(server: Server, name: str, version: str = "") -> Plan[Version]:
+    """A version of a pipeline by its name, or the newest one.
+
+    Raises:
+        KubeflowError: there is none; says what to do.
+    """
+    pipeline_id = yield from _pipeline_id(server, name)
+    if pipeline_id is None:
+        raise KubeflowError(
+            f"{server.url} has no pipeline '{name}'; bring it there with "
+            f"`pixclip pipeline upload {name} --host {server.url}`"
+        )
+    newest = {"page_size": "1", "sort_by": "created_at desc"}
+    query = listed("display_name", version) if version else newest
+    found = yield from patiently(get(f"/pipelines/{pipeline_id}/versions", query), PATIENCE_S)
+    versions = found.get("pipeline_versions") or []
+    if not versions:
+        raise KubeflowError(f"pipeline '{name}' at {server.url} has no version {version}".rstrip())
+    (one,) = versions
+    spec = one["pipeline_spec"]
+    return Version(
+        pipeline_id,
+        one["pipeline_version_id"],
+        one["display_name"],
+        spec.get("pipeline_spec", spec),  # beside it is what the platform gets
+    )
+
+
+def request(
+    server: Server,
+    version: Version,
+    parameters: Mapping[str, Any],
+    experiment: str = EXPERIMENT,
+) -> Plan[dict[str, Any]]:
+    """The body of the request for a run, without id and name; makes the experiment if need be."""
+    config: dict[str, Any] = {"parameters": dict(parameters)}
+    if server.pipeline_root:
+        config["pipeline_root"] = server.pipeline_root
+    body = {
+        "experiment_id": (yield from _experiment_id(server, experiment)),
+        "pipeline_version_reference": {
+            "pipeline_id": version.pipeline_id,
+            "pipeline_version_id": version.version_id,
+        },
+        "runtime_config": config,
+    }
+    account = {"service_account": server.service_account} if server.service_account else {}
+    return body | account
+
+
+def requester(
+    server: Server,
+    name: str,
+    parameters: Callable[[Spec], Mapping[str, Any]],
+    *,
+    version: str = "",
+    experiment: str = EXPERIMENT,
+) -> Callable[[], Plan[dict[str, Any]]]:
+    """What `Runs.ensure` asks for the body of a request: a run of a pipeline by its name.
+
+    Args:
+        parameters: gives the run's parameters for the version that is there.
+        version: its name; empty: the newest.
+    """
+
+    def ask() -> Plan[dict[str, Any]]:
+        found = yield from find_version(server, name, version)
+        own = parameters(found.spec)
+        return (yield from request(server, found, own, experiment))
+
+    return ask
+
+
+def newest_run(server: Server, name: str) -> Plan[Run]:
+    """The newest run of a pipeline.
+
+    Raises:
+        KubeflowError: there is none among the newest runs.
+    """
+    pipeline_id = yield from _pipeline_id(server, name)
+    query = {"page_size": str(NUM_RUNS), "sort_by": "created_at desc", **_owner(server)}
+    found = yield from patiently(get("/runs", query), PATIENCE_S)
+    for run in found.get("runs") or []:
+        reference = run.get("pipeline_version_reference") or {}
+        if pipeline_id and reference.get("pipeline_id") == pipeline_id:
+            whole: Run = yield from patiently(get(f"/runs/{run['run_id']}"), PATIENCE_S)
+            return whole
+    raise KubeflowError(
+        f"{server.url}: none of the {NUM_RUNS} newest runs is one of '{name}'; name it with --run"
+    )
+
+
+def _pipeline_id(server: Server, name: str) -> Plan[str | None]:
+    query = listed("display_name", name, server.namespace)
+    found = yield from patiently(get("/pipelines", query), PATIENCE_S)
+    pipelines = found.get("pipelines") or []
+    return pipelines[0]["pipeline_id"] if pipelines else None
+
+
+def _experiment_id(server: Server, name: str) -> Plan[str]:
+    """An experiment by its name; two processes may make it at the same time."""
+    for _ in range(2):
+        query = listed("display_name", name, server.namespace)
+        found = yield from patiently(get("/experiments", query), PATIENCE_S)
+        if found.get("experiments"):
+            return str(found["experiments"][0]["experiment_id"])
         try:
-            self._client: Any = kfp.Client(host=self.url, namespace=namespace)
-        except (HTTPError, RuntimeError, OSError) as error:
-            raise HostError(f"cannot reach Kubeflow Pipelines at {url}: {error}") from None
-
-    def upload(self, package: Path, name: str, version: str) -> str:
-        """Bring a compiled pipeline as a new version, and give the version's id.
-
-        Raises:
-            HostError: the server refused.
-        """
-        from kfp_server_api import ApiException
-
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                pipeline_id = self._client.get_pipeline_id(name)
-                if pipeline_id is None:
-                    new = self._client.upload_pipeline(str(package), pipeline_name=name)
-                    return str(self._newest(new.pipeline_id).pipeline_version_id)
-                uploaded = self._client.upload_pipeline_version(
-                    str(package), pipeline_version_name=version, pipeline_id=pipeline_id
-                )
-        except ApiException as error:
-            raise _told(error, f"upload of {name} to {self.url}") from error
-        return str(uploaded.pipeline_version_id)
-
-    def run(self, name: str, overrides: Overrides, experiment: str) -> HostRun:
-        """Start the newest version of a pipeline; `overrides` change single settings.
-
-        Raises:
-            HostError: there is no such pipeline, or the server refused.
-        """
-        from kfp_server_api import ApiException
-
-        try:
-            pipeline_id = self._client.get_pipeline_id(name)
-            if pipeline_id is None:
-                raise HostError(
-                    f"{self.url} has no pipeline '{name}'; bring it there with "
-                    f"`pixclip pipeline upload {name} --host {self.url}`"
-                )
-            version = self._newest(pipeline_id)
-            params = changed_arguments(version.pipeline_spec, overrides)
-            with contextlib.redirect_stdout(io.StringIO()):  # kfp prints addresses of its own
-                run = self._client.run_pipeline(
-                    experiment_id=self._client.create_experiment(experiment).experiment_id,
-                    job_name=f"{name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
-                    pipeline_id=pipeline_id,
-                    version_id=version.pipeline_version_id,
-                    params=params,
-                )
-        except ApiException as error:
-            raise _told(error, f"run of {name} on {self.url}") from error
-        url = f"{without_credentials(self.url)}/#/runs/details/{run.run_id}"
-        return HostRun(run.run_id, str(version.display_name), url)
-
-    def wait(self, run_id: str, say: Callable[[str], None], poll_s: float = POLL_S) -> None:
-        """Wait for the end of a run, saying each change of its state.
-
-        Raises:
-            HostError: the run did not succeed, or the server no longer answers.
-        """
-        state, num_failed = "", 0
-        while state not in ENDED:
-            try:
-                now = self._state(run_id)
-                num_failed = 0
-            except ServerAwayError as error:
-                num_failed += 1
-                if num_failed > MAX_FAILED_POLLS:
-                    raise HostError(f"{error}; the run {run_id} may go on without us") from error
-                now = state
-            if now != state:
-                state = now
-                say(state)
-            if state not in ENDED:
-                time.sleep(poll_s)
-        if state not in ("SUCCEEDED", "SKIPPED"):
-            raise HostError(f"run {run_id} ended as {state}; its page has the logs")
-
-    def _state(self, run_id: str) -> str:
-        from kfp_server_api import ApiException
-        from urllib3.exceptions import HTTPError
-
-        try:
-            return str(self._client.get_run(run_id).state)
-        except HTTPError as error:
-            raise ServerAwayError(f"{self.url} no longer answers: {error}") from error
-        except ApiException as error:
-            told = _told(error, f"look at run {run_id} on {self.url}")
-            if error.status is None or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise ServerAwayError(str(told)) from error
-            raise told from error
-
-    def _newest(self, pipeline_id: str) -> Any:
-        versions = self._client.list_pipeline_versions(
-            pipeline_id, page_size=1, sort_by="created_at desc"
-        ).pipeline_versions
-        if not versions:
-            raise HostError(f"pipeline {pipeline_id} at {self.url} has no version")
-        return versions[0]
+            made = yield from patiently(
+                post("/experiments", {"display_name": name, **_owner(server)}), PATIENCE_S
+            )
+            return str(made["experiment_id"])
+        except RefusedError as error:
+            if error.status != HTTPStatus.CONFLICT:
+                raise
+    raise KubeflowError(f"experiment '{name}' is at {server.url}, and is not: is it archived?")
 
 
-def changed_arguments(spec: Mapping[str, Any], overrides: Overrides) -> dict[str, str]:
+def _owner(server: Server) -> dict[str, str]:
+    return {"namespace": server.namespace} if server.namespace else {}
+
+
+def changed_arguments(spec: Spec, overrides: Overrides) -> dict[str, str]:
     """The pipeline's parameters of which a setting changes: the version's own with the changes.
 
     Raises:
-        HostError: the pipeline has no step of that name, or was compiled for another value.
+        InputError: the pipeline has no step of that name, or was compiled for another value.
         SettingsError: a setting is unknown or wrong; refused here, not at its task hours later.
     """
-    spec = spec.get("pipeline_spec", spec)  # beside it is what the platform gets
     known = spec["root"]["inputDefinitions"]["parameters"]
     strange = [step for step in overrides if step not in known]
     if strange:
-        raise HostError(f"{strange[0]}: no such step; the pipeline's are {', '.join(known)}")
+        raise InputError(f"{strange[0]}: no such step; the pipeline's are {', '.join(known)}")
     defaults = {step: json.loads(known[step]["defaultValue"]) for step in overrides}
     changed = {step: merge(defaults[step], changes) for step, changes in overrides.items()}
     for step, settings in changed.items():
         for name in COMPILED:
             if settings.get(name) != defaults[step].get(name):
-                raise HostError(
+                raise InputError(
                     f"{step}.{name}: the pipeline there was compiled for "
                     f"{defaults[step].get(name)}, which decides its tasks and their accelerators; "
                     "upload it anew: `pixclip pipeline upload … --set "
@@ -181,12 +208,3 @@ def changed_arguments(spec: Mapping[str, Any], overrides: Overrides) -> dict[str
             raise SettingsError(NO_STAGE)
         check_step(step, settings)
     return {step: json.dumps(settings) for step, settings in changed.items()}
-
-
-def _told(error: Any, what: str) -> HostError:
-    """The server's own words, without the headers of its answer."""
-    try:
-        reason = json.loads(error.body)["message"]
-    except (TypeError, ValueError, KeyError):
-        reason = f"{error.status} {error.reason}"
-    return HostError(f"{what} failed: {reason}")

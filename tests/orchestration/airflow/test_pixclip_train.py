@@ -8,15 +8,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowFailException
 
 from components.core.step import load_step
 from components.orchestration.airflow import operators as step_module
 from components.orchestration.airflow.operators import ResolveOperator, StepOperator
+from components.orchestration.airflow.pipelines import SubmitOperator
 from components.orchestration.kubeflow.pixclip_train import STEPS
 from tests.orchestration.airflow.conftest import as_served, load_dag, parsed
+from tests.orchestration.airflow.kubeflow_task import Task, connect
 from tests.orchestration.airflow.test_operators import FakeBackend
+from tests.orchestration.kubeflow.kubeflow_server import KubeflowServer
 
 GOLDEN = Path(__file__).with_name("pixclip_train.json")
+PIPELINE = Path(__file__).parents[1] / "kubeflow" / "pixclip-train.yaml"
+MODEL = Asset(name="pixclip", uri="pixclip://model/")
 PUBLICATION = {"repository": "/data/versions", "name": "longgrit", "git_commit": "a" * 40}
 
 
@@ -29,7 +36,9 @@ def steps_of(dag: Any) -> dict[str, StepOperator]:
     return {task.task_id: task for task in dag.tasks if isinstance(task, StepOperator)}
 
 
-def test_parsing_takes_less_than_a_second_and_imports_nothing_heavy():
+@pytest.mark.parametrize("backend", ["", "kubeflow"])
+def test_parsing_takes_less_than_a_second_and_imports_nothing_heavy(monkeypatch, backend):
+    monkeypatch.setenv("PIXCLIP_BACKEND", backend)
     seconds, heavy = parsed("pixclip_train")
     assert heavy == []
     assert seconds < 1
@@ -98,8 +107,6 @@ def test_a_wrong_conf_is_refused(dag, conf):
 
 
 def test_a_run_cannot_take_another_recipe_than_its_tasks():
-    from airflow.sdk.exceptions import AirflowFailException
-
     from components.orchestration.airflow.conf import refuse_fixed
 
     fixed = {"train": {"recipe", "stage"}}
@@ -151,3 +158,55 @@ def test_the_server_of_the_published_version_is_the_one_that_is_asked(resolve):
 def test_another_run_takes_the_version_of_the_settings(resolve, events):
     resolve.task.execute({"triggering_asset_events": events})
     assert resolve.backend.runs[0].settings == {"revision": "v1", "uri": "old"}
+
+
+@pytest.fixture
+def submitting(monkeypatch) -> Any:
+    """The DAG of a deployment whose pipelines run on Kubeflow."""
+    monkeypatch.setenv("PIXCLIP_BACKEND", "kubeflow")
+    return load_dag("pixclip_train")
+
+
+def test_on_kubeflow_one_task_submits_the_pipeline_after_the_checks(submitting):
+    graph = {task.task_id: sorted(task.downstream_task_ids) for task in submitting.tasks}
+    assert graph == {"check_settings": ["train"], "train": []}
+    train = submitting.get_task("train")
+    assert (train.pipeline, train.deferrable) == ("pixclip-train", True)
+    assert {task.task_id for task in submitting.tasks if task.retries < 2} == set()
+    assert list(submitting.params) == ["overrides"]
+
+
+def test_the_model_s_asset_has_an_event_wherever_it_was_trained(dag, submitting):
+    for one, task_id in ((dag, "promote"), (submitting, "train")):
+        assert [asset.name for asset in one.get_task(task_id).outlets] == ["pixclip"]
+
+
+def test_the_submitted_run_takes_the_published_version_and_the_run_s_overrides(monkeypatch):
+    with KubeflowServer(outcome="SUCCEEDED") as server:
+        connect(monkeypatch, server)
+        server.add_version("pixclip-train", "first", PIPELINE.read_text())
+        overrides = {"train": {"num_workers": 7}, "resolve_data": {"name": "other"}}
+        arguments = {"overrides": json.dumps(overrides), "outlets": [MODEL]}
+        task = Task(is_deferrable=False, kind=SubmitOperator, arguments=arguments)
+        events = {"longgrit": [event(2, **PUBLICATION)]}
+        outlets = {MODEL: SimpleNamespace(extra={})}
+        task.more = {"triggering_asset_events": events, "outlet_events": outlets}
+        result = task.run()
+        (run,) = server.runs.values()
+        assert server.violations == []
+    sent = {k: json.loads(v) for k, v in run["runtime_config"]["parameters"].items()}
+    assert set(sent) == {"train", "resolve_data"}
+    assert sent["train"]["num_workers"] == 7
+    resolve = sent["resolve_data"]
+    assert (resolve["name"], resolve["revision"]) == ("longgrit", "a" * 40)
+    assert outlets[MODEL].extra["run_id"] == result["run_id"] == run["run_id"]
+
+
+def test_wrong_overrides_of_a_submitted_run_fail_before_anything_starts(monkeypatch):
+    with KubeflowServer() as server:
+        connect(monkeypatch, server)
+        server.add_version("pixclip-train", "first", PIPELINE.read_text())
+        arguments = {"overrides": '{"train": {"num_rank": 2}}'}
+        with pytest.raises(AirflowFailException, match=r"train\.num_rank: no such setting"):
+            Task(is_deferrable=True, kind=SubmitOperator, arguments=arguments).run()
+        assert server.workflows == []

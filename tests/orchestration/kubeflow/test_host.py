@@ -1,45 +1,86 @@
-"""Bring a pipeline to Kubeflow and run it by name, with kfp's own client over HTTP."""
+"""Bring a pipeline to Kubeflow and run it by name: plans, and the command line over them."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from components.cli import cli
-from components.core.errors import SettingsError
-from components.orchestration.kubeflow import server as host
-from components.orchestration.kubeflow.server import Host, HostError, changed_arguments
-from tests.orchestration.kubeflow.kubeflow_server import AWAY, KubeflowServer
+from components.core.errors import InputError, SettingsError
+from components.orchestration.kubeflow import cli as commands
+from components.orchestration.kubeflow import client as client_module
+from components.orchestration.kubeflow.client import (
+    AwayError,
+    Client,
+    KubeflowError,
+    RefusedError,
+    Server,
+    get,
+)
+from components.orchestration.kubeflow.runs import Identity, ProcessStore, Runs, Timing
+from components.orchestration.kubeflow.server import changed_arguments, requester, upload
+from tests.orchestration.kubeflow.kubeflow_server import Fault, KubeflowServer
 
 GOLDEN = Path(__file__).with_name("pixclip-train.yaml")
 NAME = "pixclip-train"
+POD = "pixclip-train-x7k2p-1234"
+FAILED = {"state": "FAILED", "end_time": "2026-01-01T00:00:01Z"}
+# As KFP tells the nodes of a run whose task `evaluate` failed.
+FAILED_NODES = [
+    {"display_name": "pixclip-train-x7k2p", **FAILED},
+    {"display_name": "root", **FAILED},
+    {"display_name": "train-align", "state": "SUCCEEDED", "child_tasks": [{"pod_name": "p1"}]},
+    {"display_name": "evaluate", **FAILED, "child_tasks": [{"pod_name": POD}]},
+    {"display_name": "executor", **FAILED},
+]
 
 
 @pytest.fixture
-def server() -> Iterator[KubeflowServer]:
-    with KubeflowServer() as server:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowServer]:
+    monkeypatch.setattr(client_module, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(commands, "POLL_S", 0.02)
+    with KubeflowServer(outcome="SUCCEEDED") as server:
         yield server
+        assert server.violations == []
+
+
+def call(server: KubeflowServer, plan: Any, **fields: str) -> Any:
+    with Client(Server(server.url, **fields)) as client:
+        return client.run(plan)
+
+
+def pixclip(server: KubeflowServer, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["pipeline", *arguments, "--host", server.url])
+
+
+def run(server: KubeflowServer, overrides: Any, **fields: str) -> Any:
+    place = Server(server.url, **fields)
+    request = requester(place, NAME, lambda spec: changed_arguments(spec, overrides))
+    plan = Runs(Timing(0.02, 0.1, 1)).ensure(Identity("a", NAME), request, ProcessStore())
+    with Client(place) as client:
+        return client.run(plan)
 
 
 def test_the_first_upload_makes_the_pipeline_and_the_next_a_version(server):
-    kubeflow = Host(server.url)
-    assert kubeflow.upload(GOLDEN, NAME, "first") == f"{NAME}-0"
-    assert kubeflow.upload(GOLDEN, NAME, "second") == f"{NAME}-1"
+    place = Server(server.url)
+    text = GOLDEN.read_text()
+    made = [call(server, upload(place, text, NAME, name)) for name in ("first", "second")]
+    assert [version.version_id for version in made] == [f"{NAME}-0", f"{NAME}-1"]
     assert [version["display_name"] for version in server.pipelines[NAME]] == [NAME, "second"]
 
 
 def test_a_run_by_name_takes_the_newest_version_and_only_the_changed_settings(server):
-    kubeflow = Host(server.url)
     for version in ("old", "new"):
         server.add_version(NAME, version, GOLDEN.read_text())
-    run = kubeflow.run(NAME, {"resolve_data": {"revision": "v2"}}, "pixclip")
-    assert run.version == "new"
-    assert run.url == f"{server.url}/#/runs/details/r0"
-    (started,) = server.runs
+    fields = {"service_account": "runner", "pipeline_root": "s3://bucket/here"}
+    run(server, {"resolve_data": {"revision": "v2"}}, **fields)
+    (started,) = server.runs.values()
     reference = started["pipeline_version_reference"]
     assert reference == {"pipeline_id": f"id-of-{NAME}", "pipeline_version_id": f"{NAME}-1"}
     sent = started["runtime_config"]["parameters"]
@@ -47,46 +88,20 @@ def test_a_run_by_name_takes_the_newest_version_and_only_the_changed_settings(se
     settings = json.loads(sent["resolve_data"])
     assert (settings["revision"], settings["name"]) == ("v2", "longgrit")
     assert started["experiment_id"] == "e0"
-    kubeflow.run(NAME, {}, "pixclip")
+    assert started["service_account"] == "runner"
+    assert started["runtime_config"]["pipeline_root"] == "s3://bucket/here"
     assert len(server.experiments) == 1
 
 
-def test_the_end_of_a_run_is_awaited_and_told(server):
-    said: list[str] = []
-    Host(server.url).wait("r0", said.append, poll_s=0)
-    assert said == ["PENDING", "RUNNING", "SUCCEEDED"]
-
-
-def test_a_server_that_is_away_for_a_moment_is_waited_for():
-    said: list[str] = []
-    with KubeflowServer(("RUNNING", AWAY, AWAY, "SUCCEEDED")) as server:
-        Host(server.url).wait("r0", said.append, poll_s=0)
-    assert said == ["RUNNING", "SUCCEEDED"]
-
-
-def test_a_server_that_stays_away_is_told(monkeypatch):
-    monkeypatch.setattr(host, "MAX_FAILED_POLLS", 1)
-    told = pytest.raises(HostError, match="the server is away; the run r0 may go on without us")
-    with KubeflowServer(("RUNNING", AWAY)) as server, told:
-        Host(server.url).wait("r0", lambda _: None, poll_s=0)
-
-
-@pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
-def test_a_run_that_did_not_succeed_is_an_error(state):
-    ended = pytest.raises(HostError, match=f"run r0 ended as {state}")
-    with KubeflowServer(("RUNNING", state)) as server, ended:
-        Host(server.url).wait("r0", lambda _: None, poll_s=0)
-
-
 def test_a_pipeline_that_is_not_there_is_told_with_what_to_do(server):
-    with pytest.raises(HostError, match=f"pixclip pipeline upload {NAME} --host {server.url}"):
-        Host(server.url).run(NAME, {}, "pixclip")
+    with pytest.raises(KubeflowError, match=f"pixclip pipeline upload {NAME} --host {server.url}"):
+        run(server, {})
 
 
 def test_a_step_that_the_uploaded_version_does_not_have_is_refused(server):
     server.add_version(NAME, "old", GOLDEN.read_text())
-    with pytest.raises(HostError, match="segment: no such step; the pipeline's are"):
-        Host(server.url).run(NAME, {"segment": {}}, "pixclip")
+    with pytest.raises(InputError, match="segment: no such step; the pipeline's are"):
+        run(server, {"segment": {}})
     assert not server.runs
 
 
@@ -106,36 +121,157 @@ def test_settings_of_another_recipe_are_checked_by_its_own_stages():
     [
         ({"train": {"num_rank": 2}}, SettingsError, r"train\.num_rank: no such setting; did you"),
         ({"promote": {"min_samples": "few"}}, SettingsError, r"promote\.min_samples: .*'few'"),
-        ({"train": {"recipe": "pixclip_l14", "stage": "regions"}}, HostError, r"compiled for tiny"),
+        (
+            {"train": {"recipe": "pixclip_l14", "stage": "regions"}},
+            InputError,
+            r"compiled for tiny",
+        ),
         ({"train": {"stage": "refine"}}, SettingsError, r"train\.stage cannot be set here"),
-        ({"train": {"num_ranks": 8}}, HostError, r"train\.num_ranks: .* compiled for 2"),
+        ({"train": {"num_ranks": 8}}, InputError, r"train\.num_ranks: .* compiled for 2"),
     ],
 )
 def test_a_setting_that_would_fail_hours_later_is_refused_here(server, changes, error, message):
     server.add_version(NAME, "old", GOLDEN.read_text())
     with pytest.raises(error, match=message):
-        Host(server.url).run(NAME, changes, "pixclip")
+        run(server, changes)
     assert not server.runs
 
 
-def test_the_command_line_uploads_and_runs_by_name(server):
-    runner = CliRunner()
-    done = runner.invoke(cli, ["pipeline", "upload", NAME, "--host", server.url])
+def test_the_command_line_uploads_runs_by_name_and_waits(server):
+    done = pixclip(server, "upload", NAME)
     assert done.exit_code == 0, done.output
-    assert server.pipelines[NAME]
-    command = ["pipeline", "run", NAME, "--host", server.url, "--no-wait", "--set"]
-    done = runner.invoke(cli, [*command, "train.changes.num_steps=2"])
+    done = pixclip(server, "run", NAME, "--set", "train.changes.num_steps=2")
     assert done.exit_code == 0, done.output
-    assert f"{server.url}/#/runs/details/r0" in done.output
-    sent = server.runs[0]["runtime_config"]["parameters"]["train"]
+    (run_id,) = server.runs
+    assert f"{server.url}/#/runs/details/{run_id}" in done.output
+    assert [line.split(": ")[1] for line in done.output.splitlines()[1:]] == [
+        "PENDING", "RUNNING", "SUCCEEDED",
+    ]  # fmt: skip
+    sent = server.runs[run_id]["runtime_config"]["parameters"]["train"]
     assert json.loads(sent)["changes"] == {"num_steps": 2}
+
+
+def test_every_run_of_the_command_is_a_run_of_its_own(server):
+    server.add_version(NAME, "old", GOLDEN.read_text())
+    for _ in range(2):
+        assert pixclip(server, "run", NAME, "--no-wait").exit_code == 0
+    assert len(server.runs) == len(server.workflows) == 2
+
+
+def failed_run(server: KubeflowServer) -> str:
+    server.outcome = "FAILED"
+    server.add_version(NAME, "old", GOLDEN.read_text())
+    server.task_details = FAILED_NODES
+    server.logs = {POD: "begun\nGateError: too few\n", "p1": "trained\n"}
+    done = pixclip(server, "run", NAME)
+    return str(done.exception)
+
+
+def test_a_run_that_failed_is_told_with_its_task_and_the_end_of_its_log(server):
+    told = failed_run(server)
+    (run_id,) = server.runs
+    assert told == f"run {run_id} ended as FAILED at task evaluate\nbegun\nGateError: too few"
+    server.logs = {}
+    done = pixclip(server, "retry", NAME)
+    assert str(done.exception).endswith("evaluate; its log is no longer there")
+
+
+def test_status_and_logs_are_those_of_the_newest_run(server):
+    failed_run(server)
+    done = pixclip(server, "status", NAME)
+    assert [line.split() for line in done.output.splitlines()[1:3]] == [
+        ["train-align", "SUCCEEDED"],
+        ["evaluate", "FAILED"],
+    ]
+    assert "FAILED" in done.output.splitlines()[0]
+    done = pixclip(server, "logs", NAME, "--task", "evaluate", "--lines", "1")
+    assert done.output == "==> evaluate <==\nGateError: too few\n"
+    done = pixclip(server, "logs", NAME, "--task", "pack")
+    assert "has no log of a task 'pack'" in str(done.exception)
+
+
+def test_a_failed_run_goes_on_under_its_own_id(server):
+    failed_run(server)
+    (run_id,) = server.runs
+    server.outcome = "SUCCEEDED"
+    done = pixclip(server, "retry", NAME, "--run", run_id)
+    assert done.exit_code == 0, done.output
+    assert [server.runs[run_id]["state"], len(server.runs)] == ["SUCCEEDED", 1]
+
+
+def test_a_run_is_cancelled_and_one_that_has_ended_is_left(server):
+    server.outcome = ""
+    server.add_version(NAME, "old", GOLDEN.read_text())
+    pixclip(server, "run", NAME, "--no-wait")
+    done = pixclip(server, "cancel", NAME)
+    assert done.exit_code == 0, done.output
+    assert done.output.strip().endswith("CANCELING")
+    assert pixclip(server, "cancel", NAME).exit_code == 0
+
+
+def test_a_command_without_a_server_says_how_to_name_one(monkeypatch):
+    monkeypatch.delenv("PIXCLIP_KUBEFLOW", raising=False)
+    done = CliRunner().invoke(cli, ["pipeline", "status", NAME])
+    assert str(done.exception) == "name the server: --host ADDRESS, or PIXCLIP_KUBEFLOW"
+
+
+def test_a_stop_waits_until_the_workflow_has_got_it(server):
+    """The server notes the end before it tells the Workflow: its error leaves the run going."""
+    server.outcome = ""
+    server.add_version(NAME, "old", GOLDEN.read_text())
+    run_id = run(server, {})["run_id"]
+    server.faults = [Fault("after", "TerminateRun")]
+    call(server, Runs(Timing(0.02, 0.1, 2)).stop(run_id))
+    assert server.runs[run_id]["state"] == "CANCELED"
+    call(server, Runs(Timing(0.02, 0.1, 2)).stop("no-such-run"))
 
 
 def test_a_server_that_does_not_answer_is_told(tmp_path):
     with KubeflowServer() as server:
-        url = server.url
-    with pytest.raises(HostError, match="cannot reach Kubeflow Pipelines"):
-        Host(url)
+        pass
+    with pytest.raises(AwayError, match=r"GET /apis/v2beta1/healthz: .* does not answer"):
+        call(server, look())
+
+
+def test_a_page_to_log_in_is_told_with_what_to_do():
+    def login(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text="<html>Log in</html>")
+
+    with Client(Server("http://kubeflow.example")) as client:
+        client._http = httpx.Client(
+            base_url="http://kubeflow.example", transport=httpx.MockTransport(login)
+        )
+        with pytest.raises(RefusedError, match="perhaps a page for people to log in"):
+            client.run(look())
+
+
+def test_a_token_that_stays_wrong_is_refused(server, tmp_path):
+    server.token = "right"
+    with pytest.raises(RefusedError, match="no user identity"):
+        call(server, look())
+    (tmp_path / "token").write_text("wrong")
+    with pytest.raises(RefusedError, match="no user identity"):
+        call(server, look(), token_file=str(tmp_path / "token"))
+    (tmp_path / "token").write_text("right\n")
+    assert call(server, look(), token_file=str(tmp_path / "token")) == {"multi_user": False}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"token_file": "/no/such/token"}, "token file /no/such/token cannot be read"),
+        ({"ca_file": "/no/such/ca"}, "CA file /no/such/ca cannot be read"),
+    ],
+)
+def test_a_file_that_is_not_there_is_told(server, fields, message):
+    with pytest.raises(KubeflowError, match=message):
+        call(server, look(), **fields)
+    with pytest.raises(KubeflowError, match="'kubeflow' is no http"):
+        Server("kubeflow")
+
+
+def look() -> Any:
+    return (yield get("/healthz"))
 
 
 def test_kubeflow_s_own_command_uploads_the_committed_file(server):

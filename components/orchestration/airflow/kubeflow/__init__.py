@@ -1,0 +1,1 @@
+"""Airflow's provider of Kubeflow Pipelines: hook, operator, trigger, link, connection type."""
