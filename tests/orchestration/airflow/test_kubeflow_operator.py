@@ -1,10 +1,14 @@
 """The operator, trigger, hook and connection of Kubeflow Pipelines, one rule each."""
 
 import asyncio
+import importlib
 import json
 import time
+import tomllib
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -257,14 +261,20 @@ def test_the_connection_can_be_tried(server, monkeypatch):
     assert (is_well, "no user identity" in told) == (False, True)
 
 
+def test_the_distribution_says_that_it_is_a_provider():
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    (place,) = project["entry-points"]["apache_airflow_provider"].values()
+    module, _, name = place.partition(":")
+    assert getattr(importlib.import_module(module), name) is get_provider_info
+    assert get_provider_info()["package-name"] == project["name"]
+
+
 def test_airflow_knows_the_provider_its_connection_and_its_link():
     import jsonschema
     from airflow._shared.module_loading import import_string
     from airflow.providers_manager import ProvidersManager
 
     info = get_provider_info()
-    from importlib.resources import files
-
     schema = json.loads((files("airflow") / "provider_info.schema.json").read_text())
     jsonschema.validate(info, schema)
     (kind,) = info["connection-types"]
