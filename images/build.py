@@ -75,10 +75,21 @@ def build(docker: str, name: str) -> str:
             [
                 *(docker, "build", "--network=host", "--progress=plain", *secrets),
                 *("--file", str(FOLDER / "Dockerfile"), "--target", name),
+                *("--build-arg", f"REVISION={revision()}"),
                 *("--tag", tag, str(FOLDER.parent)),
             ]
         )
     return tag
+
+
+def revision() -> str:
+    """The commit of this tree, `+changes` if files differ from it; empty outside of Git."""
+    words = ("git", "-C", str(FOLDER), "describe", "--always", "--abbrev=40", "--dirty=+changes")
+    try:
+        done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
 
 
 def run_shown(command: list[str]) -> None:

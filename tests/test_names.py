@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from components.data.describe.settings import DescribeSettings
 from data_contracts import captions as lengths
 from pixclip.data import layout
+from pixclip.evaluation.metrics import METRICS
 from pixclip.evaluation.protocol import SCENE_ACCURACY
-from pixclip.evaluation.retrieval import METRICS
 
 ROOT = Path(__file__).parents[1]
 LAYOUT, PROTOCOL = "model/pixclip/data/layout.py", "model/pixclip/evaluation/protocol.py"

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from components.core.tables import WORK_FOLDER
 
 log = logging.getLogger(__name__)
 
+WAIT_POLL_S = 2.0
 CHECKED = "-checked"  # what a contract check adds to the name of its copy of a draft
 
 
@@ -266,8 +268,10 @@ def _is_replaceable(name: str, path: Path) -> bool:
 
 
 @contextmanager
-def only_run(output: Path) -> Iterator[None]:
+def only_run(output: Path, *, waits: bool = False) -> Iterator[None]:
     """Keep a second run away from the same output, also if this one is killed and started again.
+
+    `waits`: wait until no other run writes there, however long that takes.
 
     Raises:
         BusyError: another run writes there now.
@@ -276,26 +280,37 @@ def only_run(output: Path) -> Iterator[None]:
     if not output.name:
         raise InputError(f"{output} cannot be replaced; name a folder that is not there yet")
     path = output.with_name(f".{output.name}.lock")
+    file = _locked(path, output)
+    if file is None and waits:
+        log.warning("another run is writing %s: waiting for it to end", output)
+    while file is None:
+        if not waits:
+            raise BusyError(f"another run is writing {output} at this moment; wait for it to end")
+        time.sleep(WAIT_POLL_S)
+        file = _locked(path, output)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is still locked: nobody else's is removed
+        os.close(file)
+
+
+def _locked(path: Path, output: Path) -> int | None:
+    """The open lock file, or None if another run holds it or has just removed it.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise InputError(f"cannot write {output}: {error.filename}: {error.strerror}") from None
     try:
-        _lock(file, path, output)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)  # while it is still locked: nobody else's is removed
-    finally:
-        os.close(file)
-
-
-def _lock(file: int, path: Path, output: Path) -> None:
-    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = os.path.samestat(os.fstat(file), path.stat())
+        if os.path.samestat(os.fstat(file), path.stat()):
+            return file
     except (BlockingIOError, FileNotFoundError):
-        is_ours = False
-    if not is_ours:  # it is held, or its holder has just removed it
-        raise BusyError(f"another run is writing {output} at this moment; wait for it to end")
+        pass
+    os.close(file)
+    return None

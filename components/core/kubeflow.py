@@ -7,6 +7,8 @@ than its executor.
 
 import json
 import linecache
+import logging
+import math
 import os
 import select
 import stat
@@ -17,12 +19,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.core import errors
-from components.core.errors import PipelineError
-from components.core.process import name_user, quieten_libraries, share_cores
+from components.core.errors import PipelineError, SettingsError
+from components.core.pointers import follow, read_pointer
+from components.core.process import name_user, quieten_libraries, share_cores, take_own_s3_names
 from components.core.receipts import Receipt
-from components.core.run import run_kept, state_folder
 from components.core.settings import refuse_credentials
+from components.core.state import run_kept, state_folder
 from components.core.step import ARTIFACTS, Kind, Metrics, Step, load_step
+
+log = logging.getLogger(__name__)
 
 METRICS = "metrics"
 MAX_COLUMNS = 100
@@ -44,6 +49,8 @@ class KfpArtifact(Protocol):
     """The part of a kfp artifact that is used here; setting `path` moves the artifact there."""
 
     path: str
+    uri: str  # where the runner keeps it: a path here, or an address
+    metadata: dict[str, Any]
 
 
 class KfpMetrics(KfpArtifact, Protocol):
@@ -120,33 +127,77 @@ def run_component(
     `per_task`, those that are no empty text win over it.
     `destinations` is JSON too: output name -> the path where it is published. With it, drafts
     are found again after a kill and nothing is copied. Without it, `PIXCLIP_STATE_FOLDER` gives
-    that: a folder that outlives the task (see `state_folder`). The outcome (metrics, or
-    the error) is written to the metrics artifact.
+    that: a folder that outlives the task (see `state.py`). Where the runner keeps artifacts at an
+    address, the outputs are then pointers into that folder. Inputs that are pointers are followed.
+    The outcome (metrics, or the error) is written to the metrics artifact.
     """
     stop_with_the_runner()
     name_user()
     share_cores()
     quieten_libraries()
-    refuse_credentials({"destinations": json.loads(destinations)}, name)
-    for output, path in json.loads(destinations).items():
-        {**outputs, METRICS: metrics}[output].path = path
-    places = {key: Path(artifact.path) for key, artifact in outputs.items()}
-    has_places = bool(json.loads(destinations))
+    take_own_s3_names()
+    chosen = json.loads(destinations)
+    refuse_credentials({"destinations": chosen}, name)
+    own = {key: text for key, text in (per_task or {}).items() if text}
     try:
+        move_outputs({**outputs, METRICS: metrics}, chosen, name)
         receipt = run_kept(
             load_step(name),
-            {key: Path(artifact.path) for key, artifact in inputs.items()},
-            places,
-            json.loads(settings) | {key: text for key, text in (per_task or {}).items() if text},
-            None if has_places else state_folder(),
+            {key: follow(key, Path(artifact.path)) for key, artifact in inputs.items()},
+            {key: Path(artifact.path) for key, artifact in outputs.items()},
+            json.loads(settings) | own,
+            None if chosen else state_folder(),
+            points=any(is_remote(artifact.uri) for artifact in outputs.values()),
         )
     except PipelineError as error:
         write_outcome(Path(metrics.path), error)
         raise
     write_outcome(Path(metrics.path), receipt.metrics)
-    for metric, value in receipt.metrics.items():
-        metrics.log_metric(metric, float(value))
+    tell_kubeflow(outputs, metrics, receipt)
     return receipt
+
+
+def is_remote(uri: str) -> bool:
+    """Whether a runner keeps an artifact at an address, e.g. `s3://…`, not at a path here."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def move_outputs(
+    outputs: Mapping[str, KfpArtifact], destinations: Mapping[str, str], name: str
+) -> None:
+    """Let the outputs be published at these paths.
+
+    Raises:
+        SettingsError: the runner carries them to an address, and would not find them there.
+    """
+    for output, path in destinations.items():
+        if is_remote(outputs[output].uri):
+            raise SettingsError(
+                f"{name}: destinations.{output} is {path}, but this runner keeps the output at "
+                f"{outputs[output].uri} and hands it on from there; leave destinations out (a "
+                "volume that outlives tasks is named by PIXCLIP_STATE_FOLDER)"
+            )
+        outputs[output].path = path
+
+
+def tell_kubeflow(
+    outputs: Mapping[str, KfpArtifact], metrics: KfpMetrics, receipt: Receipt
+) -> None:
+    """Metrics and what pointers lead to, for Kubeflow's pages; its JSON knows no NaN.
+
+    On a server the metrics are also a line of the log: of a run's outputs it tells no content.
+    """
+    finite = {name: value for name, value in receipt.metrics.items() if math.isfinite(value)}
+    for metric, value in finite.items():
+        metrics.log_metric(metric, float(value))
+    for metric in receipt.metrics.keys() - finite.keys():
+        log.warning("%s: %s is no number that Kubeflow can show", receipt.step, metric)
+    if is_remote(metrics.uri):
+        log.info("pixclip-metrics %s %s", receipt.step, json.dumps(finite, sort_keys=True))
+    for artifact in outputs.values():
+        pointer = read_pointer(Path(artifact.path))
+        if pointer:
+            artifact.metadata.update(pointer.model_dump())
 
 
 def write_outcome(path: Path, outcome: "Metrics | PipelineError") -> None:

@@ -27,6 +27,7 @@ CONSOLE = "PIXCLIP_CONSOLE_ENCODING"
 # makes every step many times slower as soon as anything else needs the cores. It is read when
 # OpenMP's library is loaded. The second is GNU's, the first that of every OpenMP.
 WAITING_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+OWN_S3, S3 = "PIXCLIP_S3_", "AWS_"
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent dies
 
@@ -39,6 +40,16 @@ def begin() -> None:
     use_utf8()
     name_user()
     share_cores()
+
+
+def take_own_s3_names() -> None:
+    """Give S3 clients what a task has under names of its own: PIXCLIP_S3_ENDPOINT_URL and the like.
+
+    A variable AWS_* of a Kubeflow task would be its launcher's too, which fetches and stores the
+    artifacts elsewhere.
+    """
+    own = {name: value for name, value in os.environ.items() if name.startswith(OWN_S3) and value}
+    os.environ.update({S3 + name.removeprefix(OWN_S3): value for name, value in own.items()})
 
 
 def share_cores() -> None:

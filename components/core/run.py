@@ -1,15 +1,10 @@
 """Run a step: check its inputs, let it write drafts, check the drafts, publish by rename.
 
-The state folder, if there is one, keeps what a killed task had done for the next attempt.
-
 Every runner (command line, DVC, Kubeflow, Airflow) calls `run_step`. A retry is safe: a
 half-written output is never visible, and a step finds the draft of a killed run again.
 """
 
 import logging
-import os
-import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,11 +18,10 @@ from components.core.drafts import (
     only_run,
     open_drafts,
     publish,
-    remove,
     require_safe_places,
 )
 from components.core.errors import ContractViolation, InputError
-from components.core.files import link_or_copy, write_whole
+from components.core.files import write_whole
 from components.core.receipts import (
     Receipt,
     damaged_outputs,
@@ -49,8 +43,12 @@ def run_step(
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
     settings: Mapping[str, object],
+    *,
+    waits: bool = False,
 ) -> Receipt:
     """Run a step once and publish its outputs; a finished run is not repeated.
+
+    `waits`: while another run writes the same outputs, wait for it instead of raising BusyError.
 
     Raises:
         SettingsError, InputError: bad input; nothing was started.
@@ -64,7 +62,7 @@ def run_step(
     checked = parse_settings(step, settings)
     _require_inputs(step, inputs)
     _require_outputs(step, outputs)
-    with only_run(outputs[step.outputs[0]]):
+    with only_run(outputs[step.outputs[0]], waits=waits):
         finished = finish_publishing(step, outputs)
         require_safe_places(step, inputs, outputs)
         digests = _digests(step, inputs, checked)
@@ -80,7 +78,7 @@ def _run_alone(
     finished: Receipt | None,
 ) -> Receipt:
     digest = fingerprint(step, settings, digests)
-    if step.is_pure:
+    if step.is_pure(settings):
         finished = published_receipt(step, outputs, digest)
     if finished and finished.fingerprint == digest:
         log.info("%s is up to date: %s", step.name, outputs[step.outputs[0]])
@@ -155,7 +153,7 @@ def is_published(
         SettingsError, InputError: as `run_step`.
     """
     checked = parse_settings(step, settings)
-    if not step.is_pure or not all(path.exists() for path in inputs.values()):
+    if not step.is_pure(checked) or not all(path.exists() for path in inputs.values()):
         return False
     _require_outputs(step, outputs)
     if is_publishing(step, outputs):
@@ -215,73 +213,3 @@ def _digests_of_outputs(step: Step, ready: Mapping[str, Path]) -> dict[str, str]
         for file, digest in file_digests(ready[name]).items():
             files[f"{prefix}{file}" if prefix else name] = digest
     return files
-
-
-VARIABLE = "PIXCLIP_STATE_FOLDER"
-DAY_S = 24 * 3600
-
-
-# A folder that outlives the tasks of a pipeline: what a killed task had done is found again.
-#
-# An orchestrator gives every attempt of a task a fresh place for its outputs. With the variable
-# `PIXCLIP_STATE_FOLDER` a step works below that folder instead (a persistent volume, a local
-# folder), in a place that its inputs and settings decide. A retry goes on where the last attempt
-# was killed, and equal work is not done twice, in whatever run. The outputs are then linked, or
-# copied across file systems, to where the orchestrator wants them.
-
-
-def state_folder() -> Path | None:
-    """The folder that outlives this task, if there is one."""
-    folder = os.environ.get(VARIABLE, "")
-    return Path(folder) if folder else None
-
-
-def run_kept(
-    step: Step,
-    inputs: Mapping[str, Path],
-    outputs: Mapping[str, Path],
-    settings: Mapping[str, object],
-    state: Path | None,
-) -> Receipt:
-    """`run_step`, in the state folder if there is one and the step is pure.
-
-    Raises:
-        PipelineError: those of `run_step`.
-    """
-    if state is None or not step.is_pure:
-        return run_step(step, inputs, outputs, settings)
-    place = state / step.name / run_digest(step, inputs, settings)[:16]
-    place.mkdir(parents=True, exist_ok=True)
-    os.utime(place)  # `forget_old` goes by the time of the last use
-    kept = {name: place / name for name in outputs}
-    receipt = run_step(step, inputs, kept, settings)
-    os.utime(place)
-    for name, path in outputs.items():
-        _hand_over(kept[name], path)
-    return receipt
-
-
-def forget_old(state: Path, keep_days: float) -> list[Path]:
-    """Remove what no run has used or written for some days; gives the removed folders."""
-    limit = time.time() - keep_days * DAY_S
-    old = [path for path in sorted(state.glob("*/*")) if _last_change(path) < limit]
-    for path in old:
-        remove(path)
-    return old
-
-
-def _last_change(folder: Path) -> float:
-    """Of the folder or of anything in it: a training writes deep below it, for weeks perhaps."""
-    try:
-        return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
-    except FileNotFoundError:  # somebody is at work in it
-        return time.time()
-
-
-def _hand_over(source: Path, target: Path) -> None:
-    remove(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, copy_function=link_or_copy)
-    else:
-        link_or_copy(str(source), str(target))

@@ -62,9 +62,13 @@ def threshold(default: Any, description: str, **rules: Any) -> Any:
     return _marked("threshold", default, description, rules)
 
 
-def place(default: Any, description: str, **rules: Any) -> Any:
-    """A setting that may name a file or folder here, whose content decides the outputs too."""
-    return _marked("place", default, description, rules)
+def place(default: Any, description: str, *, on_hub: bool = False, **rules: Any) -> Any:
+    """A setting that may name a file or folder here, whose content decides the outputs too.
+
+    `on_hub`: or a model of the Hugging Face Hub.
+    """
+    extra: dict[str, Any] = {"place": True, "on_hub": on_hub}
+    return Field(default, description=description, json_schema_extra=extra, **rules)
 
 
 def per_task(default: Any, description: str, **rules: Any) -> Any:
@@ -92,6 +96,14 @@ def source(default: Any, description: str, *, suffix: str = "", **rules: Any) ->
     return Field(default, description=description, json_schema_extra=extra, **rules)
 
 
+def location(default: str, description: str, **rules: Any) -> Any:
+    """A setting that says where something is: a path of this machine, or an address.
+
+    What lies there decides nothing that other settings do not; a cluster has no such paths.
+    """
+    return _marked("location", default, description, rules)
+
+
 def _marked(mark: str, default: Any, description: str, rules: Mapping[str, Any]) -> Any:
     return Field(default, description=description, json_schema_extra={mark: True}, **rules)
 
@@ -116,6 +128,10 @@ def _marked_fields(model: type[BaseModel], *marks: str) -> dict[str, Any]:
 
 # Raises GateError; sees a step's metrics and settings alone.
 Gate = Callable[[Mapping[str, int | float], Any], None]
+# Of settings: whether they and the inputs alone decide the outputs.
+Purity = Callable[[Any], bool]
+# Changes of settings that name the present state of what they leave open, e.g. a branch's commit.
+Pin = Callable[[Any], Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -123,8 +139,9 @@ class Step:
     """A step as every runner sees it.
 
     `version`: counts in the fingerprint; raised when the code makes other outputs than before.
-    `is_pure`: outputs depend on inputs and settings alone. A step that also looks at the world (the
-    model registry, a branch that moves) is run every time, and no runner may cache it.
+    `purity`: whether outputs depend on inputs and settings alone. A step that also looks at the
+    world (the model registry, a branch that moves) is run every time, and no runner may cache it.
+    `pin`: makes the settings pure by naming what of the world they mean at the moment.
     `gate`: refuses a result by its metrics and the thresholds among the settings.
     """
 
@@ -132,7 +149,8 @@ class Step:
     image: str
     version: int
     gpus: int
-    is_pure: bool
+    purity: bool | Purity
+    pin: Pin | None
     gate: Gate | None
     work: Work
     function: Callable[..., Metrics]
@@ -144,6 +162,10 @@ class Step:
     def summary(self) -> str:
         """The first line of the step's docstring."""
         return (self.function.__doc__ or "").strip().splitlines()[0]
+
+    def is_pure(self, settings: StepSettings) -> bool:
+        """Whether the outputs depend on inputs and settings alone."""
+        return self.purity if isinstance(self.purity, bool) else self.purity(settings)
 
     def fingerprinted_settings(self, settings: StepSettings) -> dict[str, object]:
         """The settings that decide the content of the outputs."""
@@ -184,6 +206,12 @@ class Step:
         """What the step imports: setting -> path or `s3://` address, without empty ones."""
         return {name: text for name, text in self._texts("source", settings).items() if text}
 
+    def locations(self, settings: StepSettings) -> dict[str, str]:
+        """Everything that settings name by a path or an address: setting -> text."""
+        marks = ("place", "source", "location")
+        found = {name: text for mark in marks for name, text in self._texts(mark, settings).items()}
+        return {name: text for name, text in found.items() if text}
+
     def source_suffix(self, name: str) -> str:
         """The ending of the files that count in a source."""
         extra = self.settings_type.model_fields[name].json_schema_extra
@@ -199,7 +227,8 @@ def step(
     image: str,
     version: int = 1,
     gpus: int = 0,
-    is_pure: bool = True,
+    is_pure: bool | Purity = True,
+    pin: Pin | None = None,
     gate: Gate | None = None,
     work: Work = Work.CHEAP,
 ) -> Callable[[Callable[..., Metrics]], Step]:
@@ -226,7 +255,8 @@ def step(
             image=image,
             version=version,
             gpus=gpus,
-            is_pure=is_pure,
+            purity=is_pure,
+            pin=pin,
             gate=gate,
             work=work,
             function=function,

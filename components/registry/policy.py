@@ -73,7 +73,7 @@ class PromoteSettings(StepSettings):
     @field_validator("must_not_lose", "must_beat", "minimums")
     @classmethod
     def _names_are_known(cls, value: object) -> object:
-        from pixclip.evaluation.retrieval import METRICS
+        from pixclip.evaluation.metrics import METRICS
 
         names = [value] if isinstance(value, str) and value else value
         assert isinstance(names, (list, dict, str))

@@ -89,7 +89,7 @@ class RegisterSettings(StepSettings):
 
 
 # The registry may be another one by now: the step looks every time.
-@step(image="train", is_pure=False)
+@step(image="train", is_pure=False, version=2)
 def register(
     checkpoint: In, evaluation: In, registration: Out, settings: RegisterSettings
 ) -> Metrics:
@@ -215,6 +215,7 @@ def lineage_tags(
         "data_revision": settings.data_revision or _data_revision(data),
         "git_commit": settings.git_commit or os.environ.get("PIXCLIP_GIT_COMMIT") or git_commit(),
         "image_digest": settings.image_digest or os.environ.get("PIXCLIP_IMAGE_DIGEST"),
+        "kubeflow_run": os.environ.get("PIXCLIP_KFP_RUN_ID"),
         WEIGHTS_TAG: evaluation.content["checkpoint"],
         "training_fingerprint": receipt.fingerprint if receipt else None,
         "protocol": evaluation.content.get("protocol"),

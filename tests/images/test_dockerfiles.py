@@ -95,6 +95,17 @@ def test_the_image_holds_the_packages_of_its_own_lock(name):
     assert ("COPY", f"COPY locks/{name}.txt /tmp/lock.txt") in instructions_of(packages)
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_image_knows_the_commit_of_its_code(name):
+    lasting = " ".join(line for keyword, line in instructions_of(name) if keyword == "ENV")
+    assert "PIXCLIP_GIT_COMMIT=$REVISION" in lasting.split()
+    assert ("ARG", 'ARG REVISION=""') in instructions_of(name)
+
+
+def test_the_builder_tells_the_commit(build_module):
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", build_module.revision())
+
+
 def test_the_builder_knows_every_target(build_module):
     assert list(build_module.NAMES) == IMAGES
 

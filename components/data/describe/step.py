@@ -9,7 +9,7 @@ from pathlib import Path
 from components.core.counts import ROWS_IN, ROWS_OUT, reasons_in
 from components.core.errors import GateError
 from components.core.progress import progress
-from components.core.run import state_folder
+from components.core.state import state_folder
 from components.core.step import In, Metrics, Out, Work, step
 from components.core.tables import WORK_FOLDER, count_rows
 from components.data.describe.outcomes import STEP, Ledger, OutcomeWriter, StageAccount

@@ -22,9 +22,10 @@ from components.core.errors import InputError
 from components.core.hashed import copy_all, copy_hashed, files_below, require_name, require_receipt
 from components.core.progress import progress
 from components.core.s3 import S3Object, S3Store, is_s3, split_uri
-from components.core.step import Metrics, Out, StepSettings, runtime, step
+from components.core.step import Metrics, Out, StepSettings, location, runtime, source, step
 from components.core.tables import WORK_FOLDER
 from components.data.resolve_data.storage import place_object
+from components.data.resolve_data.versions import COMMIT, bring_version, find_commit
 from pixclip.data.layout import MANIFEST_NAME
 
 VERSION_NAME = "version.json"
@@ -33,9 +34,8 @@ VERSION_NAME = "version.json"
 class ResolveDataSettings(StepSettings):
     """Which version of the data set, and where it is kept."""
 
-    repository: str = Field(
-        "runs/repository",
-        description="folder or URL of the Git repository that keeps the versions under DVC",
+    repository: str = location(
+        "runs/repository", "folder or URL of the Git repository that keeps the versions under DVC"
     )
     revision: str = Field(
         "HEAD",
@@ -47,16 +47,31 @@ class ResolveDataSettings(StepSettings):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="name of the data set inside the repository",
     )
-    uri: str = Field(
+    uri: str = source(
         "",
-        description="instead of a repository: folder or s3://bucket/prefix of a data set that is "
-        "not under DVC",
+        "instead of a repository: folder or s3://bucket/prefix of a data set that is not under DVC",
     )
     endpoint_url: str = runtime("", "URL of an S3 server that is not AWS's; empty: AWS")
 
 
-# A branch moves: the step looks every time.
-@step(image="train", is_pure=False)
+def is_pinned(settings: ResolveDataSettings) -> bool:
+    """Whether the settings mean one version for ever: a full commit, or a source by its content."""
+    return bool(settings.uri) or bool(COMMIT.fullmatch(settings.revision))
+
+
+def pin(settings: ResolveDataSettings) -> dict[str, object]:
+    """The commit that a branch or tag means at the moment.
+
+    Raises:
+        InputError: the repository cannot be read, or has no such branch or tag.
+    """
+    if is_pinned(settings):
+        return {}
+    return {"revision": find_commit(settings.repository, settings.revision)}
+
+
+# A branch moves: with one the step looks every time.
+@step(image="train", is_pure=is_pinned, pin=pin)
 def resolve_data(dataset: Out, settings: ResolveDataSettings) -> Metrics:
     """Bring a version of the data set out of the DVC repository that keeps it."""
     _clear(dataset)
@@ -81,8 +96,6 @@ def resolve_data(dataset: Out, settings: ResolveDataSettings) -> Metrics:
 
 def _bring(settings: ResolveDataSettings, dataset: Path) -> tuple[dict[str, str], dict[str, str]]:
     """What was brought, in words, and the sha256 of its files."""
-    from components.data.resolve_data.versions import bring_version
-
     if settings.uri:
         return bring_uri(settings.uri, settings.endpoint_url, dataset)
     name, endpoint_url = settings.name, settings.endpoint_url

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from pixclip.data.samples import Sample
 from pixclip.evaluation.benchmark import Benchmark, Embedded, Indices
+from pixclip.evaluation.metrics import Columns, Floats
 from pixclip.evaluation.pictures import cls_attention, heat, outlined, patch_similarity
 from pixclip.evaluation.protocol import Question
-from pixclip.evaluation.retrieval import Columns, Floats, best_candidates
+from pixclip.evaluation.retrieval import best_candidates
 from pixclip.masks import Mask, decode_mask
 from pixclip.model import PixClip
 

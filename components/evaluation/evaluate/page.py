@@ -20,9 +20,9 @@ from components.evaluation.evaluate.examples import (
 from components.evaluation.evaluate.settings import EvaluateSettings
 from pixclip.data.shards import iterate_images
 from pixclip.evaluation.benchmark import Embedded
+from pixclip.evaluation.metrics import METRICS
 from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, Question, protocol_of
 from pixclip.evaluation.results import MODEL, Number, Numbers, Results
-from pixclip.evaluation.retrieval import METRICS
 from pixclip.model import PixClip
 
 PAGE_NAME = "evaluation.html"

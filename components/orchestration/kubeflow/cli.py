@@ -340,8 +340,8 @@ def _run(client: "Client", pipeline_name: str, run_id: str) -> "Plan[Run]":
 def _compile(params: Path, assignments: tuple[str, ...], cluster: Path | None) -> str:
     from components.orchestration.kubeflow.cluster import read_cluster
 
-    settings = pipeline_settings(params, parse_overrides(assignments))
-    return compile_pipeline(settings, read_cluster(cluster) if cluster else None)
+    known = read_cluster(cluster) if cluster else None
+    return compile_pipeline(pipeline_settings(params, parse_overrides(assignments), known), known)
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, dict[str, object]]:

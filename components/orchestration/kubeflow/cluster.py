@@ -1,20 +1,30 @@
-"""What a cluster adds to a pipeline's tasks: node pools, accelerators, memory, volumes, secrets.
+"""What a cluster adds to a pipeline's tasks: nodes, accelerators, images, volumes, secrets, limits.
 
 `cluster.yaml` holds these settings, apart from those of the steps: none of them changes what a step
-makes. A secret is named here, never written down.
+makes, and `settings` only says where things are. A secret is named here, never written down.
 """
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.errors import SettingsError
-from components.core.run import VARIABLE as STATE_VARIABLE
+from components.core.kubeflow import image
 from components.core.settings import read_settings_file, refuse_credentials
+from components.core.state import VARIABLE as STATE_VARIABLE
 from components.core.step import Step
 
 STATE_PATH = "/state"
+HOUR_S, DAY_S = 3600, 24 * 3600
+# Argo counts a retry's last moment from the start of the first attempt, and kills what runs then.
+RETRY_FOR = "4w"
+IMAGE_BY_DIGEST = re.compile(r"\S+@(sha256:[0-9a-f]{64})")
+RUN_ID_VARIABLE, RUN_ID_FIELD = "PIXCLIP_KFP_RUN_ID", "metadata.labels['pipeline/runid']"
+DIGEST_VARIABLE = "PIXCLIP_IMAGE_DIGEST"
+LAUNCHERS = "AWS_"  # variables of a task that its launcher takes for its own
 SHARED_MEMORY_PATH = "/dev/shm"  # noqa: S108  # where torch's workers pass tensors
 
 
@@ -44,11 +54,31 @@ class Pool(Section):
     memory: str = Field("16Gi", description="memory a task asks for, which is also its limit")
 
 
+def _not_the_launcher_s(name: str) -> str:
+    if name.startswith(LAUNCHERS):
+        raise ValueError(
+            f"{name} would become that of the task's launcher, which carries the artifacts; name "
+            f"it PIXCLIP_S3_{name.removeprefix(LAUNCHERS)}: steps hand that to their S3 clients"
+        )
+    return name
+
+
+def _by_digest(name: str) -> str:
+    if not IMAGE_BY_DIGEST.fullmatch(name):
+        raise ValueError("an image is named by its digest: <repository>@sha256:<64 hex digits>")
+    return name
+
+
+Variable = Annotated[str, AfterValidator(_not_the_launcher_s)]
+ImageByDigest = Annotated[str, AfterValidator(_by_digest)]
+
+
 class Secret(Section):
-    """Keys of a Kubernetes secret as environment variables."""
+    """Keys of a Kubernetes secret as environment variables of the steps that need them."""
 
     name: str = Field(description="name of the secret in the pipeline's namespace")
-    keys: dict[str, str] = Field(description="key of the secret -> environment variable")
+    steps: tuple[str, ...] = Field(min_length=1, description="steps whose tasks get it")
+    keys: dict[str, Variable] = Field(description="key of the secret -> environment variable")
 
 
 class ClusterSettings(Section):
@@ -74,12 +104,50 @@ class ClusterSettings(Section):
         description="persistent volume claim (ReadWriteMany) on which killed tasks find their work "
         "again; empty: a retry starts anew",
     )
-    secrets: tuple[Secret, ...] = Field((), description="secrets that every task gets")
-    environment: dict[str, str] = Field(
+    images: dict[Literal["data", "train"], ImageByDigest] = Field(
+        {},
+        description="image -> its name by digest; empty: by PIXCLIP_IMAGE_REPOSITORY and _TAG, and "
+        "then nothing is cached, since a tag moves",
+    )
+    settings: dict[str, dict[str, Any]] = Field(
+        {}, description="step -> where things are on this cluster; wins over the params file"
+    )
+    pinned_data: bool = Field(
+        True,
+        description="who starts a run names the full commit of the data, so that resolve_data is "
+        "cached; false: it looks each time, and every run does all tasks anew",
+    )
+    secrets: tuple[Secret, ...] = Field((), description="secrets, and the steps that get them")
+    environment: dict[Variable, str] = Field(
         {}, description="variables that every task gets, e.g. MLFLOW_TRACKING_URI; no secrets"
     )
     image_pull_secret: str = Field("", description="secret to pull the images with")
     retries: int = Field(2, ge=0, description="further attempts of a failed task")
+    task_hours: float = Field(24.0, gt=0, description="time limit of an attempt of a task")
+    hours: dict[str, float] = Field({}, description="step -> time limit, where it is another")
+    run_days: float = Field(28.0, gt=0, le=28, description="time limit of a run")
+    ttl_days: float = Field(30.0, gt=0, description="how long the workflow of an ended run is kept")
+    keep_days: int = Field(14, ge=1, description="how long unused work stays in the state claim")
+    keep_pointed_days: int = Field(
+        0,
+        ge=0,
+        description="the same of what cached tasks may point to: longer than Kubeflow's cache "
+        "lives; 0: for ever",
+    )
+
+    def image(self, name: str) -> str:
+        """The full name of an image."""
+        return next((full for known, full in self.images.items() if known == name), image(name))
+
+    def image_digest(self, name: str) -> str:
+        """The digest of an image; empty if a tag names it."""
+        found = IMAGE_BY_DIGEST.fullmatch(self.image(name))
+        return found[1] if found else ""
+
+    def named_steps(self) -> dict[str, Iterable[str]]:
+        """Setting -> the steps that it names."""
+        secrets = {f"secrets.{secret.name}.steps": secret.steps for secret in self.secrets}
+        return {"gpus": self.gpus, "hours": self.hours, "settings": self.settings, **secrets}
 
 
 def read_cluster(path: Path) -> ClusterSettings:
@@ -104,21 +172,32 @@ def read_cluster(path: Path) -> ClusterSettings:
 def place(task: Any, step: Step | None, cluster: ClusterSettings) -> Any:
     """Put a task of a pipeline where its step belongs; gives the task.
 
-    `step` is None for the pipeline's own small tasks.
+    `step` is None for the pipeline's own small tasks, which run in the image `data`.
     """
-    task.set_retry(cluster.retries, backoff_duration="30s", backoff_factor=2.0)
+    from kfp import kubernetes
+
+    name = step.image if step else "data"
+    task.set_container_image(cluster.image(name))
+    task.set_retry(
+        cluster.retries,
+        backoff_duration="30s",
+        backoff_factor=2.0,
+        backoff_max_duration=RETRY_FOR,
+    )
+    hours = cluster.hours.get(step.name, cluster.task_hours) if step else 1.0
+    kubernetes.set_timeout(task, round(hours * HOUR_S))
     num_gpus = cluster.gpus.get(step.name, step.gpus) if step else 0
     _use_pool(task, cluster.gpu_pool if num_gpus else cluster.cpu_pool)
     if num_gpus:
         _use_accelerators(task, num_gpus, cluster)
-    if step and cluster.state_claim and step.is_pure:
+    if step and cluster.state_claim:
         use_state(task, cluster)
-    _use_environment(task, cluster)
+    _use_environment(task, step, cluster)
     return task
 
 
 def use_state(task: Any, cluster: ClusterSettings) -> None:
-    """Mount the volume on which killed tasks find their work again."""
+    """Mount the volume on which killed tasks find their work again, and pointers lead to."""
     from kfp import kubernetes
 
     kubernetes.mount_pvc(task, pvc_name=cluster.state_claim, mount_path=STATE_PATH)
@@ -158,14 +237,20 @@ def _use_accelerators(task: Any, num_gpus: int, cluster: ClusterSettings) -> Non
     )
 
 
-def _use_environment(task: Any, cluster: ClusterSettings) -> None:
+def _use_environment(task: Any, step: Step | None, cluster: ClusterSettings) -> None:
     from kfp import kubernetes
 
     for name, value in cluster.environment.items():
         task.set_env_variable(name, value)
+    digest = cluster.image_digest(step.image) if step else ""
+    if digest:
+        task.set_env_variable(DIGEST_VARIABLE, digest)
+    if step:
+        kubernetes.use_field_path_as_env(task, RUN_ID_VARIABLE, RUN_ID_FIELD)
     for secret in cluster.secrets:
-        kubernetes.use_secret_as_env(
-            task, secret_name=secret.name, secret_key_to_env=dict(secret.keys)
-        )
+        if step and step.name in secret.steps:
+            kubernetes.use_secret_as_env(
+                task, secret_name=secret.name, secret_key_to_env=dict(secret.keys)
+            )
     if cluster.image_pull_secret:
         kubernetes.set_image_pull_secrets(task, [cluster.image_pull_secret])

@@ -8,25 +8,42 @@ from typing import Any
 
 from components.core.errors import SettingsError
 from components.core.kubeflow import component_of
-from components.core.settings import merge, parse_settings
+from components.core.settings import merge
 from components.core.step import Step, load_step
+from components.orchestration.kubeflow.checks import check_step as check_step
+from components.orchestration.kubeflow.checks import (
+    foreign_places,
+    moving_data,
+    recipe_of,
+    recipe_stages,
+)
 from components.orchestration.kubeflow.cluster import ClusterSettings
 from components.orchestration.kubeflow.pixclip_train import STEPS, build_pipeline
 from components.orchestration.plan import Overrides, check_settings, step_settings
 
 PIPELINES = {"pixclip-train": Path("params/pixclip.yaml")}  # with the settings of its steps
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 NO_STAGE = (
     "train.stage cannot be set here: a pipeline trains all stages of train.recipe, one task each; "
     "`pixclip train` trains a single one"
 )
 
 
-def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict[str, object]]:
+def pipeline_settings(
+    params_file: Path, overrides: Overrides, cluster: ClusterSettings | None = None
+) -> dict[str, dict[str, object]]:
     """The checked settings of every step of the pipeline; those of `train` fit every stage.
+
+    The cluster's win over the params file, `overrides` over both.
 
     Raises:
         SettingsError: lists what is wrong at every step.
     """
+    if cluster:
+        overrides = {
+            name: merge(cluster.settings.get(name, {}), overrides.get(name, {}))
+            for name in {**cluster.settings, **overrides}
+        }
     if "stage" in overrides.get("train", {}):
         raise SettingsError(NO_STAGE)
     settings = {name: step_settings(name, params_file, overrides) for name in STEPS}
@@ -42,17 +59,6 @@ def pipeline_settings(params_file: Path, overrides: Overrides) -> dict[str, dict
     return settings
 
 
-def check_step(name: str, settings: Mapping[str, Any]) -> None:
-    """Check a step's settings, those of `train` for every stage of its recipe.
-
-    Raises:
-        SettingsError: names what is wrong.
-    """
-    stages = recipe_stages(recipe_of({name: settings})) if name == "train" else ()
-    for own in [{"stage": stage} for stage in stages] or [{}]:
-        parse_settings(load_step(name), {**settings, **own})
-
-
 def compile_pipeline(
     settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings | None
 ) -> str:
@@ -63,13 +69,33 @@ def compile_pipeline(
         cluster: None for this machine, where ranks need no accelerators.
 
     Raises:
-        SettingsError: the recipe of `train` is unknown, or a step of `cluster.gpus`, or a step
-            would leave accelerators idle or lack some.
+        SettingsError: the recipe of `train` is unknown, or a step that the cluster names; a step
+            would leave accelerators idle or lack some; settings name paths of this machine, or
+            nothing says where MLflow is, although a cluster is named.
     """
     if cluster:
+        _require_known_steps(cluster)
         _require_a_rank_an_accelerator(settings, cluster)
-    pipeline = build_pipeline(recipe_stages(recipe_of(settings)), cluster or ClusterSettings())
+        _require_places_of_the_cluster(settings, cluster)
+    stages = recipe_stages(recipe_of(settings))
+    pipeline = build_pipeline(stages, cluster, cached_steps(settings, cluster))
     return _compiled(pipeline, pipeline_arguments(settings))
+
+
+def cached_steps(
+    settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings | None
+) -> frozenset[str]:
+    """The steps whose tasks Kubeflow may take from its cache.
+
+    Their outputs depend on inputs and settings alone, and their images are named by digest: what
+    the cache counts of an image is its name.
+    """
+    steps = [load_step(name) for name in STEPS]
+    pure = {step.name for step in steps if step.purity is True}
+    if (cluster and cluster.pinned_data) or not moving_data(settings):
+        pure.add("resolve_data")
+    is_named = {step.name: not cluster or bool(cluster.image_digest(step.image)) for step in steps}
+    return frozenset(name for name in pure if is_named[name])
 
 
 def compile_component(step: Step) -> str:
@@ -86,12 +112,33 @@ def _compiled(definition: Any, parameters: Mapping[str, str] | None = None) -> s
         return path.read_text(encoding="utf-8")
 
 
+def _require_known_steps(cluster: ClusterSettings) -> None:
+    for setting, names in cluster.named_steps().items():
+        strange = sorted(set(names) - set(STEPS))
+        if strange:
+            raise SettingsError(f"{setting}: no such step in this pipeline: {', '.join(strange)}")
+
+
+def _require_places_of_the_cluster(
+    settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings
+) -> None:
+    failures = foreign_places(settings)
+    told = {*cluster.environment, *(name for s in cluster.secrets for name in s.keys.values())}
+    if TRACKING_VARIABLE not in told:
+        failures += [
+            f"{name}.tracking_uri is empty, which means a file of the pod; set {TRACKING_VARIABLE} "
+            "in `environment` of the cluster file"
+            for name in STEPS
+            if "tracking_uri" in load_step(name).settings_type.model_fields
+            and not settings[name].get("tracking_uri")
+        ]
+    if failures:
+        raise SettingsError("; ".join(failures))
+
+
 def _require_a_rank_an_accelerator(
     settings: Mapping[str, Mapping[str, Any]], cluster: ClusterSettings
 ) -> None:
-    strange = sorted(set(cluster.gpus) - set(STEPS))
-    if strange:
-        raise SettingsError(f"gpus: no such step in this pipeline: {', '.join(strange)}")
     for step in map(load_step, STEPS):
         num_gpus = cluster.gpus.get(step.name, step.gpus)
         field = step.settings_type.model_fields.get("num_ranks")
@@ -107,22 +154,3 @@ def _require_a_rank_an_accelerator(
 def pipeline_arguments(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The pipeline's parameters: each step's settings as JSON text."""
     return {name: json.dumps(dict(section)) for name, section in settings.items()}
-
-
-def recipe_of(settings: Mapping[str, Mapping[str, Any]], step: str = "train") -> str:
-    """The recipe that a step follows."""
-    default = load_step(step).settings_type.model_fields["recipe"].default
-    return str(settings[step].get("recipe", default))
-
-
-def recipe_stages(recipe: str) -> tuple[str, ...]:
-    """The names of a recipe's stages, in order.
-
-    Raises:
-        SettingsError: there is no such recipe.
-    """
-    from pixclip.training.recipes import RECIPES
-
-    if recipe not in RECIPES:
-        raise SettingsError(f"train.recipe: no recipe '{recipe}'; known are {', '.join(RECIPES)}")
-    return tuple(stage.name for stage in RECIPES[recipe].stages)

@@ -21,7 +21,7 @@ from components.core.errors import PipelineError
 from components.core.kubeflow import METRICS, read_outcome
 from components.core.process import end_with_parent
 from components.core.receipts import read_receipt
-from components.core.run import VARIABLE as STATE_VARIABLE
+from components.core.state import VARIABLE as STATE_VARIABLE
 from components.orchestration.home import project_home
 from components.orchestration.telling import INDENT, tell, tell_to
 from components.orchestration.warm import VARIABLE as WARM_VARIABLE

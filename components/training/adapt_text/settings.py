@@ -23,6 +23,7 @@ class AdaptTextSettings(StepSettings):
     base_model: str = place(
         ".cache/models/smollm2-135m-instruct",
         "folder, or name on the Hugging Face Hub, of a causal model (safetensors)",
+        on_hub=True,
     )
     revision: str = Field("main", description="commit of the model; pin one for a real tower")
     num_layers: int = Field(

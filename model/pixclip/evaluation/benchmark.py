@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from pixclip.data.samples import Sample
+from pixclip.evaluation.metrics import IN_SUBSET, Columns, Floats, rows_of
 from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, TOPS, Question
-from pixclip.evaluation.retrieval import IN_SUBSET, Columns, Floats, retrieval_ranks, rows_of
+from pixclip.evaluation.retrieval import retrieval_ranks
 from pixclip.text.tokens import normalise
 
 Indices = npt.NDArray[np.int64]

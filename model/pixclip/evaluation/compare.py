@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pixclip.evaluation.metrics import METRICS, Floats, Metric, rows_of
 from pixclip.evaluation.protocol import ALL, EvaluationError
-from pixclip.evaluation.retrieval import METRICS, Floats, Metric, rows_of
 
 EVALUATION_NAME = "evaluation.json"
 TABLES = {"samples": "samples.parquet", "images": "images.parquet"}

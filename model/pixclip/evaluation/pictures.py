@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixclip.evaluation.retrieval import Floats
+from pixclip.evaluation.metrics import Floats
 from pixclip.masks import Mask
 from pixclip.model import PixClip
 

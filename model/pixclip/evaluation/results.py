@@ -27,8 +27,8 @@ from pixclip.evaluation.compare import (
     resampled_means,
     sums_by_cluster,
 )
+from pixclip.evaluation.metrics import METRICS, Columns, Floats, Metric, rows_of
 from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, TOPS, Protocol, Question
-from pixclip.evaluation.retrieval import METRICS, Columns, Floats, Metric, rows_of
 
 METRICS_NAME = "metrics.json"
 MAIN_METRICS = (

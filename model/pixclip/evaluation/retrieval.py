@@ -1,24 +1,14 @@
-"""Ranks of the right candidates, in bounded memory, and the metrics by name.
+"""Ranks of the right candidates, in bounded memory.
 
 Legend: Q questions, I candidates, D width of the embeddings.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pixclip.evaluation.protocol import (
-    ALL,
-    SCENE_ACCURACY,
     TIE_TOLERANCE,
-    TOPS,
     EvaluationError,
-    Question,
 )
 
 QUESTIONS_PER_BLOCK, CANDIDATES_PER_BLOCK = 1024, 8192  # 32 MB of similarities
@@ -83,59 +73,3 @@ def best_candidates(
     """Similarities and places of each question's best candidates, best first; [Q, number] each."""
     found = (questions_QD @ candidates_ID.T).topk(min(number, len(candidates_ID)), dim=1)
     return found.values.cpu(), found.indices.cpu()
-
-
-Floats = npt.NDArray[np.float64]
-Columns = Mapping[str, Floats]  # one value a question; NaN where a question was not asked
-IN_SUBSET = "_in_subset"  # ending of the ranks among the candidates of the question's subset
-REGION_QUESTIONS = (
-    Question.MASK_TO_TEXT,
-    Question.TEXT_TO_MASK,
-    Question.SHORT_MASK_TO_TEXT,
-    Question.SHORT_TEXT_TO_MASK,
-)
-IMAGE_QUESTIONS = (Question.IMAGE_TO_TEXT, Question.TEXT_TO_IMAGE)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A share of right answers: of `column` in the table of regions or of images."""
-
-    name: str
-    table: Literal["samples", "images"]
-    column: str
-    top: int = 0  # last rank that counts as right; 0: the column itself says 1 or 0
-
-    def column_for(self, subset: str) -> str:
-        """The column whose candidates are those of the subset."""
-        return self.column if subset == ALL or not self.top else self.column + IN_SUBSET
-
-    def right(self, columns: Columns, subset: str) -> Floats:
-        """1 for a right answer, 0 for a wrong one, NaN where nothing was asked; [rows]."""
-        values = columns[self.column_for(subset)]
-        return np.where(np.isnan(values), np.nan, values <= self.top) if self.top else values
-
-
-def _recalls(
-    table: Literal["samples", "images"], questions: tuple[Question, ...]
-) -> tuple[Metric, ...]:
-    return tuple(
-        Metric(question.recall_at(top), table, question.rank, top)
-        for question in questions
-        for top in TOPS
-    )
-
-
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric(SCENE_ACCURACY, "samples", "scene_correct"),
-        *_recalls("samples", REGION_QUESTIONS),
-        *_recalls("images", IMAGE_QUESTIONS),
-    )
-}
-
-
-def rows_of(subsets: npt.NDArray[np.str_], subset: str) -> npt.NDArray[np.bool_]:
-    """Which rows belong to a subset, or to `all`; [rows]."""
-    return np.ones(len(subsets), dtype=bool) if subset == ALL else subsets == subset

@@ -62,13 +62,16 @@ def test_a_branch_a_tag_and_a_commit_bring_their_version(published, tmp_path):
     assert find_commit(published.repository, published.commits[0]) == published.commits[0]
 
 
-def test_the_contract_was_checked_and_the_step_looks_again_every_time(published, tmp_path):
+def test_the_contract_was_checked_and_a_branch_is_looked_at_every_time(published, tmp_path):
     settings = {"repository": published.repository, "revision": published.commits[1]}
     bring(tmp_path / "data", **settings)
     receipt = read_receipt(tmp_path / "data")
     assert receipt.step == "resolve_data"
     assert "dataset" in receipt.contracts
-    assert not is_published(resolve_data, {}, {"dataset": tmp_path / "data"}, settings)
+    branch = {**settings, "revision": "HEAD"}
+    assert is_published(resolve_data, {}, {"dataset": tmp_path / "data"}, settings)
+    bring(tmp_path / "data", **branch)
+    assert not is_published(resolve_data, {}, {"dataset": tmp_path / "data"}, branch)
 
 
 def test_what_is_not_there_is_told_plainly(published, tmp_path):

@@ -17,8 +17,8 @@ from components.evaluation.evaluate.step import evaluate
 from pixclip.checkpoint import save_checkpoint
 from pixclip.checksums import sha256_of, weights_digest
 from pixclip.evaluation.compare import compare
+from pixclip.evaluation.metrics import METRICS
 from pixclip.evaluation.protocol import LONGGRIT_REGIONS, protocol_of
-from pixclip.evaluation.retrieval import METRICS
 from pixclip.text.embeddings import tower_digest, write_tower_digest
 from tests.pixclip.evaluation.models import VISION, tiny_model
 from tests.pixclip.evaluation.scenes import SUBSETS, scenes, write_longgrit

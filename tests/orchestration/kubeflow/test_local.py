@@ -10,7 +10,7 @@ from kfp import compiler, dsl
 from components.core.kubeflow import component_of
 from components.core.step import load_step
 from components.orchestration.kubeflow.local import PipelineFailedError, run_local
-from components.orchestration.kubeflow.outcome import record_outcome
+from components.orchestration.kubeflow.own_tasks import record_outcome
 from tests.packed import make_longgrit
 
 

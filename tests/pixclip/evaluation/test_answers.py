@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from pixclip.evaluation.benchmark import BenchmarkBuilder, Embedded, answer, chance
+from pixclip.evaluation.metrics import METRICS
 from pixclip.evaluation.protocol import EvaluationError
 from pixclip.evaluation.results import MODEL, summarise
-from pixclip.evaluation.retrieval import METRICS
 from tests.pixclip.evaluation.scenes import SUBSETS, scene, scenes
 
 WIDTH = 8

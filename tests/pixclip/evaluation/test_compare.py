@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pixclip.evaluation.compare import compare
+from pixclip.evaluation.metrics import IMAGE_QUESTIONS, IN_SUBSET, REGION_QUESTIONS
 from pixclip.evaluation.protocol import EvaluationError
-from pixclip.evaluation.retrieval import IMAGE_QUESTIONS, IN_SUBSET, REGION_QUESTIONS
 
 REGIONS, PER_IMAGE = 120, 3
 
