@@ -52,9 +52,19 @@ TEXT = {  # not adapted: docs/text-tower.md tells what a tiny vision tower learn
     "num_layers": 4,
     "masked_tokens": {"num_steps": 0},
     "contrast": {"num_steps": 0},
-    "whiten": {"share": 0.5},
+    "whiten": {"share": 0.5, "num_captions": 8192},
 }
 NO_PICTURES = {"num_examples": 0, "num_mistakes": 0, "num_maps": 0}
+
+# Larger than the recipe's, which are for the few regions of the demo.
+BATCH_SIZE = 64
+ALIGN = {"data.batch_size": BATCH_SIZE}
+REFINE = {
+    **ALIGN,
+    "optimizer.mask_lr": 3e-4,
+    "optimizer.rest_lr": 3e-4,
+    "optimizer.warmup_steps": 20,
+}
 
 
 @dataclass(frozen=True)
@@ -164,7 +174,7 @@ def align(study: Study, seed: int) -> None:
     run = study.aligned(seed)
     made = {"text_tower": study.folder / "text_tower", "parent": run / "parent"}
     step("init_model", made, study.folder, {"seed": seed})
-    changes = {"num_epochs": study.align_epochs, "data.seed": seed}
+    changes = {**ALIGN, "num_epochs": study.align_epochs, "data.seed": seed}
     train(study, run / "parent", run, {"stage": "align", "changes": changes})
     evaluate(study, run, seed)
 
@@ -172,7 +182,7 @@ def align(study: Study, seed: int) -> None:
 def refine(study: Study, name: str, seed: int) -> None:
     """Train a row's model and ask it the benchmark."""
     row, run = ROWS[name], study.refined(name, seed)
-    own = {"num_steps": study.refine_steps, "data.seed": 1000 + seed}
+    own = {**REFINE, "num_steps": study.refine_steps, "data.seed": 1000 + seed}
     parent = study.aligned(seed) / "checkpoint"
     if row.crop_margin:
         parent = with_margin(parent, run / "parent", row.crop_margin)
@@ -242,7 +252,7 @@ class Result:
     train_s: float
 
 
-def read_result(run: Path, batch_size: int = 64) -> Result:
+def read_result(run: Path) -> Result:
     """The evaluation of one model; R@1 is brought to a pool of fixed size."""
     evaluation = read_json(run / "evaluation" / "evaluation.json")
     samples = pq.read_table(run / "evaluation" / "samples.parquet").to_pylist()
@@ -263,7 +273,7 @@ def read_result(run: Path, batch_size: int = 64) -> Result:
         for subset in SUBSETS
     }
     with (run / "curves.csv").open(encoding="utf-8") as file:
-        train_s = sum(batch_size / float(line["samples_per_s"]) for line in csv.DictReader(file))
+        train_s = sum(BATCH_SIZE / float(line["samples_per_s"]) for line in csv.DictReader(file))
     return Result(metrics, baselines, train_s)
 
 

@@ -76,7 +76,7 @@ def run(dag_ids: Sequence[str], confs: Sequence[str]) -> None:
         click.echo(f"nothing to do: code, settings and files are as this run left them, {since}")
         return
     causes = causes_of(this_run)
-    environment = _ready_environment()
+    environment = airflow_environment(project_home())
     folder = Path(environment["AIRFLOW_HOME"])
     # By its date a run in Airflow's database is known as that of this process.
     marks = [
@@ -95,8 +95,9 @@ def run(dag_ids: Sequence[str], confs: Sequence[str]) -> None:
         for mark, conf, log in zip(marks, confs, logs, strict=True)
     ]
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(alive(folder / FOLDER, mark)) for mark in marks]
         warm = stack.enter_context(warm_process(environment))
+        _make_ready(environment)  # while the warm process imports
+        files = [stack.enter_context(alive(folder / FOLDER, mark)) for mark in marks]
         environment[VARIABLE] = str(warm)
         descriptors = [warm, *(file.descriptor for file in files)]
         code = _show(jobs, environment, logs, descriptors)
@@ -113,7 +114,8 @@ def run(dag_ids: Sequence[str], confs: Sequence[str]) -> None:
 @click.option("--port", default=8080, show_default=True, help="Of the web page.")
 def serve(port: int) -> None:
     """Web page, scheduler and workers in one process group, which ends as a whole."""
-    environment = _ready_environment(port)
+    environment = airflow_environment(project_home(), port)
+    _make_ready(environment)
     live = Path(environment["AIRFLOW_HOME"]) / FOLDER
     for mark in living(live):
         if mark.kind == "serve":
@@ -187,12 +189,10 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _ready_environment(port: int = 8080) -> dict[str, str]:
-    """The environment of an Airflow that is ready, with nothing of a dead process in the way."""
-    environment = airflow_environment(project_home(), port)
+def _make_ready(environment: Mapping[str, str]) -> None:
+    """Make Airflow ready, with nothing of a dead process in the way."""
     prepare(environment)
     end_leftovers(environment, click.echo)
-    return environment
 
 
 def _show(

@@ -46,7 +46,7 @@ BY_STEP = {
     "segment": PICTURES,
     "describe": PICTURES,
     "pack": PICTURES,
-    "adapt_text": MODELS,
+    "adapt_text": (*MODELS, *REGISTRY),
     "embed_text": MODELS,
     "init_model": MODELS,
     "train": REGISTRY,

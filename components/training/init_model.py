@@ -67,7 +67,7 @@ class InitModelSettings(StepSettings):
         return self
 
 
-@step(image="train")
+@step(image="train", version=2)
 def init_model(text_tower: In, parent: Out, settings: InitModelSettings) -> Metrics:
     """Make the model that training starts from, of public weights or at random.
 

@@ -134,18 +134,19 @@ def tiny() -> Recipe:
     so the scale starts where CLIP's started, at 1 / 0.07, and learns.
 
     First only L_CL, which is a third of the work a step; then all three branches. Three regions
-    of a scene come together, so that telling siblings apart is a part of every batch.
+    of a scene come together, so that telling siblings apart is a part of every batch, and batches
+    are small: few epochs of few regions need many steps.
     """
     optimizer = OptimizerConfig(
         mask_lr=1e-3, rest_lr=1e-3, weight_decay=0.05, warmup_steps=20, max_grad_norm=1.0
     )
-    data = DataConfig(batch_size=64, regions_per_image=3, needs_crops=False)
+    data = DataConfig(batch_size=32, regions_per_image=3, needs_crops=False)
     align = Stage(
         name="align",
         losses=LossConfig(alpha=0.0, beta=0.0),
         data=data,
         optimizer=optimizer,
-        num_epochs=24,
+        num_epochs=12,
         trainable=("mask", "vision", "adaptor", "logit_scale"),
         precision="fp32",
     )
@@ -153,8 +154,10 @@ def tiny() -> Recipe:
         name="refine",
         losses=LossConfig(),
         data=data.changed(needs_crops=True, seed=1),
-        optimizer=optimizer.changed(mask_lr=3e-4, rest_lr=3e-4),
-        num_epochs=2,
+        # Short, so the warm-up must be: the rate has to come down again before the stage ends. And
+        # low: crops are new to the model, and learning them costs it something at first.
+        optimizer=optimizer.changed(mask_lr=3e-5, rest_lr=3e-5, warmup_steps=3),
+        num_epochs=1,
     )
     return Recipe(
         name="tiny",

@@ -22,6 +22,15 @@ def test_the_papers_recipe_has_the_numbers_of_table_9():
     assert "adaptor" not in stage.trainable
 
 
+DEMO_REGIONS = 620  # to train on, of 300 scenes
+
+
+def test_the_learning_rate_comes_down_again_in_every_stage_of_the_demo():
+    for stage in RECIPES["tiny"].stages:
+        num_steps = stage.num_epochs * (DEMO_REGIONS // stage.data.batch_size)
+        assert stage.optimizer.warmup_steps <= num_steps / 4, stage.name
+
+
 def test_a_recipe_whose_weights_bring_no_adaptor_trains_one_first():
     align, regions = RECIPES["pixclip_l14"].stages
     assert "adaptor" in align.trainable
