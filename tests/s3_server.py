@@ -32,7 +32,7 @@ PORT_OPTIONS = (
 def s3_server() -> Iterator[str]:
     """Start a server and give its endpoint URL; boto3 finds its credentials in the environment."""
     with tempfile.TemporaryDirectory(prefix="s3-") as folder, _credentials():
-        ports = dict(zip(PORT_OPTIONS, _free_ports(len(PORT_OPTIONS)), strict=True))
+        ports = dict(zip(PORT_OPTIONS, free_ports(len(PORT_OPTIONS)), strict=True))
         endpoint = f"http://127.0.0.1:{ports['s3.port']}"
         with (Path(folder) / "server.log").open("wb") as log:
             server = subprocess.Popen(
@@ -77,7 +77,7 @@ def _command(folder: Path, ports: dict[str, int]) -> list[str]:
     ]
 
 
-def _free_ports(num: int) -> list[int]:
+def free_ports(num: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(num)]
         for item in sockets:

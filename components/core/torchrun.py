@@ -1,9 +1,12 @@
 """Run a module on several ranks through torchrun, and end it in good order.
 
-The step's process only waits: SIGTERM goes on to the ranks, which save their state and stop. If the
-step's process is killed, the ranks get SIGTERM too, and the next attempt waits until they are gone.
+Where the environment says so (`PIXCLIP_TRAINJOB`), the ranks run on other nodes; see `nodes.py`.
+Here the step's process only waits: SIGTERM goes on to the ranks, which save their state and stop.
+If the step's process is killed, the ranks get SIGTERM too, and the next attempt waits until they
+are gone.
 """
 
+import argparse
 import fcntl
 import logging
 import os
@@ -17,6 +20,7 @@ from types import FrameType
 
 from components.core.errors import InputError, PipelineError
 from components.core.process import end_with_parent, num_cores, sharing_cores
+from components.core.trainjob import Ranks, job_place
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +34,46 @@ class RanksFailed(PipelineError):
 
 
 def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
-    """Run `python -m <module> --job <job>` on `num_ranks` processes of this machine.
+    """Run `python -m <module> --job <job>` on `num_ranks` processes, of this machine or of nodes.
 
     Raises:
         SystemExit: this process got SIGTERM; the ranks have ended.
         InputError: a rank refused its data, model or settings, with its reason.
         RanksFailed: a rank failed otherwise; its traceback is above in the log.
+        ClusterRefused: the ranks belong on nodes, and the cluster does not take them.
     """
+    place = job_place(os.environ)
+    with _only_ranks(job.parent) as lock:
+        if place:
+            from components.core.nodes import run_on_nodes  # with Kubernetes' client
+
+            run_on_nodes(Ranks(module, job, num_ranks), place)
+        else:
+            _run_here(module, job, num_ranks, lock)
+
+
+def runs_on_nodes() -> bool:
+    """Whether ranks of this step run on other nodes."""
+    return job_place(os.environ) is not None
+
+
+@contextmanager
+def job_of_rank(about: str) -> Iterator[Path]:
+    """The file that `--job` names; an error of this project's is told as the rank's refusal."""
+    from pixclip.training.job import failure_told
+
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--job", type=Path, required=True, help="what to do, as JSON")
+    path = parser.parse_args().job
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    with failure_told(path):
+        try:
+            yield path
+        except PipelineError as error:
+            raise ValueError(str(error)) from error
+
+
+def _run_here(module: str, job: Path, num_ranks: int, lock: int) -> None:
     from pixclip.training.job import forget_failure, read_failure
 
     forget_failure(job)
@@ -48,7 +85,6 @@ def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
     threads = str(max(1, num_cores() // num_ranks))
     environment = {"OMP_NUM_THREADS": threads, **sharing_cores(os.environ)}
     with (
-        _only_ranks(job.parent) as lock,
         subprocess.Popen(
             command, env=environment, pass_fds=[lock], preexec_fn=end_with_parent
         ) as process,

@@ -51,7 +51,7 @@ class TrainSettings(StepSettings):
         default_factory=dict,
         description="changes of the stage by dotted name, e.g. {optimizer.rest_lr: 1.0e-6}",
     )
-    num_ranks: int = runtime(1, "processes that train together on this machine, one a GPU", ge=1)
+    num_ranks: int = runtime(1, "processes that train together, one a GPU", ge=1)
     num_workers: int = runtime(0, "processes of each rank that read data", ge=0)
     micro_batch_size: int = runtime(
         0, "regions of a rank in the tower at a time; 0: its whole batch (GradCache)", ge=0

@@ -257,8 +257,17 @@ def status_command(name: str, run_id: str, **server: str) -> None:
 @PIPELINE
 @server_options
 @click.option("--run", "run_id", default="", help="Id of a run.  [default: the newest]")
-def cancel_command(name: str, run_id: str, **server: str) -> None:
-    """Stop a run; one that has ended is left as it is."""
+@click.option(
+    "--jobs-in",
+    default="",
+    metavar="NAMESPACE",
+    help="Delete the run's TrainJobs there, through KUBECONFIG; their ranks save first.",
+)
+def cancel_command(name: str, run_id: str, jobs_in: str, **server: str) -> None:
+    """Stop a run; one that has ended is left as it is.
+
+    TrainJobs that it leaves behind are deleted by the next run that trains, or now by --jobs-in.
+    """
     from components.orchestration.kubeflow.runs import state_of
 
     with _client(server) as client:
@@ -266,6 +275,11 @@ def cancel_command(name: str, run_id: str, **server: str) -> None:
         client.run(_runs(server).stop(run["run_id"]))
         run = client.run(_run(client, name, run["run_id"]))
         click.echo(f"{run['display_name']}: {state_of(run)}")
+    if jobs_in:
+        from components.core.nodes import cancel_run
+
+        for job in cancel_run(run["run_id"], jobs_in):
+            click.echo(f"  deleted TrainJob {job}")
 
 
 @pipeline.command("logs")

@@ -9,13 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from components.core.errors import SettingsError
 from components.core.kubeflow import image
+from components.core.process import OWN_S3, S3
 from components.core.settings import read_settings_file, refuse_credentials
 from components.core.state import VARIABLE as STATE_VARIABLE
 from components.core.step import Step
+from components.core.trainjob import RESERVED, JobPlace
+from components.core.trainjob import VARIABLE as JOB_VARIABLE
 
 STATE_PATH = "/state"
 HOUR_S, DAY_S = 3600, 24 * 3600
@@ -81,6 +84,17 @@ class Secret(Section):
     keys: dict[str, Variable] = Field(description="key of the secret -> environment variable")
 
 
+class TrainingJobs(Section):
+    """What TrainJobs of Kubeflow Trainer have in common, beside what `deploy/` installs."""
+
+    runtime: str = Field("pixclip-torch", description="their ClusterTrainingRuntime")
+    namespace: str = Field("", description="where they run; empty: where the pipeline does")
+    queue: str = Field("", description="LocalQueue of Kueue; empty: they start at once")
+    priority: str = Field("", description="WorkloadPriorityClass of Kueue")
+    cpu: str = Field("", description="cores that a node's pod asks for; empty: the pool's")
+    memory: str = Field("", description="memory that it asks for; empty: the pool's")
+
+
 class ClusterSettings(Section):
     """Everything a cluster decides about the pipeline's tasks."""
 
@@ -98,6 +112,12 @@ class ClusterSettings(Section):
     gpus: dict[str, int] = Field(
         {}, description="step -> accelerators, where a step gets more than one, or none (0)"
     )
+    nodes: dict[str, int] = Field(
+        {},
+        description="step -> nodes: its ranks run there as a TrainJob, num_ranks of them all "
+        "together, and its own task needs no accelerator; `gpus` then counts those of a node",
+    )
+    training_jobs: TrainingJobs = Field(TrainingJobs(), description="of the steps in `nodes`")
     shared_memory: str = Field("16Gi", description="size of /dev/shm of a task with a GPU")
     state_claim: str = Field(
         "",
@@ -121,7 +141,9 @@ class ClusterSettings(Section):
     environment: dict[Variable, str] = Field(
         {}, description="variables that every task gets, e.g. MLFLOW_TRACKING_URI; no secrets"
     )
-    image_pull_secret: str = Field("", description="secret to pull the images with")
+    image_pull_secret: str = Field(
+        "", pattern=r"^[a-z0-9.-]*$", description="name of the secret to pull the images with"
+    )
     retries: int = Field(2, ge=0, description="further attempts of a failed task")
     task_hours: float = Field(24.0, gt=0, description="time limit of an attempt of a task")
     hours: dict[str, float] = Field({}, description="step -> time limit, where it is another")
@@ -147,7 +169,27 @@ class ClusterSettings(Section):
     def named_steps(self) -> dict[str, Iterable[str]]:
         """Setting -> the steps that it names."""
         secrets = {f"secrets.{secret.name}.steps": secret.steps for secret in self.secrets}
-        return {"gpus": self.gpus, "hours": self.hours, "settings": self.settings, **secrets}
+        return {
+            "gpus": self.gpus,
+            "nodes": self.nodes,
+            "hours": self.hours,
+            "settings": self.settings,
+            **secrets,
+        }
+
+    @model_validator(mode="after")
+    def _nodes_can_be_used(self) -> "ClusterSettings":
+        wrong = sorted(step for step, number in self.nodes.items() if number < 1)
+        if wrong:
+            raise ValueError(f"nodes: {wrong[0]} must have at least 1 node")
+        if self.nodes and not self.state_claim:
+            raise ValueError(
+                "nodes needs state_claim: the nodes read their job from it, and save their state"
+            )
+        reserved = sorted(name for name in self.environment if name.startswith(RESERVED))
+        if self.nodes and reserved:
+            raise ValueError(f"environment: {reserved[0]} is set by Kubeflow Trainer itself")
+        return self
 
 
 def read_cluster(path: Path) -> ClusterSettings:
@@ -162,10 +204,14 @@ def read_cluster(path: Path) -> ClusterSettings:
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")
             for item in error.errors()
         ]
         raise SettingsError(f"{path}: {'; '.join(wrong)}") from None
-    refuse_credentials(content, path.stem)
+    # Of a secret to pull with only the name can stand there.
+    named = {name: value for name, value in content.items() if name != "image_pull_secret"}
+    refuse_credentials(named, path.stem)
     return cluster
 
 
@@ -184,16 +230,56 @@ def place(task: Any, step: Step | None, cluster: ClusterSettings) -> Any:
         backoff_factor=2.0,
         backoff_max_duration=RETRY_FOR,
     )
-    hours = cluster.hours.get(step.name, cluster.task_hours) if step else 1.0
+    job = job_place_of(step, cluster) if step else None
+    # Time that a queue keeps a job waiting is not the task's.
+    usual = cluster.run_days * DAY_S / HOUR_S if job else cluster.task_hours
+    hours = cluster.hours.get(step.name, usual) if step else 1.0
     kubernetes.set_timeout(task, round(hours * HOUR_S))
-    num_gpus = cluster.gpus.get(step.name, step.gpus) if step else 0
+    num_gpus = cluster.gpus.get(step.name, step.gpus) if step and not job else 0
     _use_pool(task, cluster.gpu_pool if num_gpus else cluster.cpu_pool)
     if num_gpus:
         _use_accelerators(task, num_gpus, cluster)
     if step and cluster.state_claim:
         use_state(task, cluster)
     _use_environment(task, step, cluster)
+    if job:
+        task.set_env_variable(JOB_VARIABLE, job.model_dump_json(exclude_defaults=True))
     return task
+
+
+def job_place_of(step: Step, cluster: ClusterSettings) -> JobPlace | None:
+    """Where the ranks of a step run, if not in its own task."""
+    if step.name not in cluster.nodes:
+        return None
+    num_gpus = cluster.gpus.get(step.name, step.gpus)
+    pool = cluster.gpu_pool if num_gpus else cluster.cpu_pool
+    return JobPlace(
+        step=step.name,
+        image=cluster.image(step.image),
+        num_nodes=cluster.nodes[step.name],
+        **cluster.training_jobs.model_dump(exclude={"cpu", "memory"}),
+        state_claim=cluster.state_claim,
+        state_path=STATE_PATH,
+        cpu=cluster.training_jobs.cpu or pool.cpu,
+        memory=cluster.training_jobs.memory or pool.memory,
+        accelerator=cluster.accelerator,
+        num_accelerators=num_gpus,
+        shared_memory=cluster.shared_memory,
+        node_selector=pool.node_selector,
+        tolerations=tuple(
+            {name: value for name, value in one.model_dump().items() if value}
+            for one in pool.tolerations
+        ),
+        environment=cluster.environment,
+        secrets={
+            # No launcher runs beside ranks.
+            variable.replace(OWN_S3, S3): (secret.name, key)
+            for secret in cluster.secrets
+            if step.name in secret.steps
+            for key, variable in secret.keys.items()
+        },
+        image_pull_secret=cluster.image_pull_secret,
+    )
 
 
 def use_state(task: Any, cluster: ClusterSettings) -> None:

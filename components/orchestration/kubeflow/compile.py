@@ -143,11 +143,19 @@ def _require_a_rank_an_accelerator(
         num_gpus = cluster.gpus.get(step.name, step.gpus)
         field = step.settings_type.model_fields.get("num_ranks")
         num_ranks = settings[step.name].get("num_ranks", field.default) if field else num_gpus
-        if num_gpus and num_ranks != num_gpus:
+        num_nodes = cluster.nodes.get(step.name, 1)
+        if step.name in cluster.nodes and not field:
+            raise SettingsError(f"nodes: {step.name} has no ranks that could run on nodes")
+        if num_ranks % num_nodes:
             raise SettingsError(
-                f"{step.name} gets {num_gpus} accelerator(s), but {step.name}.num_ranks is "
-                f"{num_ranks}, and a rank uses one; set both alike (gpus.{step.name} of the "
-                "cluster file; 0: no accelerators)"
+                f"{step.name}.num_ranks is {num_ranks}, which {num_nodes} nodes cannot share "
+                f"evenly (nodes.{step.name} of the cluster file)"
+            )
+        if num_gpus and num_ranks != num_gpus * num_nodes:
+            raise SettingsError(
+                f"{step.name} gets {num_gpus * num_nodes} accelerator(s), but "
+                f"{step.name}.num_ranks is {num_ranks}, and a rank uses one; set both alike "
+                f"(gpus.{step.name} of the cluster file; 0: no accelerators)"
             )
 
 

@@ -47,7 +47,7 @@ class AdaptTextSettings(StepSettings):
         1000, ge=0, description="pairs of the val split for the retrieval before and after"
     )
     seed: int = Field(0, ge=0, description="decides pairs, their order and what is hidden")
-    num_ranks: int = runtime(1, "processes that train together on this machine, one a GPU", ge=1)
+    num_ranks: int = runtime(1, "processes that train together, one a GPU", ge=1)
     device: str = runtime("auto", "where retrieval is measured; auto takes the first GPU if any")
     save_every_s: float = runtime(300.0, "seconds between states that a killed run resumes from")
     tracking_uri: str = runtime("", "MLflow server; empty: MLFLOW_TRACKING_URI, or runs/mlflow/")

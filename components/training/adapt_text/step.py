@@ -31,20 +31,26 @@ def adapt_text(dataset: In, text_tower: Out, settings: AdaptTextSettings) -> Met
 
     The stages train low-rank adapters through DeepSpeed on `num_ranks` processes; a killed run
     goes on from its last saved state. How well short captions find the long captions of their
-    regions is measured before and after, on the val split.
+    regions is measured before and after, on the val split, by the first of these processes.
     """
     # Imported here: the command line must start without torch.
-    from components.training.adapt_text.training import adapt, measure_base, measure_tower, once
+    from components.training.adapt_text.training import (
+        AFTER,
+        BEFORE,
+        EVAL_PAIRS,
+        adapt,
+        read_numbers,
+    )
 
     work = text_tower / WORK_FOLDER
     work.mkdir(parents=True, exist_ok=True)
     num_pairs = draw_train_pairs(dataset, work / "pairs.parquet", settings.max_pairs, settings.seed)
-    pairs = eval_pairs(dataset, settings.num_eval_pairs)
-    before = once(work / "before.json", lambda: measure_base(settings, pairs))
+    num_eval_pairs = write_eval_pairs(dataset, work / EVAL_PAIRS, settings.num_eval_pairs)
     steps = adapt(work, settings)
-    after = once(work / "after.json", lambda: measure_tower(work / "tower", settings, pairs))
-    metrics: Metrics = {"num_train_pairs": num_pairs, "num_eval_pairs": len(pairs[0])}
-    for when, recall in (("before", before), ("after", after)):
+    metrics: Metrics = {"num_train_pairs": num_pairs, "num_eval_pairs": num_eval_pairs}
+    for when, name in (("before", BEFORE), ("after", AFTER)):
+        recall = read_numbers(work / name)
+        assert recall is not None, "the ranks have measured"
         metrics |= {f"short_to_long_{name}_{when}": value for name, value in recall.items()}
     metrics |= {f"{step['stage']}_last_loss": step["loss"] for step in steps}
     (text_tower / REPORT_NAME).write_text(
@@ -94,16 +100,18 @@ def draw_train_pairs(dataset: Path, path: Path, max_pairs: int, seed: int) -> in
     return num_pairs
 
 
-def eval_pairs(dataset: Path, max_pairs: int) -> tuple[list[str], list[str]]:
-    """Short and long captions of the first regions of `val`."""
-    shorts: list[str] = []
-    longs: list[str] = []
-    for batch in _split(dataset, VAL):
-        shorts += batch["short_caption"].to_pylist()
-        longs += batch["long_caption"].to_pylist()
-        if len(shorts) >= max_pairs:
-            break
-    return shorts[:max_pairs], longs[:max_pairs]
+def write_eval_pairs(dataset: Path, path: Path, max_pairs: int) -> int:
+    """Write the pairs of the first regions of `val`, by rename; gives their number."""
+    num_pairs = 0
+    with written_whole(path) as partial, open_writer(partial, SCHEMA) as writer:
+        for batch in _split(dataset, VAL):
+            pairs = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
+            pairs = pairs.slice(0, max_pairs - num_pairs)
+            writer.write_table(pairs)
+            num_pairs += pairs.num_rows
+            if num_pairs >= max_pairs:
+                break
+    return num_pairs
 
 
 def _split(dataset: Path, split: str) -> Iterator[pa.RecordBatch]:

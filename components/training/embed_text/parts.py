@@ -29,7 +29,6 @@ from components.core.files import link_or_copy, write_whole, written_whole
 from components.core.progress import progress
 from components.core.receipts import input_digest
 from components.core.tables import Row, count_rows, open_writer, read_batches, write_rows
-from components.training.embed_text.settings import EmbedTextSettings
 from data_contracts.text_embeddings import SCHEMA
 from pixclip.data.errors import DataError
 from pixclip.data.layout import MANIFEST_NAME
@@ -37,7 +36,7 @@ from pixclip.data.shards import Shards
 from pixclip.data.store import Store
 from pixclip.json_files import JsonError, brief, read_json_object
 from pixclip.text.embeddings import INDEX_NAME, caption_hash, part_name, read_vectors, write_vectors
-from pixclip.text.encoder import TextEncoder, usual_dtype
+from pixclip.text.encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +86,11 @@ class Part:
         return {path.name: file_sha256(path) for path in (self.vectors, self.rows)}
 
 
+def key_of(captions: Iterable[str]) -> str:
+    """The name of the part that holds captions of these hashes."""
+    return hashlib.sha256("\n".join(captions).encode()).hexdigest()[:32]
+
+
 def embed_part(
     encoder: TextEncoder,
     captions: Mapping[str, str],
@@ -98,7 +102,7 @@ def embed_part(
     Raises:
         InputError: a caption has no token.
     """
-    part = Part(folder, hashlib.sha256("\n".join(captions).encode()).hexdigest()[:32])
+    part = Part(folder, key_of(captions))
     if part.is_whole():
         on_pass(len(captions))
         return part
@@ -206,40 +210,38 @@ def sort_captions(work: Path, dataset: Path, captions_per_part: int) -> "SortedC
     for other in work.glob("captions-*"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
-    captions = SortedCaptions(folder, dataset, captions_per_part)
-    captions.sort()
+    with _manifest_errors(dataset / MANIFEST_NAME):
+        most = TEXTS_A_REGION * count_rows(dataset / MANIFEST_NAME)
+    captions = SortedCaptions(folder, max(1, -(-most // captions_per_part)))
+    captions.sort(dataset)
     return captions
 
 
 class SortedCaptions:
     """The distinct captions of a data set, part by part."""
 
-    def __init__(self, folder: Path, dataset: Path, captions_per_part: int) -> None:
-        self._folder = folder
-        with _manifest_errors(dataset / MANIFEST_NAME):
-            most = TEXTS_A_REGION * count_rows(dataset / MANIFEST_NAME)
-        self.num_parts = max(1, -(-most // captions_per_part))
-        self._dataset = dataset
+    def __init__(self, folder: Path, num_parts: int) -> None:
+        self.folder, self.num_parts = folder, num_parts
 
-    def sort(self) -> None:
+    def sort(self, dataset: Path) -> None:
         """Write every caption to its part's file; a finished sorting is not repeated."""
-        if (self._folder / DONE_NAME).exists():
+        if (self.folder / DONE_NAME).exists():
             return
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
         num_texts = 0
         with progress("embed_text: sort captions", unit="caption") as bar:
-            for texts in _chunks(self._dataset):
+            for texts in _chunks(dataset):
                 distinct = sorted(set(texts))
                 self._append(distinct)
                 num_texts += len(distinct)
                 bar.update(len(texts))
-        write_whole(self._folder / DONE_NAME, str(num_texts))
+        write_whole(self.folder / DONE_NAME, str(num_texts))
 
     @property
     def num_texts(self) -> int:
         """The number of captions after sorting; those that chunks share count again."""
-        return int((self._folder / DONE_NAME).read_text(encoding="utf-8"))
+        return int((self.folder / DONE_NAME).read_text(encoding="utf-8"))
 
     def part(self, number: int) -> dict[str, str]:
         """The captions of a part by their hashes, in the order of hashes."""
@@ -261,7 +263,7 @@ class SortedCaptions:
                 file.writelines(ready)
 
     def _path(self, part: int) -> Path:
-        return self._folder / f"{part:05d}.jsonl"
+        return self.folder / f"{part:05d}.jsonl"
 
 
 def _chunks(dataset: Path) -> Iterator[list[str]]:
@@ -301,47 +303,3 @@ def _texts_of(batch: pa.RecordBatch, column: str, manifest: Path) -> list[str]:
             region = batch["region_id"][row].as_py()
             raise InputError(f"{manifest}: the region {region} has no {column} to embed")
     return [text for text in texts if text is not None]
-
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def open_tower(
-    folder: Path, settings: EmbedTextSettings, decision: Path
-) -> tuple[TextEncoder, str]:
-    """The text tower and its number format.
-
-    Args:
-        folder: of the tower.
-        settings: `auto` of its precision is decided by the device of a run's first attempt.
-        decision: a file that remembers that, so that a run that goes on elsewhere mixes no formats.
-
-    Raises:
-        InputError: the folder is none, or its weights are damaged.
-    """
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision: str = settings.precision
-    if precision == "auto":
-        precision = _decide_once(decision, device)
-    try:
-        return TextEncoder.open(folder, device=device, dtype=DTYPES[precision]), precision
-    except (OSError, ValueError) as error:
-        raise InputError(f"input text_tower cannot be opened: {error}") from error
-
-
-def _decide_once(path: Path, device: str) -> str:
-    """The precision of the first attempt, or of this one's device if it is the first."""
-    usual = next(name for name, dtype in DTYPES.items() if dtype == usual_dtype(device))
-    decided = path.read_bytes().decode(errors="replace") if path.exists() else ""
-    if decided not in DTYPES:
-        write_whole(path, usual)
-        decided = usual
-    if decided != usual:
-        log.warning(
-            "embed_text goes on in %s, as it began on another device; %s would use %s. Remove %s "
-            "to begin anew",
-            *(decided, device, usual, path),
-        )
-    return decided

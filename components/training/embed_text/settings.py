@@ -16,4 +16,7 @@ class EmbedTextSettings(StepSettings):
     captions_per_part: int = Field(
         32768, ge=1, description="captions in one file, about; a killed run loses at most one file"
     )
-    device: str = runtime("auto", "where the model runs; auto takes the first GPU if there is one")
+    num_ranks: int = runtime(
+        1, "processes that share the captions, one a GPU; 1: the step's own", ge=1
+    )
+    device: str = runtime("auto", "where the model runs; auto takes a rank's GPU if there is one")

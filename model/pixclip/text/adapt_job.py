@@ -114,6 +114,7 @@ class AdaptJob(Config):
     gradient_checkpointing: bool = False
     seed: int = Field(0, ge=0)
     save_every_s: float = 300.0
+    device: str = "auto"  # where whoever starts the ranks lets retrieval be measured
 
     @model_validator(mode="after")
     def _views_differ(self) -> Self:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from pixclip.config import Config, from_dict, to_dict
+from pixclip.files import write_whole
 from pixclip.json_files import JsonError, brief, read_json_lines, read_json_object
 from pixclip.training.recipes import Stage
 
@@ -49,7 +50,7 @@ class Job(Config):
 def write_job(path: Path, job: Config) -> None:
     """Write what ranks are asked to do; `read_job` gives it back."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_dict(job), indent=1), encoding="utf-8")
+    write_whole(path, json.dumps(to_dict(job), indent=1))  # ranks of before may be reading it
 
 
 def read_job(path: Path, kind: type[AnyJob]) -> AnyJob:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from components.core.errors import SettingsError
 from components.core.settings import merge
 from components.core.step import load_step
+from components.core.trainjob import JobPlace
 from components.orchestration.kubeflow.checks import check_run, foreign_places
 from components.orchestration.kubeflow.cluster import ClusterSettings, read_cluster
 from components.orchestration.kubeflow.compile import (
@@ -157,6 +158,59 @@ def test_ranks_without_an_accelerator_are_refused():
     with pytest.raises(SettingsError, match=r"adapt_text gets 1 accelerator.*num_ranks is 4"):
         compiled(cluster(), adapt_text={"num_ranks": 4})
     assert compiled(cluster(gpus={"train": 0, "adapt_text": 0}))  # a cluster of CPUs
+
+
+ON_NODES = cluster(
+    nodes={"train": 2, "adapt_text": 1}, gpus={"train": 8}, state_claim="pixclip-state"
+)
+
+
+def test_a_step_on_nodes_is_looked_after_by_a_task_without_accelerators():
+    text = compiled(ON_NODES, train={"num_ranks": 16, "changes": {"data.batch_size": 64}})
+    spec, platform = yaml.safe_load_all(text)
+    containers = executors(spec)
+    for name in ("exec-train", "exec-train-2", "exec-adapt-text"):
+        given = {one["name"]: one["value"] for one in containers[name]["env"]}
+        place = JobPlace.model_validate_json(given["PIXCLIP_TRAINJOB"])
+        is_train = name != "exec-adapt-text"
+        assert (place.num_nodes, place.num_accelerators) == ((2, 8) if is_train else (1, 1))
+        assert place.image == containers[name]["image"]
+        assert "accelerator" not in containers[name]["resources"]
+        selectors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][name]
+        assert "nodeSelector" not in selectors  # the pool of CPUs, which names none here
+        assert place.node_selector == {"pool": "gpu"}
+    assert "PIXCLIP_TRAINJOB" not in json.dumps(containers["exec-evaluate"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_ranks", "message"),
+    [
+        ({}, 8, r"train gets 16 accelerator\(s\), but train\.num_ranks is 8"),
+        ({"nodes": {"train": 3}}, 8, r"num_ranks is 8, which 3 nodes cannot share evenly"),
+        ({"nodes": {"evaluate": 2}}, 8, r"nodes: evaluate has no ranks"),
+        ({"nodes": {"trian": 2}}, 8, r"nodes: no such step in this pipeline: trian"),
+    ],
+)
+def test_nodes_that_no_rank_would_use_are_refused(changes, num_ranks, message):
+    with pytest.raises(SettingsError, match=message):
+        compiled(ON_NODES.model_copy(update=changes), train={"num_ranks": num_ranks})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nodes: {train: 2}", r"cluster.yaml: nodes needs state_claim: the nodes read"),
+        ("nodes: {train: 0}\nstate_claim: s", r"nodes: train must have at least 1 node"),
+        (
+            "nodes: {train: 1}\nstate_claim: s\nenvironment: {PET_NNODES: '2'}",
+            r"environment: PET_NNODES is set by Kubeflow Trainer itself",
+        ),
+    ],
+)
+def test_a_cluster_file_whose_nodes_cannot_be_used_is_refused(tmp_path, text, message):
+    (tmp_path / "cluster.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        read_cluster(tmp_path / "cluster.yaml")
 
 
 def test_a_stage_takes_the_checkpoint_of_the_stage_before(parts):

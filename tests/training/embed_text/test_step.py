@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -15,13 +16,8 @@ import torch
 from components.core.errors import InputError
 from components.core.run import run_step
 from components.core.step import load_step
-from components.training.embed_text.parts import (
-    SortedCaptions,
-    embed_part,
-    open_tower,
-    sort_captions,
-)
-from components.training.embed_text.settings import EmbedTextSettings
+from components.training.embed_text.parts import embed_part, sort_captions
+from components.training.embed_text.rank import EmbedJob, open_tower
 from pixclip.checkpoint import save_checkpoint
 from pixclip.text.embeddings import TextEmbeddings, caption_hash, require_same_tower, write_part
 from pixclip.text.encoder import TextEncoder
@@ -30,6 +26,20 @@ from tests.packed import make_longgrit
 from tests.pixclip.evaluation.models import tiny_model
 
 STEP = load_step("embed_text")
+ROOT = Path(__file__).parents[3]
+
+
+def embed_job(tower: Path, work: Path, device: str = "auto") -> EmbedJob:
+    """A job of one part on a tower whose digest is 0123."""
+    return EmbedJob(
+        text_tower=str(tower),
+        digest="0123",
+        captions=str(work),
+        num_parts=1,
+        work=str(work),
+        precision="auto",
+        device=device,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -251,8 +261,7 @@ def test_a_caption_without_a_token_is_told(inputs, tmp_path):
 def test_captions_are_the_same_whatever_the_number_of_parts(inputs, tmp_path):
     found = []
     for size in (5, 1000):
-        captions = SortedCaptions(tmp_path / str(size), inputs["dataset"], size)
-        captions.sort()
+        captions = sort_captions(tmp_path / str(size), inputs["dataset"], size)
         found.append([item for n in range(captions.num_parts) for item in captions.part(n).items()])
     assert found[0] == found[1] == sorted(found[0])
     assert {text for _, text in found[0]} == set(_texts(inputs["dataset"]))
@@ -265,28 +274,50 @@ def test_a_disk_that_is_full_at_the_end_of_sorting_leaves_no_false_end(
         path.open("w").close()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    captions = SortedCaptions(tmp_path / "captions", inputs["dataset"], 20)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", full_disk)
         with pytest.raises(OSError, match="No space left"):
-            captions.sort()
-    captions.sort()
+            sort_captions(tmp_path / "work", inputs["dataset"], 20)
+    captions = sort_captions(tmp_path / "work", inputs["dataset"], 20)
     assert captions.num_texts >= len(_texts(inputs["dataset"]))
 
 
 def test_a_run_that_goes_on_on_another_device_keeps_its_precision(inputs, tmp_path, caplog):
-    tower, settings, texts = inputs["text_tower"], EmbedTextSettings(), ["a red car"]
+    tower, texts = inputs["text_tower"], ["a red car"]
     for first, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        (tmp_path / "precision").write_text(first)
-        encoder, _ = open_tower(tower, settings, tmp_path / "precision")
+        (tmp_path / "precision-0123").write_text(first)
+        encoder, folder = open_tower(embed_job(tower, tmp_path))
+        assert folder.name == f"0123-{first}"
         found = encoder.encode(texts)
         assert torch.equal(found, TextEncoder.open(tower, dtype=dtype).encode(texts))
         assert ("goes on in bf16" in caplog.text) == (first == "bf16")
 
 
 def test_the_first_attempt_decides_the_precision_of_a_run(inputs, tmp_path):
-    open_tower(inputs["text_tower"], EmbedTextSettings(device="cpu"), tmp_path / "precision")
-    assert (tmp_path / "precision").read_text() == "fp32"
+    open_tower(embed_job(inputs["text_tower"], tmp_path, device="cpu"))
+    assert (tmp_path / "precision-0123").read_text() == "fp32"
+
+
+@pytest.mark.slow
+def test_two_ranks_embed_what_one_does_byte_by_byte(inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'model'}")
+    metrics, files = [], []
+    for num_ranks in (1, 2):
+        outputs = {"text_embeddings": tmp_path / str(num_ranks)}
+        settings = {"captions_per_part": 20, "num_ranks": num_ranks, "device": "cpu"}
+        receipt = run_step(STEP, inputs, outputs, settings)
+        metrics.append({n: v for n, v in receipt.metrics.items() if n != "captions_per_s"})
+        files.append(receipt.files)
+    assert metrics[0] == metrics[1]
+    assert files[0] == files[1]
+
+
+def test_the_reason_of_a_rank_is_the_step_s(inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'model'}")
+    (tmp_path / "empty").mkdir()
+    outputs = {"text_embeddings": tmp_path / "embeddings"}
+    with pytest.raises(InputError, match=r"text_tower cannot be opened.*no text tower"):
+        run_step(STEP, {**inputs, "text_tower": tmp_path / "empty"}, outputs, {"num_ranks": 2})
 
 
 def test_a_folder_that_is_no_text_tower_is_refused(inputs, tmp_path):
