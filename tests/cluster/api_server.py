@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.core.process import end_with_parent
 from tests.s3_server import free_ports
 
 HERE = Path(__file__).parent
@@ -94,7 +95,9 @@ def write_kubeconfig(path: Path, url: str, certificate: Path | None = None) -> P
 @contextmanager
 def _running(command: list[str], log: Path) -> Iterator[None]:
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=log.parent)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, cwd=log.parent, preexec_fn=end_with_parent
+        )
     try:
         yield
     finally:
