@@ -182,6 +182,25 @@ def test_a_trigger_stops_the_run_only_if_a_person_has_taken_the_task(
     assert (server.runs[started[1]]["state"] == "CANCELING") == is_stopped
 
 
+def test_a_run_is_stopped_although_airflow_cancels_its_trigger_again(server, started, monkeypatch):
+    def slow_state(_: Any) -> str:
+        time.sleep(0.2)
+        return "failed"
+
+    async def cancel_and_wait() -> None:
+        trigger = RunTrigger(conn_id="kubeflow_default", run_id=started[1], **TIMES)
+        ending = asyncio.create_task(trigger.on_kill())
+        await asyncio.sleep(0.05)
+        ending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        await asyncio.gather(*trigger_module.STOPPING)
+
+    monkeypatch.setattr(trigger_module, "task_state_of", slow_state)
+    asyncio.run(cancel_and_wait())
+    assert server.runs[started[1]]["state"] == "CANCELING"
+
+
 @pytest.mark.parametrize(
     ("state", "is_stopped", "message"),
     [

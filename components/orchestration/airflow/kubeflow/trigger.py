@@ -15,6 +15,7 @@ from components.orchestration.kubeflow.runs import DeadlineError, Runs, Timing, 
 log = logging.getLogger(__name__)
 KILL_PATIENCE_S = 25.0  # Airflow gives `on_kill` 30 s
 WAITING = "deferred"
+STOPPING: set["asyncio.Task[None]"] = set()  # an event loop forgets tasks that nobody holds
 
 
 class RunTrigger(BaseTrigger):
@@ -71,17 +72,28 @@ class RunTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Stop the run, if it was a person who took the task from us.
 
-        Airflow also calls this when another triggerer has taken the trigger over, for instance
-        after a pause in which this one was thought dead: then the task still waits.
+        Airflow cancels a trigger that it wants to end again about every second, also within this
+        method: the work goes on without it.
         """
+        work = asyncio.create_task(self._stop_if_taken())
+        STOPPING.add(work)
+        work.add_done_callback(STOPPING.discard)
+        await asyncio.shield(work)
+
+    async def _stop_if_taken(self) -> None:
+        # Airflow also asks when another triggerer has taken the trigger over, for instance after a
+        # pause in which this one was thought dead: then the task still waits.
         state = await self.task_state()
         if state == WAITING:
             log.info("the task still waits for run %s, somewhere else: it goes on", self.run_id)
             return
         log.info("the task is now %s: run %s is stopped", state, self.run_id)
         runs = Runs(replace(self.timing, patience_s=KILL_PATIENCE_S), say=log.info)
-        async with AsyncClient(await KubeflowHook(self.conn_id).aserver()) as client:
-            await client.run(runs.stop(self.run_id))
+        try:
+            async with AsyncClient(await KubeflowHook(self.conn_id).aserver()) as client:
+                await client.run(runs.stop(self.run_id))
+        except KubeflowError as error:
+            log.error("run %s could not be stopped: %s", self.run_id, error)
 
     async def task_state(self) -> str | None:
         """The state of our task in Airflow's database, now."""
