@@ -42,6 +42,7 @@ class Task:
     state: str = "running"
     arguments: dict[str, Any] = field(default_factory=dict)
     kind: type[KubeflowPipelineOperator] = KubeflowPipelineOperator
+    max_tries: int = 2
     more: dict[str, Any] = field(default_factory=dict)  # of the context
 
     def get(self, key: str) -> Any:
@@ -73,7 +74,7 @@ class Task:
     def context(self) -> dict[str, Any]:
         """What `execute` is given."""
         place = {"dag_id": "a_dag", "task_id": "train", "run_id": "manual__1", "map_index": -1}
-        ti = SimpleNamespace(**place, xcom_push=self.xcom_push)
+        ti = SimpleNamespace(**place, max_tries=self.max_tries, xcom_push=self.xcom_push)
         return {"ti": ti, "task_state_store": self, **self.more}
 
     def operator(self) -> KubeflowPipelineOperator:

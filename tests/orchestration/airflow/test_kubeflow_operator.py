@@ -98,6 +98,18 @@ def test_clearing_a_task_that_has_succeeded_starts_anew_and_a_lost_worker_does_n
     assert len(server.runs) == 2
 
 
+@MODES
+def test_clearing_a_task_that_waits_stops_its_run_and_starts_another(server, is_deferrable):
+    """Whatever the old try's process or trigger had time for."""
+    server.outcome = ""
+    task = Task(is_deferrable=False, kill_at="while it waits")
+    with pytest.raises(Killed):
+        task.run()
+    task.is_deferrable, task.max_tries, server.outcome = is_deferrable, 3, "SUCCEEDED"
+    task.run()
+    assert [run["state"] for run in server.runs.values()] == ["CANCELED", "SUCCEEDED"]
+
+
 def test_without_its_memory_a_task_finds_its_live_run_and_takes_no_used_one(server):
     task = Task(is_deferrable=False)
     server.outcome = ""

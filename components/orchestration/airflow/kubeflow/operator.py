@@ -51,17 +51,25 @@ class TaskStore:
 
     def __init__(self, context: Any, tell: Callable[[Memory], None] = lambda _: None) -> None:
         self._store = context["task_state_store"]
+        self._max_tries = context["ti"].max_tries
         self._tell = tell
 
     def read(self) -> Memory:
         """What an earlier try has written."""
         kept = dict(self._store.get(MEMORY_KEY) or {})
+        kept.pop("max_tries", None)
         return Memory(**{**kept, "lost": tuple(kept.get("lost", ()))})
+
+    def is_cleared(self) -> bool:
+        """Whether a person has cleared the task since: that lets Airflow try it more often."""
+        kept = self._store.get(MEMORY_KEY)
+        return bool(kept and self._max_tries > kept["max_tries"])
 
     def write(self, memory: Memory) -> None:
         """Keep it for the next try."""
         self._tell(memory)
-        self._store.set(MEMORY_KEY, {**asdict(memory), "lost": list(memory.lost)})
+        kept = {**asdict(memory), "lost": list(memory.lost), "max_tries": self._max_tries}
+        self._store.set(MEMORY_KEY, kept)
 
 
 class RunLink(BaseOperatorLink):
@@ -143,6 +151,10 @@ class KubeflowPipelineOperator(BaseOperator):
         store = TaskStore(context, lambda memory: self._note(identity, memory))
         try:
             with Client(self._server) as client:
+                if store.is_cleared():  # the old try's process or trigger may not have stopped it
+                    old = store.read()
+                    run_id = old.run_id or identity.run_id(old.number)
+                    client.run(self._runs().stop(run_id))
                 run = client.run(
                     self._runs().ensure(identity, lambda: self._request(client), store)
                 )
