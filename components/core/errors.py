@@ -20,6 +20,10 @@ class BusyError(PipelineError):
     """Another run is writing the same output; it can be tried again later."""
 
 
+class RanksFailed(PipelineError):
+    """The processes of a training failed, here or on nodes."""
+
+
 class SettingsError(PipelineError):
     """A setting is unknown or out of range; names `step.field`, the rule and the value."""
 

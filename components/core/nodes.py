@@ -21,9 +21,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import InputError
+from components.core.errors import InputError, RanksFailed
 from components.core.files import write_whole
-from components.core.torchrun import RanksFailed
 from components.core.trainer_api import TrainJobs
 from components.core.trainjob import (
     DIGEST,

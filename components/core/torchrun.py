@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from components.core.errors import InputError, PipelineError
+from components.core.errors import InputError, PipelineError, RanksFailed
 from components.core.process import end_with_parent, num_cores, sharing_cores
 from components.core.trainjob import Ranks, job_place
 
@@ -27,10 +27,6 @@ log = logging.getLogger(__name__)
 LOCK_NAME = ".ranks.lock"
 SHUTDOWN_S = 120  # for the step that runs and the saving of the state, after SIGTERM
 STOPPED = 128 + signal.SIGTERM  # exit code of a process that was asked to stop
-
-
-class RanksFailed(PipelineError):
-    """The processes of a training failed."""
 
 
 def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:

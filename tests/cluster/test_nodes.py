@@ -10,9 +10,8 @@ import pytest
 from kubernetes.client import ApiException
 
 from components.core import nodes, trainer_api
-from components.core.errors import InputError, SettingsError
+from components.core.errors import InputError, RanksFailed, SettingsError
 from components.core.nodes import CREATED_NAME, cancel_run, run_on_nodes
-from components.core.torchrun import RanksFailed
 from components.core.trainer_api import ClusterRefused
 from components.core.trainjob import (
     RUN_VARIABLE,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import InputError
+from components.core.errors import InputError, RanksFailed
 from components.core.process import WAITING_THREADS
-from components.core.torchrun import RanksFailed, run_ranks
+from components.core.torchrun import run_ranks
 
 ROOT = Path(__file__).parents[2]
 # Notes its start, is asked to stop, takes a moment to save, and notes its end.

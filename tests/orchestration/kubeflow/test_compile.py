@@ -97,7 +97,7 @@ def step_of(executor: str) -> str:
 def test_the_pipeline_is_the_one_we_know(kind, text):
     """After a wanted change, write it anew: `make golden` (UPDATE_GOLDEN=1)."""
     if kind == "small":
-        text = compiled(committed("cluster-small.yaml"))
+        text = compiled(committed("deploy/small/cluster.yaml"))
     if kind == "local":
         text = compile_pipeline(pipeline_settings(PARAMS, {}), None)
     if os.environ.get("UPDATE_GOLDEN"):
