@@ -119,10 +119,10 @@ class SubmitOperator(KubeflowPipelineOperator):
 
     def run_parameters(self, spec: Mapping[str, Any]) -> Mapping[str, Any]:
         """The settings of every step that differ from the version's own."""
-        from components.orchestration.kubeflow.server import changed_arguments
+        from components.orchestration.kubeflow.server import pinned_arguments
 
         overrides = json.loads(self.overrides)
         version = version_settings(self._event)
         if version:
             overrides["resolve_data"] = merge(overrides.get("resolve_data", {}), version)
-        return changed_arguments(spec, overrides)
+        return pinned_arguments(spec, overrides)

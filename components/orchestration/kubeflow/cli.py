@@ -212,10 +212,10 @@ def _run_there(
     overrides: dict[str, dict[str, object]],
 ) -> None:
     from components.orchestration.kubeflow.runs import Identity, ProcessStore
-    from components.orchestration.kubeflow.server import changed_arguments, requester
+    from components.orchestration.kubeflow.server import pinned_arguments, requester
 
     with _client(server) as client:
-        arguments = partial(changed_arguments, overrides=overrides)
+        arguments = partial(pinned_arguments, overrides=overrides)
         request = requester(client.server, name, arguments, experiment=experiment)
         runs = _runs(server)
         # Every call of this command wants a run of its own.

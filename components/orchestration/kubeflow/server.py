@@ -10,7 +10,9 @@ from http import HTTPStatus
 from typing import Any
 
 from components.core.errors import InputError, SettingsError
-from components.core.settings import merge
+from components.core.settings import merge, parse_settings
+from components.core.step import load_step
+from components.orchestration.kubeflow.checks import ADDRESS
 from components.orchestration.kubeflow.client import (
     API,
     Ask,
@@ -32,6 +34,7 @@ NUM_RUNS = 100  # that are looked through for a pipeline's newest
 PATIENCE_S = 120.0  # with a server that is away, while nothing runs yet
 # What a pipeline is compiled for: its tasks and their accelerators.
 COMPILED = ("recipe", "num_ranks")
+PINNED = "resolve_data"  # the step whose settings say which version of the data a run takes
 Spec = Mapping[str, Any]
 
 
@@ -180,6 +183,28 @@ def _experiment_id(server: Server, name: str) -> Plan[str]:
 
 def _owner(server: Server) -> dict[str, str]:
     return {"namespace": server.namespace} if server.namespace else {}
+
+
+def pinned_arguments(spec: Spec, overrides: Overrides) -> dict[str, str]:
+    """As `changed_arguments`, with the commit that the data's branch or tag means at the moment.
+
+    So the run takes one version of the data from its first task to its last, and Kubeflow's cache
+    knows it again. A repository that only pods see is left to the run's first task.
+
+    Raises:
+        InputError: the repository does not answer here, or has no such branch or tag.
+    """
+    changed = changed_arguments(spec, overrides)
+    known = spec["root"]["inputDefinitions"]["parameters"]
+    if PINNED not in known:
+        return changed
+    settings = json.loads(changed.get(PINNED, known[PINNED]["defaultValue"]))
+    step = load_step(PINNED)
+    parsed = parse_settings(step, settings)
+    if step.pin is None or not ADDRESS.match(settings.get("repository", "")):
+        return changed
+    own = merge(overrides.get(PINNED, {}), step.pin(parsed))
+    return {**changed, **changed_arguments(spec, {PINNED: own})}
 
 
 def changed_arguments(spec: Spec, overrides: Overrides) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from components.cli import cli
@@ -24,12 +25,18 @@ from components.orchestration.kubeflow.client import (
     get,
 )
 from components.orchestration.kubeflow.runs import Identity, ProcessStore, Runs, Timing
-from components.orchestration.kubeflow.server import changed_arguments, requester, upload
+from components.orchestration.kubeflow.server import (
+    changed_arguments,
+    pinned_arguments,
+    requester,
+    upload,
+)
 from tests.orchestration.kubeflow.kubeflow_server import Fault, KubeflowServer
 
 GOLDEN = Path(__file__).with_name("pixclip-train.yaml")
 NAME = "pixclip-train"
 POD = "pixclip-train-x7k2p-1234"
+OF_COMMIT = ("--set", f"resolve_data.revision={'0' * 40}")  # else its repository is asked
 FAILED = {"state": "FAILED", "end_time": "2026-01-01T00:00:01Z"}
 # As KFP tells the nodes of a run whose task `evaluate` failed.
 FAILED_NODES = [
@@ -105,6 +112,47 @@ def test_a_step_that_the_uploaded_version_does_not_have_is_refused(server):
     assert not server.runs
 
 
+@pytest.fixture
+def repository(tmp_path: Path) -> tuple[str, str]:
+    """The address of a repository with a branch and a tag, and the commit of both."""
+    folder = tmp_path / "repository"
+    own = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(folder))
+    commands = (
+        ("init", "--quiet", "--initial-branch", "main", str(folder)),
+        (*own, "commit", "--quiet", "--allow-empty", "--message", "data"),
+        (*own, "tag", "--annotate", "--message", "first", "v1"),
+    )
+    for command in commands:
+        subprocess.run(["git", *command], check=True)
+    ask = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    commit = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip()
+    return folder.as_uri(), commit
+
+
+@pytest.mark.parametrize("revision", ["main", "v1"])
+def test_a_run_of_a_branch_or_tag_takes_its_commit_of_the_moment(repository, revision):
+    spec = next(yaml.safe_load_all(GOLDEN.read_text()))
+    address, commit = repository
+    changes = {"repository": address, "revision": revision, "name": "birds"}
+    sent = pinned_arguments(spec, {"resolve_data": changes, "train": {"num_workers": 4}})
+    settings = json.loads(sent["resolve_data"])
+    assert {**settings, **changes, "revision": commit} == settings
+    assert json.loads(sent["train"])["num_workers"] == 4
+
+
+def test_a_branch_that_the_repository_does_not_have_starts_no_run(repository):
+    spec = next(yaml.safe_load_all(GOLDEN.read_text()))
+    with pytest.raises(InputError, match="has no branch or tag 'v2'"):
+        pinned_arguments(spec, {"resolve_data": {"repository": repository[0], "revision": "v2"}})
+
+
+def test_a_repository_that_only_pods_see_is_left_to_them():
+    spec = next(yaml.safe_load_all(GOLDEN.read_text()))
+    changes = {"repository": "/state/repository", "revision": "main"}
+    sent = pinned_arguments(spec, {"resolve_data": changes})
+    assert json.loads(sent["resolve_data"])["revision"] == "main"
+
+
 def test_settings_of_another_recipe_are_checked_by_its_own_stages():
     recipe = {"recipe": "pixclip_b16_paper", "stage": "align", "num_ranks": 2}
     spec = {
@@ -140,7 +188,7 @@ def test_a_setting_that_would_fail_hours_later_is_refused_here(server, changes, 
 def test_the_command_line_uploads_runs_by_name_and_waits(server):
     done = pixclip(server, "upload", NAME)
     assert done.exit_code == 0, done.output
-    done = pixclip(server, "run", NAME, "--set", "train.changes.num_steps=2")
+    done = pixclip(server, "run", NAME, *OF_COMMIT, "--set", "train.changes.num_steps=2")
     assert done.exit_code == 0, done.output
     (run_id,) = server.runs
     assert f"{server.url}/#/runs/details/{run_id}" in done.output
@@ -154,7 +202,7 @@ def test_the_command_line_uploads_runs_by_name_and_waits(server):
 def test_every_run_of_the_command_is_a_run_of_its_own(server):
     server.add_version(NAME, "old", GOLDEN.read_text())
     for _ in range(2):
-        assert pixclip(server, "run", NAME, "--no-wait").exit_code == 0
+        assert pixclip(server, "run", NAME, *OF_COMMIT, "--no-wait").exit_code == 0
     assert len(server.runs) == len(server.workflows) == 2
 
 
@@ -163,7 +211,7 @@ def failed_run(server: KubeflowServer) -> str:
     server.add_version(NAME, "old", GOLDEN.read_text())
     server.task_details = FAILED_NODES
     server.logs = {POD: "begun\nGateError: too few\n", "p1": "trained\n"}
-    done = pixclip(server, "run", NAME)
+    done = pixclip(server, "run", NAME, *OF_COMMIT)
     return str(done.exception)
 
 
@@ -202,7 +250,7 @@ def test_a_failed_run_goes_on_under_its_own_id(server):
 def test_a_run_is_cancelled_and_one_that_has_ended_is_left(server):
     server.outcome = ""
     server.add_version(NAME, "old", GOLDEN.read_text())
-    pixclip(server, "run", NAME, "--no-wait")
+    pixclip(server, "run", NAME, *OF_COMMIT, "--no-wait")
     done = pixclip(server, "cancel", NAME)
     assert done.exit_code == 0, done.output
     assert done.output.strip().endswith("CANCELING")
