@@ -76,7 +76,7 @@ def make_grit(folder: Path, num_records: int) -> None:
     """A source of its own for the measured steps."""
     from select_memory import write_synthetic_grit
 
-    write_synthetic_grit(folder / "coyo_0_snappy.parquet", num_records)
+    write_synthetic_grit(folder / "coyo_0_snappy.parquet", num_records, group_records=num_records)
 
 
 class Measured:
