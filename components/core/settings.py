@@ -5,7 +5,7 @@ import difflib
 import functools
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -159,6 +159,17 @@ def merge(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[str
             value = merge(old, value)
         merged[name] = value
     return merged
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """All texts of nested settings; names of sections are none."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from texts_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts_in(inner)
 
 
 def parse_assignments(

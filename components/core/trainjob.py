@@ -6,7 +6,6 @@ ClusterTrainingRuntime of `deploy/base/runtime.yaml`; a job adds what the cluste
 step. Nothing here talks to a cluster: `nodes.py` does.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.core.digests import sha256_text
 from components.core.errors import InputError, SettingsError
+from components.core.settings import texts_in
 
 VARIABLE = "PIXCLIP_TRAINJOB"  # a JobPlace as JSON: a step with it runs its ranks on nodes
 RUN_VARIABLE = "PIXCLIP_KFP_RUN_ID"  # the pipeline's run, which cancelling it goes by
@@ -112,9 +113,9 @@ def make_trainjob(ranks: Ranks, place: JobPlace) -> dict[str, Any]:
         "apiVersion": f"{API}/{VERSION}",
         "kind": "TrainJob",
         "metadata": {
-            "name": f"pixclip-{place.step.replace('_', '-')}-{_sha256(work)[:16]}",
+            "name": f"pixclip-{place.step.replace('_', '-')}-{sha256_text(work)[:16]}",
             "labels": {name: value for name, value in labels.items() if value},
-            "annotations": {DIGEST: _sha256(json.dumps([spec, content], sort_keys=True))},
+            "annotations": {DIGEST: sha256_text(json.dumps([spec, content], sort_keys=True))},
         },
         "spec": spec,
     }
@@ -175,7 +176,7 @@ def require_shared(job: object, place: JobPlace) -> None:
     Raises:
         InputError: names the file.
     """
-    for text in _texts(job):
+    for text in texts_in(job):
         path = Path(text)
         if "/" in text and path.exists() and not path.is_relative_to(place.state_path):
             raise InputError(
@@ -183,18 +184,3 @@ def require_shared(job: object, place: JobPlace) -> None:
                 f"(the claim {place.state_claim}), and {path} lies elsewhere; bring it there, or "
                 f"take {place.step} out of `nodes` in the cluster file"
             )
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

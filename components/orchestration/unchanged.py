@@ -32,6 +32,7 @@ from components.core.digests import (
 )
 from components.core.files import write_whole
 from components.core.receipts import read_receipt
+from components.core.settings import texts_in
 from components.core.yaml_text import read_yaml
 from components.orchestration.home import TRACKING_FOLDER
 from pixclip.json_files import JsonError, read_json_object
@@ -98,7 +99,7 @@ def note_unchanged(run: Run, notes: Path, causes: str) -> None:
 
 def causes_of(run: Run) -> str:
     """A digest of code, settings, variables and named files; empty if something is not here."""
-    texts = list(_texts([list(run.confs), *_params(run)]))
+    texts = list(texts_in([list(run.confs), *_params(run)]))
     is_here = all(
         conf.get("run_folder") and conf.get("backend", "local") == "local" for conf in run.confs
     )
@@ -122,18 +123,6 @@ def _params(run: Run) -> list[Any]:
         return [read_yaml(path.read_text(encoding="utf-8")) for path in sorted(paths)]
     except (OSError, ValueError, yaml.YAMLError):
         return ["://"]  # the run itself tells what is wrong with it
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts of nested settings, names of sections apart."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, Iterable):
-        for inner in value:
-            yield from _texts(inner)
 
 
 def _named_paths(home: Path, texts: Iterable[str]) -> Iterator[Path]:

@@ -17,15 +17,11 @@ import pixclip
 from components.core.nodes import CREATED_NAME, cancel_run
 from components.core.receipts import read_receipt
 from components.core.trainjob import RUN_VARIABLE, VARIABLE, JobPlace
-from pixclip.checkpoint import save_checkpoint
 from pixclip.checksums import weights_digest
-from pixclip.data.shards import iterate_images
 from pixclip.training.job import read_steps
 from tests.cluster.front import front
 from tests.cluster.trainer import ROOT, Trainer, wait_until
-from tests.packed import make_longgrit
-from tests.pixclip.training.small import small_model
-from tests.pixclip.training.world import write_embeddings
+from tests.pixclip.training.world import write_packed_world
 
 pytestmark = pytest.mark.slow
 NUM_STEPS = 100
@@ -45,14 +41,7 @@ main()
 @pytest.fixture(scope="module")
 def state(tmp_path_factory):
     """What stands for the claim: a packed data set, vectors for its captions, a random model."""
-    folder = tmp_path_factory.mktemp("state")
-    samples = list(iterate_images(make_longgrit(folder / "dataset"), "train"))
-    captions = {sample.caption for sample in samples}
-    for region in (region for sample in samples for region in sample.regions):
-        captions |= {region.long_caption, region.short_caption}
-    write_embeddings(folder / "text_embeddings", sorted(captions))
-    save_checkpoint(folder / "parent", small_model())
-    return folder
+    return write_packed_world(tmp_path_factory.mktemp("state"))
 
 
 class Drivers:
