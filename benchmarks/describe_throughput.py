@@ -31,7 +31,7 @@ from typing import Any
 
 import aiohttp
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "describe"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "data" / "describe"))
 
 from describe_world import World, make_world, settings_for
 from llm_server import Asked, Reply, completion, honest_answer

@@ -236,6 +236,8 @@ def open_backend(name: str) -> Backend:
     if name == "docker":
         return LocalBackend(docker_runner)
     raise SettingsError(
-        f"backend '{name}' is not available; available are {', '.join(BACKENDS)} "
-        "(both run the Kubeflow components on this machine)"
+        f"backend '{name}' is not available for a single step; available are {', '.join(BACKENDS)} "
+        "(both run the step's Kubeflow component on this machine). Kubeflow Pipelines is given "
+        "whole pipelines: PIXCLIP_BACKEND=kubeflow lets the DAG pixclip_train submit its own "
+        "(docs/cluster.md)"
     )

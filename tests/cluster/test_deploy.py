@@ -89,6 +89,16 @@ def test_kubernetes_own_kinds_keep_their_schemas(overlay, tmp_path):
     assert told.count(" passed ") == len(core)
 
 
+def test_the_retry_policy_counts_lost_pods_and_retries_nothing_that_asks_for_none():
+    path = DEPLOY / "argo" / "retry-policy.yaml"
+    done = subprocess.run([tool("kubernetes-validate"), "--strict", str(path)], check=False)
+    assert done.returncode == 0
+    data = yaml.safe_load(path.read_text())["data"]
+    defaults = yaml.safe_load(data["workflowDefaults"])["spec"]["templateDefaults"]
+    assert set(data) == {"workflowDefaults"}  # what else KFP has put there stays
+    assert defaults["retryStrategy"] == {"limit": "0", "retryPolicy": "Always"}
+
+
 def test_a_misspelt_field_of_a_core_kind_is_seen(tmp_path):
     validate = tool("kubernetes-validate")
     (job,) = (item for item in rendered("small") if item["kind"] == "Job")

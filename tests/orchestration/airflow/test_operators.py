@@ -118,7 +118,7 @@ def test_other_errors_are_left_to_airflow_s_retries(home, use, error):
 def test_a_backend_that_is_not_there_fails_at_once(home):
     from airflow.sdk.exceptions import AirflowFailException
 
-    with pytest.raises(AirflowFailException, match="'kubeflow' is not available"):
+    with pytest.raises(AirflowFailException, match=r"'kubeflow' is not available for a single"):
         operator(backend="kubeflow").execute({})
 
 
