@@ -139,14 +139,15 @@ def run_component(
     chosen = json.loads(destinations)
     refuse_credentials({"destinations": chosen}, name)
     own = {key: text for key, text in (per_task or {}).items() if text}
+    state = state_folder()
     try:
         move_outputs({**outputs, METRICS: metrics}, chosen, name)
         receipt = run_kept(
             load_step(name),
-            {key: follow(key, Path(artifact.path)) for key, artifact in inputs.items()},
+            {key: follow(key, Path(artifact.path), state) for key, artifact in inputs.items()},
             {key: Path(artifact.path) for key, artifact in outputs.items()},
             json.loads(settings) | own,
-            None if chosen else state_folder(),
+            None if chosen else state,
             points=any(is_remote(artifact.uri) for artifact in outputs.values()),
         )
     except PipelineError as error:

@@ -12,10 +12,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from components.core.digests import num_bytes_of, sha256_text
 from components.core.errors import InputError
@@ -25,6 +26,7 @@ from components.core.receipts import Receipt, read_receipt
 POINTER_NAME = "pointer.json"
 PAGE_ENDINGS = (".html", ".css", ".md", ".csv")
 MAX_PAGES_BYTES = 300_000  # of one artifact: they travel to every task that reads it
+Name = Annotated[str, StringConstraints(pattern=r"^\w+$")]  # of a step or an artifact, never a path
 
 
 class Pointer(BaseModel):
@@ -33,8 +35,8 @@ class Pointer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     uri: str  # file:///state/<step>/<digest>/<artifact>
-    step: str  # which made it
-    receipt_in: str  # the artifact beside it, or itself, whose folder holds the receipt
+    step: Name  # which made it
+    receipt_in: Name  # the artifact beside it, or itself, whose folder holds the receipt
     digest: (
         str  # sha256 of the work's fingerprint and of the artifact's files as the receipt has it
     )
@@ -89,11 +91,15 @@ def read_pointer(folder: Path) -> Pointer | None:
         ) from None
 
 
-def follow(name: str, path: Path) -> Path:
+def follow(name: str, path: Path, state: Path | None) -> Path:
     """Where the files of the input `name` are: at its pointer's target, or at `path` itself.
 
+    Whoever can write to the orchestrator's store can write a pointer: it leads nowhere but below
+    the state folder.
+
     Raises:
-        InputError: the target is gone or is another one; names the step to run again.
+        InputError: the target is gone or is another one; names the step to run again. Or it is not
+            below `state`.
     """
     pointer = read_pointer(path)
     if pointer is None:
@@ -103,6 +109,11 @@ def follow(name: str, path: Path) -> Path:
     if parts.scheme != "file":
         raise InputError(f"input {name}: {pointer.uri} cannot be followed here; {again}")
     target = Path(url2pathname(parts.path))
+    if state is None or not target.resolve().is_relative_to(state.resolve()):
+        raise InputError(
+            f"input {name}: {target} is not below the state folder ({state or 'none is named'}); "
+            f"give this task the state volume that step {pointer.step} had, under the same path"
+        )
     receipt = read_receipt(target.parent / pointer.receipt_in)
     if receipt is None or not target.exists():
         raise InputError(
