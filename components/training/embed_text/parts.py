@@ -252,6 +252,17 @@ class SortedCaptions:
             found = dict(json.loads(line) for line in file)
         return dict(sorted(found.items()))
 
+    def keep_key(self, number: int, key: str) -> None:
+        """Write down how a part that is embedded is named."""
+        write_whole(self._path(number).with_suffix(".key"), key)
+
+    def key(self, number: int) -> str:
+        """The name of a part; empty if it was not embedded."""
+        try:
+            return self._path(number).with_suffix(".key").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
     def _append(self, texts: Iterable[str]) -> None:
         lines: dict[int, list[str]] = defaultdict(list)
         for text in texts:

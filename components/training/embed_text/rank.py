@@ -19,7 +19,7 @@ from components.core.errors import InputError
 from components.core.files import write_whole
 from components.core.progress import progress
 from components.core.torchrun import job_of_rank
-from components.training.embed_text.parts import Part, SortedCaptions, embed_part, key_of
+from components.training.embed_text.parts import Part, SortedCaptions, embed_part
 from pixclip.config import Config
 from pixclip.text.encoder import TextEncoder, usual_dtype
 from pixclip.training.job import read_job
@@ -51,7 +51,8 @@ def embed_share(job: EmbedJob, rank: int = 0, num_ranks: int = 1) -> None:
     with shown if rank == 0 else nullcontext() as bar:
         on_pass = bar.update if bar is not None else lambda number: None
         for number in range(rank, job.num_parts, num_ranks):
-            embed_part(encoder, captions.part(number), folder, on_pass)
+            part = embed_part(encoder, captions.part(number), folder, on_pass)
+            captions.keep_key(number, part.key)
 
 
 def whole_parts(job: EmbedJob) -> list[Part]:
@@ -62,10 +63,12 @@ def whole_parts(job: EmbedJob) -> list[Part]:
     """
     captions = SortedCaptions(Path(job.captions), job.num_parts)
     folder = vectors_folder(job, decided_precision(job))
-    parts = [Part(folder, key_of(captions.part(number))) for number in range(job.num_parts)]
-    for part in parts:
+    parts = [Part(folder, captions.key(number)) for number in range(job.num_parts)]
+    for number, part in enumerate(parts):
         if not part.is_whole():
-            raise InputError(f"embed_text: {part.vectors} was not written whole; run it again")
+            raise InputError(
+                f"embed_text: part {number} in {folder} was not written whole; run it again"
+            )
     return parts
 
 

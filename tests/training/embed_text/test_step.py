@@ -16,8 +16,8 @@ import torch
 from components.core.errors import InputError
 from components.core.run import run_step
 from components.core.step import load_step
-from components.training.embed_text.parts import embed_part, sort_captions
-from components.training.embed_text.rank import EmbedJob, open_tower
+from components.training.embed_text.parts import SortedCaptions, embed_part, sort_captions
+from components.training.embed_text.rank import EmbedJob, open_tower, whole_parts
 from pixclip.checkpoint import save_checkpoint
 from pixclip.text.embeddings import TextEmbeddings, caption_hash, require_same_tower, write_part
 from pixclip.text.encoder import TextEncoder
@@ -296,6 +296,26 @@ def test_a_run_that_goes_on_on_another_device_keeps_its_precision(inputs, tmp_pa
 def test_the_first_attempt_decides_the_precision_of_a_run(inputs, tmp_path):
     open_tower(embed_job(inputs["text_tower"], tmp_path, device="cpu"))
     assert (tmp_path / "precision-0123").read_text() == "fp32"
+
+
+def test_every_part_of_the_captions_is_read_once(inputs, tmp_path, monkeypatch):
+    read, plain = [], SortedCaptions.part
+
+    def part(captions: SortedCaptions, number: int) -> dict[str, str]:
+        read.append(number)
+        return plain(captions, number)
+
+    monkeypatch.setattr(SortedCaptions, "part", part)
+    settings = {"captions_per_part": 20}
+    run_step(STEP, inputs, {"text_embeddings": tmp_path / "embeddings"}, settings)
+    assert read == list(range(len(read)))
+    assert len(read) > 2
+
+
+def test_a_part_that_no_rank_has_embedded_is_told(inputs, tmp_path):
+    job = embed_job(inputs["text_tower"], tmp_path).model_copy(update={"precision": "fp32"})
+    with pytest.raises(InputError, match=r"part 0 in .* was not written whole; run it"):
+        whole_parts(job)
 
 
 @pytest.mark.slow
