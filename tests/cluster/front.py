@@ -38,7 +38,7 @@ def front(kubeconfig: Path, trainer: Trainer | None = None) -> Iterator[tuple[Fr
     told = Front(behind, trainer)
     handler = type("Handler", (_Handler,), {"front": told})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         path = kubeconfig.with_name(f"front-{server.server_port}")
         yield told, write_kubeconfig(path, f"http://127.0.0.1:{server.server_port}")
         server.shutdown()

@@ -3,13 +3,16 @@
 import ctypes
 import json
 import threading
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from kubernetes.client import ApiException
 
+from components.cli import cli
 from components.core import nodes, trainer_api
 from components.core.errors import InputError, RanksFailed, SettingsError
 from components.core.nodes import CREATED_NAME, cancel_run, run_on_nodes
@@ -22,8 +25,12 @@ from components.core.trainjob import (
     job_place,
     make_trainjob,
 )
+from components.orchestration.kubeflow import cli as commands
 from tests.cluster.front import front
 from tests.cluster.trainer import WHERE, condition, wait_until
+from tests.orchestration.kubeflow.kubeflow_server import KubeflowServer
+
+PIPELINE = Path(__file__).parents[1] / "orchestration" / "kubeflow" / "pixclip-train.yaml"
 
 
 @pytest.fixture
@@ -33,6 +40,9 @@ def server(kubeconfig, api, monkeypatch):
         monkeypatch.setenv("KUBECONFIG", str(path))
         monkeypatch.setattr(nodes, "POLL_S", 0.05)
         yield told
+        for thread in threading.enumerate():  # none looks after jobs of the next test
+            if isinstance(thread, Driver):
+                thread.kill()
 
 
 @pytest.fixture
@@ -103,11 +113,13 @@ class Driver(threading.Thread):
 
     def kill(self) -> None:
         """End it wherever it is, as SIGKILL ends a process: it deletes and marks nothing more."""
-        assert ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(self.ident), ctypes.py_object(SystemExit)
-        )
-        self.join(timeout=60)
-        assert not self.is_alive()
+        deadline = time.monotonic() + 60
+        while self.is_alive():  # again: an exception in a finalizer is swallowed
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self.ident), ctypes.py_object(SystemExit)
+            )
+            self.join(timeout=1)
+            assert time.monotonic() < deadline
 
     def ended(self) -> Exception | None:
         self.join(timeout=60)
@@ -120,8 +132,15 @@ def jobs_of(api) -> list[dict]:
 
 
 def the_job(api) -> dict:
-    wait_until(lambda: jobs_of(api), 30)
-    (job,) = jobs_of(api)
+    """The one job there is, or that is to come: one that is replaced is away for a moment."""
+    found: list[dict] = []
+
+    def is_there() -> bool:
+        found[:] = jobs_of(api)
+        return bool(found)
+
+    wait_until(is_there, 30)
+    (job,) = found
     return job
 
 
@@ -178,8 +197,9 @@ def test_one_job_is_made_whatever_becomes_of_the_answer(
 def test_a_job_with_other_settings_is_replaced_after_its_nodes_have_ended(
     server, api, ranks, place, deleted
 ):
-    Driver(ranks, place)
+    first = Driver(ranks, place)
     old = the_job(api)["metadata"]
+    first.kill()
     ranks.job.write_text(ranks.job.read_text().replace('"num_workers": 2', '"num_workers": 8'))
     driver = Driver(ranks, place)
     wait_until(lambda: the_job(api)["metadata"]["uid"] != old["uid"], 30)
@@ -263,6 +283,34 @@ def test_a_cancelled_run_s_job_goes_and_its_driver_says_so(
     assert isinstance(error, RanksFailed)
     assert "was deleted while it ran" in str(error)
     assert jobs_of(api) == []
+
+
+def test_the_command_that_cancels_a_run_deletes_its_jobs_and_no_others(
+    server, api, ranks, place, deleted, monkeypatch
+):
+    monkeypatch.setattr(commands, "POLL_S", 0.02)
+    with KubeflowServer() as kubeflow:
+        monkeypatch.setenv("PIXCLIP_KUBEFLOW", kubeflow.url)
+        kubeflow.add_version("pixclip-train", "first", PIPELINE.read_text())
+        pixclip("run", "--no-wait", "--set", f"resolve_data.revision={'0' * 40}")
+        (run_id,) = kubeflow.runs
+        names = {}
+        for run, step in ((run_id, "train"), ("another", "adapt_text")):
+            monkeypatch.setenv(RUN_VARIABLE, run)
+            job = make_trainjob(ranks, place.model_copy(update={"step": step}))
+            api.create_namespaced_custom_object(*WHERE, job)
+            names[run] = job["metadata"]["name"]
+        done = pixclip("cancel", "--jobs-in", "default")
+        assert done.output.splitlines()[-1].strip() == f"deleted TrainJob {names[run_id]}"
+        assert kubeflow.runs[run_id]["state"] in ("CANCELING", "CANCELED")
+    wait_until(lambda: len(jobs_of(api)) == 1, 30)
+    assert the_job(api)["metadata"]["name"] == names["another"]
+
+
+def pixclip(command: str, *arguments: str) -> Result:
+    done = CliRunner().invoke(cli, ["pipeline", command, "pixclip-train", *arguments])
+    assert done.exit_code == 0, done.output
+    return done
 
 
 def test_whoever_joins_a_job_makes_it_the_job_of_its_own_run(

@@ -99,7 +99,7 @@ def listener(monkeypatch) -> Iterator[SimpleNamespace]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", asked=asked)
         server.shutdown()
 
