@@ -252,8 +252,9 @@ def test_a_task_that_is_marked_failed_stops_its_run(airflow, dag):
     assert (len(run.rows), run.state) == (1, "failed")
 
 
-def test_a_task_that_is_cleared_while_it_waits_has_one_live_run(airflow):
-    run = airflow.start("waiting", "cleared")
+@pytest.mark.parametrize("dag", ["waiting", "deferred"])
+def test_a_task_that_is_cleared_while_it_waits_has_one_live_run(airflow, dag):
+    run = airflow.start(dag, f"cleared_{dag}")
     first = run.rows[0]["run_id"]
     run.clear()
     wait_for(lambda: run.live not in ([], [first]), "another run")
@@ -262,3 +263,12 @@ def test_a_task_that_is_cleared_while_it_waits_has_one_live_run(airflow):
     wait_for(lambda: run.state in LIVE, "the next try")
     run.finish()
     assert run.states == ["CANCELED", "SUCCEEDED"]
+
+
+def test_a_task_that_is_cleared_after_success_starts_another_run(airflow):
+    run = airflow.start("deferred", "cleared_after_success")
+    run.finish()
+    run.clear()
+    wait_for(lambda: len(run.live) == 1, "another run")
+    run.finish()
+    assert run.states == ["SUCCEEDED", "SUCCEEDED"]
