@@ -161,6 +161,7 @@ def _table(numbers: np.ndarray, masks: list[str], areas: list[int]) -> pa.Table:
         "mask_area_px": areas,
         "mask_source": ["grabcut"] * len(numbers),
         "mask_fault": pa.nulls(len(numbers)),
+        "box_source": pa.nulls(len(numbers)),
         "mask_score": pa.nulls(len(numbers)),
     }
     return pa.table({field.name: pa.array(rows[field.name], field.type) for field in SCHEMA})

@@ -7,6 +7,7 @@ STEPS = {
     "sample_grit": "components.data.sample_grit.step",
     "import_grit": "components.data.import_grit",
     "import_coco": "components.data.import_coco.step",
+    "import_parts": "components.data.import_parts.step",
     "select": "components.data.select.step",
     "ingest": "components.data.ingest.step",
     "deduplicate": "components.data.deduplicate.step",

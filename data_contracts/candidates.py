@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         pa.field("mask_counts", pa.string()),  # the source's own mask, if it brought one
         pa.field("mask_size", pa.list_(pa.int32())),
         pa.field("mask_fault", pa.string()),  # what was wrong with it; without counts: unusable
+        pa.field("box_source", pa.string()),  # image, points, published; null: as the source has it
     ]
 )
 

@@ -36,7 +36,8 @@ SCHEMA = pa.schema(
 )
 # What GRIT does not have: masks parallel to `ref_exps` (COCO compressed RLE counts of an image of
 # `height` x `width`), what was wrong with each of them (parallel too; null for nothing), the split,
-# and which fault `sample_grit` put in (for tests, never for gates).
+# and which fault `sample_grit` put in (for tests, never for gates). Where each box comes from
+# (parallel too) is said by `import_parts` alone.
 OPTIONAL = pa.schema(
     [
         pa.field("masks", pa.list_(pa.string())),
@@ -47,6 +48,7 @@ OPTIONAL = pa.schema(
     ]
 )
 SAMPLE_SCHEMA = pa.schema([*SCHEMA, *OPTIONAL])
+PARTS_SCHEMA = pa.schema([*SAMPLE_SCHEMA, pa.field("box_sources", pa.list_(pa.string()))])
 
 
 REQUIRED = ("id", "url", "caption", "width", "height", "ref_exps")  # without them nothing is left
@@ -54,7 +56,7 @@ UNREAD = ("key", "clip_similarity_vitb32", "noun_chunks", "fault")
 READ_SCHEMA = pa.schema(
     [
         field if field.name != KEY else pa.field(KEY, pa.string())
-        for field in SAMPLE_SCHEMA
+        for field in PARTS_SCHEMA
         if field.name not in UNREAD
     ]
 )
@@ -63,7 +65,7 @@ READ_SCHEMA = pa.schema(
 def schema_faults(schema: pa.Schema) -> list[str]:
     """What keeps a table from being read as GRIT: one message a column, none if it fits."""
     faults = [f"column '{name}' is missing" for name in REQUIRED if name not in schema.names]
-    for field in SAMPLE_SCHEMA:
+    for field in PARTS_SCHEMA:
         how_often = schema.names.count(field.name)
         if how_often > 1:
             faults.append(f"column '{field.name}' comes {how_often} times")

@@ -68,6 +68,19 @@ class MaskPartReason(Reason):
     EMPTY_MASK = "empty_mask", "part of a mask: the mask is empty"
 
 
+class PartReason(Reason):
+    """Why `import_parts` leaves out a row of a source, an image, or a part of an object."""
+
+    MALFORMED_ROW = "malformed_row", "a row of a file does not have the fields of its format"
+    REPEATED_ROW = "repeated_row", "an earlier row of the file has the same id"
+    UNKNOWN_REFERENCE = "unknown_reference", "a row is of something that the other file lacks"
+    UNKNOWN_SPLIT = "unknown_split", "no file says whether the image is for training or for testing"
+    IMAGE_MISSING = "image_missing", "the source does not hold the image's file"
+    PART_NOT_VISIBLE = "part_not_visible", "the annotators did not see the part"
+    POINT_OUTSIDE_IMAGE = "point_outside_image", "the part's point is not in the photograph"
+    PART_OFF_OBJECT = "part_off_object", "the part's box does not meet the object, or its mask"
+
+
 class SelectReason(Reason):
     """What the source says of a record or a region, before anything is downloaded."""
 
@@ -203,6 +216,7 @@ class ContractReason(Reason):
 
 BY_STEP: Mapping[str, tuple[type[Reason], ...]] = {
     "import_coco": (ImportReason, MaskPartReason),
+    "import_parts": (PartReason, ImageReason),
     "select": (SelectReason,),
     "ingest": (IngestReason, ImageReason),
     "deduplicate": (DeduplicateReason,),

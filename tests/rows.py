@@ -19,6 +19,7 @@ def record_row(number: int, **changes: Any) -> Row:
         "mask_counts": None,
         "mask_size": None,
         "mask_fault": None,
+        "box_source": None,
         "declared_size": None,
         "split": "",
         "subset": "",

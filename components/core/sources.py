@@ -52,6 +52,19 @@ def source_digest(address: str, endpoint_url: str = "", suffix: str = "") -> str
     return digest_of_files(found | dict(zip(map(str, readable), digests, strict=True)))
 
 
+def require_apart(setting: str, folder: Path, source_folder: Path) -> None:
+    """Refuse to import a folder into itself: each run would import what the one before brought.
+
+    Raises:
+        InputError: the output lies below the source that the setting names.
+    """
+    if folder.resolve().is_relative_to(source_folder.resolve()):
+        raise InputError(
+            f"{setting}: the output is to lie in {folder}, which is part of the source "
+            f"{source_folder}: name another output, or the source's own folder"
+        )
+
+
 def ends_with(name: str, suffix: str) -> bool:
     """Whether a name has an ending, in whatever case."""
     return name.lower().endswith(suffix)

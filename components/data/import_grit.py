@@ -18,7 +18,7 @@ from components.core.errors import InputError
 from components.core.files import copy_file, link_or_copy
 from components.core.progress import progress
 from components.core.s3 import S3Object, S3Store, is_s3, split_uri
-from components.core.sources import ends_with, list_folder, some_of
+from components.core.sources import ends_with, list_folder, require_apart, some_of
 from components.core.step import Metrics, Out, StepSettings, Work, runtime, source, step
 from components.core.tables import WORK_FOLDER
 from data_contracts.engine.reading import TableError, num_rows, raw_batches, read_schema
@@ -48,7 +48,7 @@ def import_grit(grit: Out, settings: ImportGritSettings) -> Metrics:
         raise InputError("import_grit.uri is empty: name a folder or s3://bucket/prefix")
     store = S3Store(settings.endpoint_url) if is_s3(settings.uri) else None
     if store is None:
-        require_apart(grit.parent, Path(settings.uri))
+        require_apart("import_grit.uri", grit.parent, Path(settings.uri))
     sources = s3_sources(store, settings.uri) if store else local_sources(Path(settings.uri))
     if not sources:
         raise InputError(f"{settings.uri} holds no {SUFFIX} file")
@@ -63,19 +63,6 @@ def import_grit(grit: Out, settings: ImportGritSettings) -> Metrics:
             num_bytes += target.stat().st_size
             bar.update()
     return {"files": len(sources), "records": num_records, "bytes": num_bytes}
-
-
-def require_apart(folder: Path, source_folder: Path) -> None:
-    """Refuse to import a folder into itself: each run would import what the one before brought.
-
-    Raises:
-        InputError: the output lies below the source.
-    """
-    if folder.resolve().is_relative_to(source_folder.resolve()):
-        raise InputError(
-            f"import_grit.uri: the output is to lie in {folder}, which is part of the source "
-            f"{source_folder}: name another output, or the source's own folder"
-        )
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,18 @@ def read_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 
     return _load(*_open(data, max_pixels), shrink)
 
 
+def read_size(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
+    """Width and height as the file declares them, before any EXIF orientation; decodes nothing.
+
+    Raises:
+        ImageError: as `open_image`, but for `truncated_image`.
+    """
+    image, _ = _open(data, max_pixels)
+    width, height = image.size
+    is_turned = image.format == "TIFF" and _orientation(image)[0] in SIDEWAYS
+    return (height, width) if is_turned else (width, height)
+
+
 def read_pixels(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, shrink: int = 1) -> Pixels:
     """The pixels of `open_image`, uint8 [H, W, 3]; of a usual JPEG in three fifths of the time.
 

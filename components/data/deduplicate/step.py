@@ -67,7 +67,7 @@ class DeduplicateSettings(StepSettings):
     )
 
 
-@step(image="data")
+@step(image="data", version=2)
 def deduplicate(
     records: In, images: In, candidates: Out, quarantine: Out, settings: DeduplicateSettings
 ) -> Metrics:

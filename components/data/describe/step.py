@@ -39,7 +39,7 @@ def require_accepted_share(metrics: Mapping[str, int | float], settings: Describ
         )
 
 
-@step(image="annotate", gate=require_accepted_share, work=Work.PORTABLE)
+@step(image="annotate", version=2, gate=require_accepted_share, work=Work.PORTABLE)
 def describe(
     regions: In,
     images: In,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from components.core.tables import Row
-from components.data.import_coco.annotations import Box, CocoImage, CocoRegion
-from components.data.import_coco.segmentation import UnusableMaskError, mask_counts
-from components.data.import_coco.values import LeftOut
+from components.data.formats.coco import Box, CocoImage, CocoRegion
+from components.data.formats.segmentation import UnusableMaskError, mask_counts
+from components.data.formats.values import LeftOut
 from data_contracts.reasons import ImportReason
 
 Span = tuple[int, int]

@@ -19,16 +19,16 @@ from components.core.progress import progress
 from components.core.s3 import S3Store, is_s3
 from components.core.step import Metrics, Out, StepSettings, runtime, source, step, threshold
 from components.core.tables import Row, part_name, write_rows
-from components.data.import_coco.annotations import (
+from components.data.formats.coco import (
     CocoImage,
     add_annotations,
     count_entries,
     read_images,
     read_json,
 )
+from components.data.formats.values import FILE_NAME, PREFIX, Id, LeftOut
+from components.data.import_coco.addresses import address_maker
 from components.data.import_coco.records import record_of
-from components.data.import_coco.values import FILE_NAME, PREFIX, Id, LeftOut, address_maker
-from components.data.import_coco.values import safe_path as safe_path
 from data_contracts.grit import SAMPLE_SCHEMA
 
 log = logging.getLogger(__name__)

@@ -51,7 +51,7 @@ def require_enough(metrics: Mapping[str, int | float], settings: SegmentSettings
         )
 
 
-@step(image="annotate", gpus=1, gate=require_enough, work=Work.KEPT)
+@step(image="annotate", version=2, gpus=1, gate=require_enough, work=Work.KEPT)
 def segment(
     candidates: In, images: In, regions: Out, quarantine: Out, settings: SegmentSettings
 ) -> Metrics:

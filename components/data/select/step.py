@@ -51,7 +51,7 @@ class Counts:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-@step(image="data")
+@step(image="data", version=2)
 def select(grit: In, records: Out, quarantine: Out, settings: SelectSettings) -> Metrics:
     """Keep the regions that are worth downloading, in groups; say why the others are not."""
     paths = require_grit(grit)
@@ -157,6 +157,7 @@ def region_table(regions: Regions, rows: Ints, record_ids: list[str]) -> pa.Tabl
         "mask_counts": mask_counts,
         "mask_size": _mask_sizes(source, mask_counts),
         "mask_fault": own_values(regions, rows, "mask_faults"),
+        "box_source": own_values(regions, rows, "box_sources"),
         "declared_size": _declared_sizes(source),
         "split": _text(source, "split"),
         "subset": _text(source, "subset"),

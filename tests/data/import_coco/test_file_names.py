@@ -9,7 +9,8 @@ from PIL import Image
 from components.core.run import run_step
 from components.core.sources import source_digest
 from components.core.tables import read_rows
-from components.data.import_coco.values import BadValueError, address_maker
+from components.data.formats.values import BadValueError
+from components.data.import_coco.addresses import address_maker
 from components.data.ingest.settings import IngestSettings
 from components.data.ingest.step import ingest_images
 from components.data.select.step import select

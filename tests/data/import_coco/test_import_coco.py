@@ -13,8 +13,10 @@ from pycocotools import mask as coco
 from components.core.errors import GateError, InputError
 from components.core.run import run_step
 from components.core.tables import read_rows
-from components.data.import_coco.segmentation import UnusableMaskError, mask_counts
-from components.data.import_coco.step import address_maker, import_coco, safe_path
+from components.data.formats.segmentation import UnusableMaskError, mask_counts
+from components.data.formats.values import safe_path
+from components.data.import_coco.addresses import address_maker
+from components.data.import_coco.step import import_coco
 from components.data.select.step import select
 from pixclip.masks import Rle, decode_mask, encode_mask
 from tests.data.import_coco.coco_files import HEIGHT, WIDTH, annotation, content

@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 from components.core.run import run_step
 from components.core.tables import read_rows
-from components.data.import_coco.segmentation import UnusableMaskError, mask_counts
+from components.data.formats.segmentation import UnusableMaskError, mask_counts
 from components.data.select.step import select
 from pixclip.masks import Rle, decode_mask, encode_mask
 from tests.data.import_coco.coco_files import HEIGHT, WIDTH, annotation, content

@@ -11,7 +11,7 @@ from components.core.errors import GateError, InputError
 from components.core.run import run_step
 from components.core.step import load_step
 from components.core.tables import read_rows
-from components.data.import_coco.values import (
+from components.data.formats.values import (
     BadValueError,
     read_flag,
     read_id,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import InputError
-from components.data.import_coco.values import (
+from components.data.formats.values import (
     BadValueError,
     Id,
     LeftOut,

@@ -12,7 +12,7 @@ from functools import partial
 from operator import ge, le
 from typing import Any
 
-from components.data.import_coco.values import read_numbers, shown
+from components.data.formats.values import read_numbers, shown
 from data_contracts.reasons import MaskPartReason
 from pixclip.masks import MAX_OUTLINE_PX, outline_px, rle_num_pixels
 

@@ -1,6 +1,6 @@
 """Values as tools write them into annotation files: numbers and ids as text, flags in words.
 
-Also here: the addresses of images, made of file names, and what an import leaves out (`LeftOut`).
+Also here: what an import leaves out (`LeftOut`).
 
 What can be read in one way only is read; anything else is a `BadValueError` that shows the value.
 """
@@ -8,22 +8,17 @@ What can be read in one way only is read; anything else is a `BadValueError` tha
 import hashlib
 import json
 import math
-import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-from unicodedata import normalize
-from urllib.parse import quote, unquote
 
-from components.core.digests import file_sha256
 from components.core.errors import InputError
 from components.core.files import write_whole
-from components.core.s3 import is_s3, split_uri
 from data_contracts.reasons import ImportReason
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
@@ -40,7 +35,7 @@ Id = int | str
 class BadValueError(InputError):
     """A value that means nothing where it stands; `reason` is a short code."""
 
-    def __init__(self, reason: ImportReason, detail: str) -> None:
+    def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
 
@@ -157,62 +152,7 @@ def _mended_half(match: re.Match[str]) -> str:
     return bytes([code - 0xDC00]).decode("cp1252", "ignore") if is_byte else ""
 
 
-LEADS_OUT = re.compile(r"^/|(?:^|/)\.\.(?:/|$)|\0")
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-
-
-# From the file names of an annotation file to the addresses of its images.
-#
-# A local image's address ends in `#sha256=…`, as pip writes it: a replaced picture has another
-# address, so that it is fetched anew, and `ingest` can follow a link that leads out of the folder
-# without trusting anybody: only who has read a file knows its digest.
-
-
-def address_maker(images: str) -> Callable[[str], str]:
-    """From the file name of an annotation to the address of the image.
-
-    Raises:
-        InputError: `images` is neither a folder nor an s3:// address.
-    """
-    if is_s3(images):
-        bucket, prefix = split_uri(images)
-        base = f"s3://{bucket}/{prefix.rstrip('/')}/" if prefix else f"s3://{bucket}/"
-        return lambda name: base + _store_key(name)
-    folder = Path(images)
-    if not folder.is_dir():
-        raise InputError(f"import_coco.images: {images} is no folder")
-    return lambda name: local_address(folder, name)
-
-
-def local_address(folder: Path, name: str) -> str:
-    """The address of an image below a folder, with the digest of its bytes if it is there.
-
-    Raises:
-        BadValueError: `bad_file_name`.
-    """
-    for spelling in _spellings(name):
-        file = folder / os.fsdecode(_on_disk(spelling))
-        try:
-            if file.is_file():
-                return f"{_address(spelling)}#sha256={file_sha256(file)}"
-        except (OSError, ValueError):  # ingest says what is wrong with it
-            break
-    return _address(safe_path(name))
-
-
-def _spellings(name: str) -> Iterator[str]:
-    """A name as it stands, with Windows' separators, decoded, and in both forms of its accents."""
-    if "\\" in name and not name.startswith("/") and ".." not in PurePosixPath(name).parts:
-        yield name
-    plain = safe_path(name)
-    yield plain
-    for other in (unquote(plain), normalize("NFC", plain), normalize("NFD", plain)):
-        if other != plain and not LEADS_OUT.search(other):
-            yield other
-
-
-def _address(path: str) -> str:
-    return f"file:///{quote(_on_disk(path))}"
 
 
 def safe_path(file_name: str) -> str:
@@ -224,26 +164,9 @@ def safe_path(file_name: str) -> str:
     path = PurePosixPath(file_name.replace("\\", "/"))
     is_elsewhere = path.is_absolute() or ".." in path.parts or DRIVE.match(file_name)
     if is_elsewhere or not path.parts or "\0" in file_name:
-        detail = f"the file name {shown(file_name)} does not stay below import_coco.images"
+        detail = f"the file name {shown(file_name)} does not stay below the folder of the images"
         raise BadValueError(ImportReason.BAD_FILE_NAME, detail)
     return path.as_posix()
-
-
-def _store_key(name: str) -> str:
-    if LONE_HALVES.search(name):
-        raise BadValueError(
-            ImportReason.BAD_FILE_NAME, f"the file name {shown(name)} is no valid text"
-        )
-    return safe_path(name)
-
-
-def _on_disk(path: str) -> bytes:
-    """The bytes of a file's name; those that are no UTF-8 arrive as surrogates."""
-    try:
-        return path.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        detail = f"the file name {shown(path)} is no valid text"
-        raise BadValueError(ImportReason.BAD_FILE_NAME, detail) from None
 
 
 FILE_NAME = "_left_out.jsonl"  # beside the records, whose readers pass it over; a line an entry
@@ -257,7 +180,7 @@ class LeftOut:
     entries: list[tuple[str, str, str]] = field(default_factory=list)  # place, reason, detail
     reasons: Counter[str] = field(default_factory=Counter)
 
-    def add(self, place: str, reason: ImportReason, detail: str) -> None:
+    def add(self, place: str, reason: str, detail: str) -> None:
         """Leave out the entry at a place of a file."""
         self.entries.append((place, reason, detail))
         self.reasons[reason] += 1

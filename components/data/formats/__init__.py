@@ -1,0 +1,1 @@
+"""Readers of published annotation formats, which several steps share: no step."""
