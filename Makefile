@@ -5,6 +5,7 @@ PHOTOGRAPHS := .cache/photographs
 LANGUAGE_MODEL := .cache/models/smollm2-135m-instruct
 RUN ?= runs/demo
 PYTEST_ARGS ?=
+WORKERS ?= 4
 export GX_ANALYTICS_ENABLED = false
 export DVC_NO_ANALYTICS = true
 export DO_NOT_TRACK = 1
@@ -56,8 +57,12 @@ demo-vllm: setup  ## describe a few regions with real vLLM servers on the CPU
 airflow: setup  ## Airflow's pages and scheduler on this machine, until Ctrl-C (PORT=8081)
 	$(BIN)/python -m components.orchestration.laptop serve --port $(PORT)
 
+# Most tests wait for servers and processes: four workers keep two cores busy, with a thread each.
+test: export OMP_NUM_THREADS = 1
+test: export OMP_WAIT_POLICY = passive
 test: lint  ## lint and all tests that need neither GPU, network nor vLLM
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not vllm and not gpu and not peers" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -rs \
+		-m "not vllm and not gpu and not peers" $(PYTEST_ARGS)
 
 test-vllm: setup  ## the tests on real vLLM servers
 	PYTHON=$(PYTHON) sh demo/vllm/install.sh
