@@ -121,6 +121,24 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
+_is_forked_clean = False
+
+
+def say_forked_clean() -> None:
+    """Note that this process is the fork of one whose libraries have not computed anything yet.
+
+    A fork has one thread, whatever its parent had. OpenMP, whose threads start with torch's first
+    computation, would wait for the others for ever.
+    """
+    global _is_forked_clean
+    _is_forked_clean = True
+
+
+def is_forked_clean() -> bool:
+    """Whether forks of this process may compute: see `say_forked_clean`."""
+    return _is_forked_clean
+
+
 # They say a line a request or a picture; the steps' own progress bars tell more in less.
 CHATTY_LOGGERS = ("botocore", "PIL", "great_expectations")
 

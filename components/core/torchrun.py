@@ -4,22 +4,28 @@ Where the environment says so (`PIXCLIP_TRAINJOB`), the ranks run on other nodes
 Here the step's process only waits: SIGTERM goes on to the ranks, which save their state and stop.
 If the step's process is killed, the ranks get SIGTERM too, and the next attempt waits until they
 are gone.
+
+A step that was itself forked from a warm process forks torchrun's agent and its ranks, which have
+torch and DeepSpeed from the beginning; else each of them is a program of its own.
 """
 
 import argparse
 import fcntl
+import importlib
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from components.core.errors import InputError, PipelineError, RanksFailed
-from components.core.process import end_with_parent, num_cores, sharing_cores
+from components.core.process import end_with_parent, is_forked_clean, num_cores, sharing_cores
 from components.core.trainjob import Ranks, job_place
 
 log = logging.getLogger(__name__)
@@ -31,6 +37,8 @@ STOPPED = 128 + signal.SIGTERM  # exit code of a process that was asked to stop
 
 def run_ranks(module: str, job: Path, *, num_ranks: int) -> None:
     """Run `python -m <module> --job <job>` on `num_ranks` processes, of this machine or of nodes.
+
+    The module has a function `main`, which is all that it does as a program.
 
     Raises:
         SystemExit: this process got SIGTERM; the ranks have ended.
@@ -73,21 +81,12 @@ def _run_here(module: str, job: Path, num_ranks: int, lock: int) -> None:
     from pixclip.training.job import forget_failure, read_failure
 
     forget_failure(job)
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--shutdown-timeout", str(SHUTDOWN_S)),
-        *("--nproc-per-node", str(num_ranks), "-m", module, "--job", str(job)),
-    ]
-    threads = str(max(1, num_cores() // num_ranks))
-    environment = {"OMP_NUM_THREADS": threads, **sharing_cores(os.environ)}
-    with (
-        subprocess.Popen(
-            command, env=environment, pass_fds=[lock], preexec_fn=end_with_parent
-        ) as process,
-        _forwarding(process) as stopped,
-    ):
-        code = process.wait()
-    if stopped:
+    num_threads = max(1, num_cores() // num_ranks)
+    if is_forked_clean():
+        code, is_stopped = _fork_torchrun(module, job, num_ranks, num_threads)
+    else:
+        code, is_stopped = _start_torchrun(module, job, num_ranks, num_threads, lock)
+    if is_stopped:
         raise SystemExit(STOPPED)
     if code:
         failure = read_failure(job)
@@ -100,11 +99,88 @@ def _run_here(module: str, job: Path, num_ranks: int, lock: int) -> None:
         )
 
 
+def _start_torchrun(
+    module: str, job: Path, num_ranks: int, num_threads: int, lock: int
+) -> tuple[int, bool]:
+    """The exit code, and whether this process was asked to stop."""
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--shutdown-timeout", str(SHUTDOWN_S)),
+        *("--nproc-per-node", str(num_ranks), "-m", module, "--job", str(job)),
+    ]
+    environment = {"OMP_NUM_THREADS": str(num_threads), **sharing_cores(os.environ)}
+    with (
+        subprocess.Popen(
+            command, env=environment, pass_fds=[lock], preexec_fn=end_with_parent
+        ) as process,
+        _forwarding(process.terminate) as stopped,
+    ):
+        return process.wait(), bool(stopped)
+
+
+def _fork_torchrun(module: str, job: Path, num_ranks: int, num_threads: int) -> tuple[int, bool]:
+    """The same from forks of this process, which hold the lock as they hold all its files."""
+    process = multiprocessing.get_context("fork").Process(
+        target=_be_torchrun, args=(module, job, num_ranks, num_threads, os.getpid())
+    )
+    process.start()
+    with _forwarding(process.terminate) as stopped:
+        process.join()
+    assert process.exitcode is not None
+    return process.exitcode, bool(stopped)
+
+
+def _be_torchrun(module: str, job: Path, num_ranks: int, num_threads: int, parent: int) -> None:
+    end_with_parent()
+    if os.getppid() != parent:
+        sys.exit(STOPPED)
+    # Else the agent would ask CUDA itself whether there are GPUs, and no fork could use them then.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    importlib.import_module(module)  # once for all ranks
+    # What `--standalone` stands for.
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_ranks,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="fork",
+        shutdown_timeout=SHUTDOWN_S,
+    )
+    try:
+        elastic_launch(config, _be_rank)(module, job, num_threads)
+    except SignalException:
+        sys.exit(STOPPED)
+    except ChildFailedError as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+def _be_rank(module: str, job: Path, num_threads: int) -> None:
+    import torch
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # the agent's handlers
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_with_parent()
+    logging.getLogger().handlers.clear()  # a rank says itself what it logs
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)  # for programs that it starts
+    torch.set_num_threads(num_threads)  # OpenMP is loaded already, and has read its variables
+    sys.argv = [module, "--job", str(job)]
+    importlib.import_module(module).main()
+
+
 @contextmanager
 def _only_ranks(folder: Path) -> Iterator[int]:
     """Wait for ranks that outlive a killed step: they may still be saving their state.
 
-    The lock is torchrun's too, which inherits the open file, so that it ends with the last of both.
+    The lock is torchrun's too, which inherits the open file, so that it ends with the last of them.
     """
     with (folder / LOCK_NAME).open("w", encoding="utf-8") as file:
         try:
@@ -116,13 +192,13 @@ def _only_ranks(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _forwarding(process: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
+def _forwarding(stop: Callable[[], None]) -> Iterator[list[int]]:
     """Hand SIGTERM on to a process; the list is not empty once it came."""
     stopped: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
         stopped.append(number)
-        process.send_signal(signal.SIGTERM)
+        stop()
 
     before = signal.signal(signal.SIGTERM, forward)
     try:

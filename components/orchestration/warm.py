@@ -26,9 +26,10 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Any
 
-from components.core.process import end_with_parent
+from components.core.process import end_with_parent, say_forked_clean
 from components.steps import STEPS
 
 VARIABLE = "PIXCLIP_WARM"
@@ -40,16 +41,19 @@ OF_CONTRACTS = ("data_contracts.engine.check", "pandas")  # pyarrow imports pand
 PICTURES = ("cv2", "PIL.Image", "pycocotools.mask")
 MODELS = ("torch", "transformers")
 REGISTRY = ("mlflow",)
+# DeepSpeed decides for GPUs or against them when it is imported: where there are some, a rank does.
+HAS_GPUS = Path("/dev/nvidiactl").exists()
+RANKS = ("torch.distributed.launcher.api", *(() if HAS_GPUS else ("deepspeed",)))
 BY_STEP = {
     "check": ("great_expectations", "jinja2"),
     "ingest": ("imagehash", "aiohttp"),
     "segment": PICTURES,
     "describe": PICTURES,
     "pack": PICTURES,
-    "adapt_text": (*MODELS, *REGISTRY),
+    "adapt_text": (*MODELS, *REGISTRY, *RANKS, "peft", "components.training.adapt_text.rank"),
     "embed_text": MODELS,
     "init_model": MODELS,
-    "train": REGISTRY,
+    "train": (*REGISTRY, *RANKS, "pixclip.training.run"),
     "evaluate": MODELS,
     "register": REGISTRY,
     "promote": REGISTRY,
@@ -200,6 +204,7 @@ def _be(job: Job, output: int, answer: int, parent: int) -> None:
     for stream in (1, 2):
         os.dup2(output, stream)
     os.close(output)
+    say_forked_clean()
     os.environ.clear()
     os.environ.update(job.environment)
     os.chdir(job.folder)
