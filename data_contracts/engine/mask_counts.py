@@ -145,15 +145,17 @@ def _sums(codes: Codes, starts: Ints) -> CountsFacts:
 def _numbers(codes: Codes, ends: Ints) -> npt.NDArray[np.int32]:
     """The numbers of all rows whose texts are whole; `ends` are the places of last characters."""
     digits = (codes & np.uint8(31)).view(np.int8).astype(np.int16)
-    is_more = -(codes >> np.uint8(5)).view(np.int8).astype(np.int16)  # all bits where it goes on
+    goes_on = codes >> np.uint8(5)
+    is_more = -goes_on.view(np.int8).astype(np.int16)  # all bits where it goes on
     values = (digits ^ 16) - 16  # bit 4 is the sign
     is_part = is_more[:-1]
     for place in (1, 2):  # the character so many places before, where it is of the same number
         upper = values[place:]
         upper += (upper * 31 + digits[:-place]) & is_part
         is_part = is_part[1:] & is_more[: -place - 1]
-    numbers = values.take(ends).astype(np.int32)
-    long = np.flatnonzero(is_part & ~is_more[3:]) + 3
+    numbers = values[ends].astype(np.int32)
+    on = goes_on.view(np.bool_)
+    long = np.flatnonzero(on[:-3] & on[1:-2] & on[2:-1] & ~on[3:]) + 3
     numbers[np.searchsorted(ends, long)] = _long_numbers(codes, long)
     return numbers
 
