@@ -134,8 +134,6 @@ def _be_torchrun(module: str, job: Path, num_ranks: int, num_threads: int, paren
     end_with_parent()
     if os.getppid() != parent:
         sys.exit(STOPPED)
-    # Else the agent would ask CUDA itself whether there are GPUs, and no fork could use them then.
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

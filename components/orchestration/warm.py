@@ -41,9 +41,9 @@ OF_CONTRACTS = ("data_contracts.engine.check", "pandas")  # pyarrow imports pand
 PICTURES = ("cv2", "PIL.Image", "pycocotools.mask")
 MODELS = ("torch", "transformers")
 REGISTRY = ("mlflow",)
-# DeepSpeed decides for GPUs or against them when it is imported: where there are some, a rank does.
+# Ranks on GPUs are programs of their own: CUDA does not outlive a fork.
 HAS_GPUS = Path("/dev/nvidiactl").exists()
-RANKS = ("torch.distributed.launcher.api", *(() if HAS_GPUS else ("deepspeed",)))
+RANKS: tuple[str, ...] = () if HAS_GPUS else ("torch.distributed.launcher.api", "deepspeed")
 BY_STEP = {
     "check": ("great_expectations", "jinja2"),
     "ingest": ("imagehash", "aiohttp"),
@@ -204,7 +204,8 @@ def _be(job: Job, output: int, answer: int, parent: int) -> None:
     for stream in (1, 2):
         os.dup2(output, stream)
     os.close(output)
-    say_forked_clean()
+    if not HAS_GPUS:
+        say_forked_clean()
     os.environ.clear()
     os.environ.update(job.environment)
     os.chdir(job.folder)
