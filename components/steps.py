@@ -13,6 +13,7 @@ STEPS = {
     "deduplicate": "components.data.deduplicate.step",
     "segment": "components.data.segment.step",
     "describe": "components.data.describe.step",
+    "describe_parts": "components.data.describe.parts",
     "pack": "components.data.pack.step",
     "export": "components.data.export",
     "check": "components.data.check.step",

@@ -204,6 +204,7 @@ class DescribeReason(Reason):
         "rejected_uncertain",
         "the phrase or the mask is too little to describe the region by rules",
     )
+    PART_NOT_NAMED = "part_not_named", "the caption has no word of the part's name"
     MERGE_LOST_OBJECT = "merge_lost_object", "the long caption no longer names the object"
     MERGE_LOST_LOCATION = "merge_lost_location", "the long caption no longer says where it is"
 
@@ -222,6 +223,7 @@ BY_STEP: Mapping[str, tuple[type[Reason], ...]] = {
     "deduplicate": (DeduplicateReason,),
     "segment": (SegmentReason, ImageReason),
     "describe": (DescribeReason, ImageReason),
+    "describe_parts": (DescribeReason, ImageReason),
 }
 
 

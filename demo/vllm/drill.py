@@ -15,7 +15,7 @@ from report import StageReport
 
 from components.data.describe.answers import SCHEMAS, InvalidAnswerError, parse_answer
 from components.data.describe.embedded import EmbeddedDescriber
-from components.data.describe.flow import region_facts, samples_of
+from components.data.describe.flow import ObjectFlow, region_facts, samples_of
 from components.data.describe.pictures import Pictures
 from components.data.describe.pipeline import build_stages
 from components.data.describe.scenes import Description, PendingScene, Region
@@ -79,7 +79,7 @@ def _texts(region: Region, description: Description) -> dict[str, str]:
 async def _ask_all(items: list[Item], settings: DescribeSettings, cache_path: Path) -> Stages:
     stages: Stages = {name: StageReport(stage.model) for name, stage in settings.stages.items()}
     with AnswerCache(cache_path) as cache, ThreadPoolExecutor(2) as renderers:
-        askers = build_stages(settings)
+        askers = build_stages(settings, ObjectFlow)
         async with ChatClient(settings, samples_of(askers)) as client:
             context = Context(RecordingClient(client, stages), cache, renderers, client.secrets)
             for name, asker in askers.items():

@@ -45,8 +45,16 @@ class Caption(AnswerSchema):
     caption: Text
 
 
+class PartCaption(AnswerSchema):
+    """Answer of the stage `part`."""
+
+    caption: Text
+    location: Text
+    short_caption: Text
+
+
 class Verdict(AnswerSchema):
-    """Answer of the stage `verify`."""
+    """Answer of the stages that verify."""
 
     consistent: bool
     only_visible: bool
@@ -55,7 +63,7 @@ class Verdict(AnswerSchema):
 
 
 class Merged(AnswerSchema):
-    """Answer of the stage `merge`."""
+    """Answer of the stages `merge` and `whole`."""
 
     long_caption: Text
     short_caption: Text
@@ -75,6 +83,10 @@ SCHEMAS: dict[StageName, type[AnswerSchema]] = {
     "context": Caption,
     "merge": Merged,
     "check": Checked,
+    "part": PartCaption,
+    "whole": Merged,
+    "verify_part": Verdict,
+    "verify_whole": Verdict,
 }
 Answer = TypeVar("Answer", bound=AnswerSchema)
 

@@ -6,6 +6,7 @@ whether a server serves anybody.
 
 import asyncio
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TypeVar
@@ -14,11 +15,19 @@ from PIL import Image
 
 from components.data.describe.answers import AnswerSchema, Caption, Checked, Merged, Verdict
 from components.data.describe.pictures import NEUTRAL_GREY, Pictures
-from components.data.describe.scenes import Description, Outcome, PendingScene, Region, Rejection
+from components.data.describe.scenes import (
+    Description,
+    Outcome,
+    PendingScene,
+    Region,
+    Rejection,
+    WordLimits,
+)
 from components.data.describe.stage import Context, RegionState, Stage
-from components.data.llm.gates import DroppedError, Problem
+from components.data.llm.gates import DroppedError, Problem, TextRules
 from components.data.llm.prompt import one_line
 from components.data.llm.settings import StageName
+from data_contracts.captions import ASKED_PART
 from data_contracts.reasons import DescribeReason
 from pixclip.images import ImageError
 from pixclip.masks import Box, box_mask, encode_mask
@@ -28,11 +37,24 @@ OnRegion = Callable[[Outcome], None]
 Kind = TypeVar("Kind", bound=AnswerSchema)
 
 
-class RegionFlow:
-    """The way of a region through the stages."""
+class RegionFlow(ABC):
+    """The way of a region through stages."""
 
     def __init__(self, stages: dict[StageName, Stage], context: Context) -> None:
         self._stages, self._context = stages, context
+
+    @staticmethod
+    @abstractmethod
+    def text_rules(limits: WordLimits) -> dict[StageName, dict[str, TextRules]]:
+        """Bounds of the texts in each stage's answers."""
+
+    @abstractmethod
+    async def _through_stages(self, state: RegionState) -> Description:
+        """Ask the stages of a region.
+
+        Raises:
+            DroppedError: the region gets no description.
+        """
 
     async def describe_scene(self, scene: PendingScene, on_region: OnRegion) -> list[Outcome]:
         """The outcome of every row of a scene."""
@@ -72,13 +94,39 @@ class RegionFlow:
             usage=state.usage,
         )
 
+    async def _ask(
+        self,
+        stage: StageName,
+        state: RegionState,
+        texts: dict[str, str],
+        facts: dict[str, object],
+        kind: type[Kind],
+    ) -> Kind:
+        answer = await self._stages[stage].ask(self._context, state, texts, facts)
+        assert isinstance(answer, kind), (stage, answer)
+        return answer
+
+
+class ObjectFlow(RegionFlow):
+    """LongGRIT's stages: object, verify, context, merge, check."""
+
+    @staticmethod
+    def text_rules(limits: WordLimits) -> dict[StageName, dict[str, TextRules]]:
+        """Bounds of the texts in each stage's answers."""
+        part = TextRules("caption", *ASKED_PART)
+        return {
+            "object": {"caption": part},
+            "context": {"caption": part},
+            "merge": caption_rules(limits),
+        }
+
     async def _through_stages(self, state: RegionState) -> Description:
         region, facts = state.region, region_facts(state.region)
         texts = {"phrase": region.phrase, "image_caption": region.image_caption}
         seen = await self._ask("object", state, texts, facts, Caption)
         texts["object_caption"] = seen.caption
         verdict = await self._ask("verify", state, texts, facts, Verdict)
-        _require_accepted(verdict)
+        require_accepted(verdict)
         context = await self._ask("context", state, texts, facts, Caption)
         texts["context_caption"] = context.caption
         merged = await self._ask("merge", state, texts, facts, Merged)
@@ -97,17 +145,13 @@ class RegionFlow:
             usage=state.usage,
         )
 
-    async def _ask(
-        self,
-        stage: StageName,
-        state: RegionState,
-        texts: dict[str, str],
-        facts: dict[str, object],
-        kind: type[Kind],
-    ) -> Kind:
-        answer = await self._stages[stage].ask(self._context, state, texts, facts)
-        assert isinstance(answer, kind), (stage, answer)
-        return answer
+
+def caption_rules(limits: WordLimits) -> dict[str, TextRules]:
+    """Bounds of a long and a short caption."""
+    return {
+        "long_caption": TextRules("long_caption", limits.min_long, limits.max_long),
+        "short_caption": TextRules("short_caption", limits.min_short, limits.max_short),
+    }
 
 
 def region_facts(region: Region) -> dict[str, object]:
@@ -121,7 +165,12 @@ def region_facts(region: Region) -> dict[str, object]:
     return {"box": box, "position": position}
 
 
-def _require_accepted(verdict: Verdict) -> None:
+def require_accepted(verdict: Verdict) -> None:
+    """Drop a region whose description the verifier refuses.
+
+    Raises:
+        DroppedError: with the verifier's reason.
+    """
     reasons = {
         DescribeReason.REJECTED_INCONSISTENT: verdict.consistent,
         DescribeReason.REJECTED_INVISIBLE: verdict.only_visible,
@@ -169,8 +218,8 @@ PLACES, EVERYDAY = frozenset(_PLACES.split()), frozenset(_EVERYDAY.split())
 
 def lost_in_merge(object_caption: str, context_caption: str, long_caption: str) -> Problem | None:
     """What the long caption no longer says, or None."""
-    merged = _stems(long_caption)
-    names = _stems(object_caption) - EVERYDAY_STEMS
+    merged = stems(long_caption)
+    names = stems(object_caption) - EVERYDAY_STEMS
     if names and not names & merged:
         return Problem(DescribeReason.MERGE_LOST_OBJECT, f"none of: {', '.join(sorted(names)[:8])}")
     places = _words(context_caption) & PLACES
@@ -187,7 +236,8 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z][a-z'-]+", text.lower()))
 
 
-def _stems(text: str) -> set[str]:
+def stems(text: str) -> set[str]:
+    """The words of a text, longer than two letters, plurals made singular."""
     return {_stem(word) for word in _words(text) if len(word) > 2}
 
 
@@ -207,6 +257,7 @@ TEXTS = {
     "object_caption": "A plain grey square with straight sides.",
     "context_caption": "The square is in the middle of the picture.",
     "long_caption": "A plain grey square with straight sides is in the middle of the picture.",
+    "short_caption": "grey square",
 }
 
 

@@ -13,14 +13,13 @@ from components.data.describe.scenes import Description, Outcome, Provenance, Re
 from data_contracts.captions import SCHEMA
 
 ROWS_PER_PART = 4096
-STEP = "describe"
 
 
 class OutcomeWriter:
     """Collects the outcomes of scenes in any order; part files follow the order of the input."""
 
-    def __init__(self, captions: Path, quarantine: Path) -> None:
-        self._captions, self._quarantine_path = captions, quarantine
+    def __init__(self, captions: Path, quarantine: Path, step: str) -> None:
+        self._captions, self._quarantine_path, self._step = captions, quarantine, step
         self._waiting: dict[int, list[tuple[Row, Outcome]]] = {}
         self._next_scene = self._num_parts = 0
         self._accepted: list[Row] = []
@@ -68,7 +67,9 @@ class OutcomeWriter:
         self.usage = add_usage(self.usage, outcome.usage)
         if isinstance(outcome, Rejection):
             self.reasons[outcome.reason] += 1
-            self._quarantined.append(quarantine_row(STEP, row, outcome.reason, _detail(outcome)))
+            self._quarantined.append(
+                quarantine_row(self._step, row, outcome.reason, _detail(outcome))
+            )
             return
         self.num_accepted += 1
         self.num_long_words += len(outcome.long_caption.split())

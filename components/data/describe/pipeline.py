@@ -1,6 +1,7 @@
-"""Regions flow through the five stages, each at its own pace; no stage waits for another to end.
+"""Regions flow through stages, each at its own pace; no stage waits for another to end.
 
-    object -> verify -> context -> merge -> check
+    object -> verify -> context -> merge -> check       (`ObjectFlow`)
+    part -> verify_part, whole -> verify_whole          (`PartFlow`)
 
 A region that fails anywhere is dropped alone. Scenes are read while there is room for their regions
 and images; what is done is handed over scene by scene, in any order.
@@ -15,14 +16,13 @@ from components.core.errors import first_cause
 from components.data.describe.flow import OnRegion, RegionFlow, samples_of
 from components.data.describe.outcomes import StageAccount
 from components.data.describe.scenes import Outcome, PendingScene
-from components.data.describe.settings import DescribeSettings
+from components.data.describe.settings import DescriberSettings
 from components.data.describe.stage import Context, Stage
 from components.data.llm.cache import AnswerCache, AnswerFiles
 from components.data.llm.client import ChatClient
-from components.data.llm.gates import TextRules, identify_language
+from components.data.llm.gates import identify_language
 from components.data.llm.prompt import load_prompt
 from components.data.llm.settings import StageName
-from data_contracts.captions import ASKED_PART
 
 Deliver = Callable[[int, PendingScene, Sequence[Outcome]], None]
 # Enough regions in flight that every endpoint has work while others are being drawn.
@@ -32,7 +32,8 @@ PROMPT_SETTINGS = ("min_long_words", "max_long_words", "min_short_words", "max_s
 
 def describe_scenes(
     scenes: Iterable[PendingScene],
-    settings: DescribeSettings,
+    settings: DescriberSettings,
+    flow: type[RegionFlow],
     kept: AnswerFiles,
     deliver: Deliver,
     on_region: OnRegion,
@@ -42,41 +43,39 @@ def describe_scenes(
     Raises:
         EndpointError: the endpoints of a stage serve nobody; answers so far are kept.
     """
-    stages = build_stages(settings)
+    stages = build_stages(settings, flow)
     identify_language("Load the model now, not while a server waits.")
     try:
-        asyncio.run(_run(scenes, settings, kept, stages, deliver, on_region))
+        asyncio.run(_run(scenes, settings, flow, kept, stages, deliver, on_region))
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
     return {name: stage.account for name, stage in stages.items()}
 
 
-def build_stages(settings: DescribeSettings) -> dict[StageName, Stage]:
+def build_stages(settings: DescriberSettings, flow: type[RegionFlow]) -> dict[StageName, Stage]:
     """Every stage by its name.
 
     Raises:
         InputError: a prompt file is missing or broken.
     """
-    limits = settings.word_limits
-    part = TextRules("caption", *ASKED_PART)
-    rules: dict[StageName, dict[str, TextRules]] = {
-        "object": {"caption": part},
-        "context": {"caption": part},
-        "merge": {
-            "long_caption": TextRules("long_caption", limits.min_long, limits.max_long),
-            "short_caption": TextRules("short_caption", limits.min_short, limits.max_short),
-        },
-    }
+    rules = flow.text_rules(settings.word_limits)
     common = {name: getattr(settings, name) for name in PROMPT_SETTINGS}
     return {
-        name: Stage(name, stage, load_prompt(stage.prompt, common), rules.get(name, {}))
+        name: Stage(
+            name,
+            stage,
+            load_prompt(stage.prompt, common),
+            rules.get(name, {}),
+            {subset: load_prompt(prompt, common) for subset, prompt in stage.prompts.items()},
+        )
         for name, stage in settings.stages.items()
     }
 
 
 async def _run(
     scenes: Iterable[PendingScene],
-    settings: DescribeSettings,
+    settings: DescriberSettings,
+    flow: type[RegionFlow],
     kept: AnswerFiles,
     stages: dict[StageName, Stage],
     deliver: Deliver,
@@ -88,11 +87,11 @@ async def _run(
     ):
         cache.adopt(kept.older)
         async with ChatClient(settings, samples_of(stages)) as client, asyncio.TaskGroup() as group:
-            flow = RegionFlow(stages, Context(client, cache, renderers, client.secrets))
+            way = flow(stages, Context(client, cache, renderers, client.secrets))
             room = _Room(client.num_places * REGIONS_PER_PLACE, settings.max_image_memory_mb << 20)
 
             async def describe(index: int, scene: PendingScene) -> None:
-                deliver(index, scene, await flow.describe_scene(scene, on_region))
+                deliver(index, scene, await way.describe_scene(scene, on_region))
                 room.leave(scene)
 
             for index, scene in enumerate(scenes):

@@ -15,6 +15,7 @@ from PIL import Image
 from components.core.shards import read_image_bytes
 from components.core.tables import Row, read_rows
 from data_contracts.reasons import DescribeReason
+from pixclip.data.layout import WHOLE_IMAGE
 from pixclip.images import ImageError, open_image
 from pixclip.masks import Box, Rle, rle_num_pixels
 
@@ -31,6 +32,8 @@ class Region:
     phrase: str
     image_caption: str
     rle: Rle
+    subset: str = ""  # of a data set of parts: what kind of thing the image shows, e.g. "bird"
+    is_whole_image: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,8 @@ def _region(row: Row) -> Region:
         phrase=row["phrase"],
         image_caption=row["image_caption"],
         rle=Rle(height_px, width_px, row["mask_counts"]),
+        subset=row["subset"],
+        is_whole_image=row["box_source"] == WHOLE_IMAGE,
     )
 
 

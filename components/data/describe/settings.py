@@ -1,6 +1,6 @@
-"""The settings of `describe`: one section for each stage, with the models of the paper."""
+"""The settings of both describers: a section a stage, with the models of the papers."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -9,12 +9,88 @@ from components.data.describe.scenes import WordLimits
 from components.data.llm.settings import (
     PROMPT_PATTERN,
     ClientSettings,
+    Prompts,
     StageName,
     StageSettings,
 )
 from data_contracts.captions import ASKED_LONG, ASKED_SHORT, LONG, SHORT
 
-STAGES: tuple[StageName, ...] = ("object", "verify", "context", "merge", "check")
+
+class DescriberSettings(ClientSettings):
+    """Base of the settings of a step that describes regions; each stage is a section."""
+
+    step: ClassVar[str]
+
+    describer: Literal["embedded", "endpoints"] = Field(
+        "embedded", description="rules over what is measured, or the models behind the endpoints"
+    )
+    min_long_words: int = Field(
+        ASKED_LONG.fewest,
+        ge=LONG.fewest,
+        le=LONG.most,
+        description="words of a long caption, at least",
+    )
+    max_long_words: int = Field(
+        ASKED_LONG.most,
+        ge=LONG.fewest,
+        le=LONG.most,
+        description="words of a long caption, at most",
+    )
+    min_short_words: int = Field(
+        ASKED_SHORT.fewest,
+        ge=SHORT.fewest,
+        le=SHORT.most,
+        description="words of a short caption, at least",
+    )
+    max_short_words: int = Field(
+        ASKED_SHORT.most,
+        ge=SHORT.fewest,
+        le=SHORT.most,
+        description="words of a short caption, at most",
+    )
+    min_accepted_share: float = threshold(
+        0.05, "share of regions below which the result is refused", ge=0, le=1
+    )
+    cache_folder: str = runtime(
+        "", "folder where answers are kept for good; empty: the folder 'answers' beside the ledger"
+    )
+    max_image_memory_mb: int = runtime(1024, "megabytes of decoded images in flight", ge=1)
+
+    @property
+    def stages(self) -> dict[StageName, StageSettings]:
+        """The stages in their order."""
+        return {name: value for name, value in self if isinstance(value, StageSettings)}
+
+    @property
+    def word_limits(self) -> WordLimits:
+        """How long the captions may be."""
+        return WordLimits(
+            self.min_long_words, self.max_long_words, self.min_short_words, self.max_short_words
+        )
+
+    @field_validator("cache_folder")
+    @classmethod
+    def _is_here(cls, folder: str) -> str:
+        if "://" in folder:
+            raise ValueError("a folder on this machine or one that is mounted here")
+        return folder
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Self:
+        for kind in ("long", "short"):
+            if getattr(self, f"min_{kind}_words") > getattr(self, f"max_{kind}_words"):
+                raise ValueError(f"min_{kind}_words must not be above max_{kind}_words")
+        if self.describer == "endpoints":
+            missing = [
+                f"{name}.endpoints" for name, stage in self.stages.items() if not stage.endpoints
+            ]
+            if missing:
+                raise ValueError(
+                    f"the describer 'endpoints' needs base URLs in {', '.join(missing)}"
+                )
+            if self.give_up_after_s <= self.request_timeout_s:
+                raise ValueError("give_up_after_s must be above request_timeout_s")
+        return self
 
 
 # A class a stage, so that a params file that changes one setting keeps the others of its stage.
@@ -60,81 +136,72 @@ class CheckStage(StageSettings):
     max_tokens: int = Field(256, ge=16, description="tokens an answer may have")
 
 
-class DescribeSettings(ClientSettings):
+class DescribeSettings(DescriberSettings):
     """Settings of `describe`."""
 
-    describer: Literal["embedded", "endpoints"] = Field(
-        "embedded", description="rules over what is measured, or the models behind the endpoints"
-    )
-    min_long_words: int = Field(
-        ASKED_LONG.fewest,
-        ge=LONG.fewest,
-        le=LONG.most,
-        description="words of a long caption, at least",
-    )
-    max_long_words: int = Field(
-        ASKED_LONG.most,
-        ge=LONG.fewest,
-        le=LONG.most,
-        description="words of a long caption, at most",
-    )
-    min_short_words: int = Field(
-        ASKED_SHORT.fewest,
-        ge=SHORT.fewest,
-        le=SHORT.most,
-        description="words of a short caption, at least",
-    )
-    max_short_words: int = Field(
-        ASKED_SHORT.most,
-        ge=SHORT.fewest,
-        le=SHORT.most,
-        description="words of a short caption, at most",
-    )
-    min_accepted_share: float = threshold(
-        0.05, "share of regions below which the result is refused", ge=0, le=1
-    )
+    step: ClassVar[str] = "describe"
+
     object: ObjectStage = Field(ObjectStage(), description="object caption")
     verify: VerifyStage = Field(VerifyStage(), description="verification of the object caption")
     context: ContextStage = Field(ContextStage(), description="context caption")
     merge: MergeStage = Field(MergeStage(), description="long and short caption")
     check: CheckStage = Field(CheckStage(), description="verification of the merge")
-    cache_folder: str = runtime(
-        "", "folder where answers are kept for good; empty: the folder 'answers' beside the ledger"
+
+
+# The paper's two models: one describes, the other verifies, so that neither judges itself.
+class PartStage(StageSettings):
+    """What a part looks like and where on the object it is."""
+
+    model: str = Field("google/gemma-3-27b-it", description="a vision-language model")
+    prompt: str = Field("part.v1.j2", pattern=PROMPT_PATTERN, description="prompt file")
+    prompts: Prompts = Field(
+        default={
+            "bird": "part_bird.v1.j2",
+            "car": "part_car.v1.j2",
+            "aircraft": "part_aircraft.v1.j2",
+        },
+        description="prompt files of super-classes that have their own",
     )
-    max_image_memory_mb: int = runtime(1024, "megabytes of decoded images in flight", ge=1)
 
-    @property
-    def stages(self) -> dict[StageName, StageSettings]:
-        """The stages in their order."""
-        return {name: getattr(self, name) for name in STAGES}
 
-    @property
-    def word_limits(self) -> WordLimits:
-        """How long the captions may be."""
-        return WordLimits(
-            self.min_long_words, self.max_long_words, self.min_short_words, self.max_short_words
-        )
+class VerifyPartStage(StageSettings):
+    """Whether the caption of a part holds against the image."""
 
-    @field_validator("cache_folder")
-    @classmethod
-    def _is_here(cls, folder: str) -> str:
-        if "://" in folder:
-            raise ValueError("a folder on this machine or one that is mounted here")
-        return folder
+    model: str = Field(
+        "meta-llama/Llama-4-Scout-17B-16E-Instruct", description="a vision-language model"
+    )
+    prompt: str = Field("verify_part.v1.j2", pattern=PROMPT_PATTERN, description="prompt file")
+    temperature: float = Field(0.0, ge=0, le=2, description="sampling temperature")
+    max_tokens: int = Field(256, ge=16, description="tokens an answer may have")
 
-    @model_validator(mode="after")
-    def _is_coherent(self) -> Self:
-        for kind in ("long", "short"):
-            if getattr(self, f"min_{kind}_words") > getattr(self, f"max_{kind}_words"):
-                raise ValueError(f"min_{kind}_words must not be above max_{kind}_words")
-        if self.describer == "endpoints":
-            missing = [
-                f"{name}.endpoints" for name, stage in self.stages.items() if not stage.endpoints
-            ]
-            if missing:
-                raise ValueError(
-                    f"the describer 'endpoints' needs base URLs in {', '.join(missing)}"
-                )
-            if self.give_up_after_s <= self.request_timeout_s:
-                raise ValueError("give_up_after_s must be above request_timeout_s")
-        return self
+
+class WholeStage(StageSettings):
+    """A long and a short caption of the whole image."""
+
+    model: str = Field("google/gemma-3-27b-it", description="a vision-language model")
+    prompt: str = Field("whole.v1.j2", pattern=PROMPT_PATTERN, description="prompt file")
+
+
+class VerifyWholeStage(VerifyPartStage):
+    """Whether the captions of the whole image hold."""
+
+    prompt: str = Field("verify_whole.v1.j2", pattern=PROMPT_PATTERN, description="prompt file")
+
+
+class DescribePartsSettings(DescriberSettings):
+    """Settings of `describe_parts`."""
+
+    step: ClassVar[str] = "describe_parts"
+
+    # A part has less to say than an object: the paper's examples have 15 words.
+    min_long_words: int = Field(
+        LONG.fewest, ge=LONG.fewest, le=LONG.most, description="words of a long caption, at least"
+    )
+    part: PartStage = Field(PartStage(), description="caption of a part")
+    verify_part: VerifyPartStage = Field(
+        VerifyPartStage(), description="verification of the caption of a part"
+    )
+    whole: WholeStage = Field(WholeStage(), description="captions of the whole image")
+    verify_whole: VerifyWholeStage = Field(
+        VerifyWholeStage(), description="verification of the captions of the whole image"
+    )

@@ -64,6 +64,7 @@ class Context:
 
 @dataclass(frozen=True)
 class _Request:
+    prompt: Prompt
     text: str
     pictures: drawing.Pictures
     region: Region
@@ -72,7 +73,7 @@ class _Request:
 
 
 class Stage:
-    """Asks one stage."""
+    """Asks one stage; `prompts` are those of subsets that have their own."""
 
     def __init__(
         self,
@@ -80,9 +81,11 @@ class Stage:
         settings: StageSettings,
         prompt: Prompt,
         rules: Mapping[str, TextRules],
+        prompts: Mapping[str, Prompt] | None = None,
     ) -> None:
         self.name, self.account = name, StageAccount()
         self._settings, self._prompt, self._rules = settings, prompt, rules
+        self._prompts = prompts or {}
         self._schema = SCHEMAS[name]
         self._format: dict[str, Any] = {}
         if settings.is_structured:
@@ -103,13 +106,12 @@ class Stage:
             ImageError: the region's image cannot be used.
         """
         state.stage = self.name
-        text = self._prompt.region_text(texts, facts)
-        request = _Request(text, state.pictures, state.region, self._hash(text, state.region))
+        request = self._request(state.region, state.pictures, texts, facts)
         raw = await self._answer(context, state, request)
-        judged = self._judge(raw)
+        judged = self._judge(raw, request.prompt)
         if isinstance(judged, Problem) and judged.is_repairable:
             request = self._repair(request, raw, judged)
-            judged = self._judge(await self._answer(context, state, request))
+            judged = self._judge(await self._answer(context, state, request), request.prompt)
         if isinstance(judged, Problem):
             raise DroppedError(judged)
         return judged
@@ -122,9 +124,19 @@ class Stage:
         facts: Mapping[str, object],
     ) -> tuple[bytes, bytes]:
         """Bodies of a request that is booked nowhere: for one token, and as a true request."""
-        text = self._prompt.region_text(texts, facts)
-        request = _Request(text, pictures, region, hash="")
+        request = self._request(region, pictures, texts, facts)
         return self._encode(request, max_tokens=1), self._encode(request)
+
+    def _request(
+        self,
+        region: Region,
+        pictures: drawing.Pictures,
+        texts: Mapping[str, str],
+        facts: Mapping[str, object],
+    ) -> _Request:
+        prompt = self._prompts.get(region.subset, self._prompt)
+        text = prompt.region_text(texts, facts)
+        return _Request(prompt, text, pictures, region, self._hash(prompt, text, region))
 
     async def _answer(self, context: Context, state: RegionState, request: _Request) -> RawAnswer:
         # Twin regions ask the same: the second waits for the first and finds its answer.
@@ -142,8 +154,8 @@ class Stage:
         state.provenance[self.name] = Provenance(
             describer="endpoints",
             model=self._settings.model,
-            prompt=self._prompt.name,
-            prompt_version=self._prompt.version,
+            prompt=request.prompt.name,
+            prompt_version=request.prompt.version,
             request_hash=request.hash,
         )
         return raw
@@ -155,7 +167,7 @@ class Stage:
             return False
         return True
 
-    def _judge(self, raw: RawAnswer) -> AnswerSchema | Problem:
+    def _judge(self, raw: RawAnswer, prompt: Prompt) -> AnswerSchema | Problem:
         try:
             answer = parse_answer(raw.content, raw.finish_reason == "length", self._schema)
         except InvalidAnswerError as error:
@@ -166,16 +178,15 @@ class Stage:
                 return Problem(DescribeReason.REFUSAL, f"found '{refusal[0].strip()[:60]}'")
             return Problem(DescribeReason.INVALID_ANSWER, str(error), is_repairable=True)
         for name, rules in self._rules.items():
-            problem = find_problem(getattr(answer, name), rules, self._prompt.instructions)
+            problem = find_problem(getattr(answer, name), rules, prompt.instructions)
             if problem:
                 return problem
         return answer
 
-    def _hash(self, text: str, region: Region) -> str:
-        head = self._prompt.head
+    def _hash(self, prompt: Prompt, text: str, region: Region) -> str:
         seen = [region.image_sha256, region.box_xyxy, region.rle.as_coco(), drawing.RENDERING]
-        asked: list[object] = [self.name, self._prompt.name, self._prompt.version]
-        asked += [self._prompt.instructions, text, seen if head.pictures else None]
+        asked: list[object] = [self.name, prompt.name, prompt.version]
+        asked += [prompt.instructions, text, seen if prompt.head.pictures else None]
         asked += [self._sampling, self._format]
         return _digest(asked)
 
@@ -185,14 +196,14 @@ class Stage:
         return replace(request, hash=digest, repair=(shown, problem.detail))
 
     async def _body(self, renderers: Executor, request: _Request) -> bytes:
-        if not self._prompt.head.pictures:
+        if not request.prompt.head.pictures:
             return self._encode(request)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(renderers, self._encode, request)
 
     def _encode(self, request: _Request, max_tokens: int = 0) -> bytes:
-        urls = request.pictures.urls(request.region, self._prompt.head)
-        messages = build_messages(self._prompt, request.text, urls)
+        urls = request.pictures.urls(request.region, request.prompt.head)
+        messages = build_messages(request.prompt, request.text, urls)
         if request.repair:
             messages += _repair_turn(*request.repair)
         sampling = {**self._sampling}

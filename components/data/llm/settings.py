@@ -1,6 +1,6 @@
 """The settings of asking language models: one section for each stage, and the client's patience."""
 
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -9,6 +9,7 @@ from components.core.step import StepSettings, runtime
 
 StageName = str  # a describer names its own stages
 PROMPT_PATTERN = r"^[a-z0-9_]+\.v[0-9]+\.j2$"
+Prompts = dict[str, Annotated[str, Field(pattern=PROMPT_PATTERN)]]  # subset -> prompt file
 
 
 class StageSettings(BaseModel):
@@ -25,6 +26,10 @@ class StageSettings(BaseModel):
     model: str = Field("", description="model id, as the servers name it")
     prompt: str = Field(
         "", pattern=PROMPT_PATTERN, description="file in components/data/llm/prompts"
+    )
+    prompts: Prompts = Field(
+        default_factory=dict,
+        description="prompt files of subsets that have their own: {bird: part_bird.v1.j2}",
     )
     is_structured: bool = Field(
         True, description="ask for JSON by schema; only for servers that know no response_format"

@@ -21,7 +21,7 @@ import yaml
 
 from components.core.pages import template
 from components.data.pack.examples import Rejected, Sample, rejected_by_lot, samples_by_lot
-from components.data.pack.settings import SOURCES, PackSettings
+from components.data.pack.settings import DATASETS, SOURCES, PackSettings
 from components.data.pack.statistics import (
     AREA_EDGES,
     GRID_CELLS,
@@ -73,6 +73,7 @@ def render_report(
         samples=samples,
         rejected=rejected,
         source=SOURCES[settings.source],
+        dataset=DATASETS[settings.dataset],
         licence_note=settings.licence_note,
         regions_in=stages[0].regions_in,
         mean_words=mean_words(statistics.long_words),
@@ -127,6 +128,7 @@ def render_card(statistics: Statistics, settings: PackSettings) -> str:
         statistics=statistics,
         settings=settings,
         source=SOURCES[settings.source],
+        dataset=DATASETS[settings.dataset],
         long_mean=mean_words(statistics.long_words),
         short_mean=mean_words(statistics.short_words),
     )
@@ -138,7 +140,7 @@ def front_matter(statistics: Statistics, settings: PackSettings) -> dict[str, An
     size = next((name for limit, name in SIZES if statistics.num_regions < limit), LARGEST_SIZE)
     filled = [name for name, split in statistics.splits.items() if split.num_regions]
     return {
-        "pretty_name": "LongGRIT",
+        "pretty_name": DATASETS[settings.dataset].title,
         "license": "other",
         "license_name": f"see-the-card-{settings.source}",
         "language": ["en"],

@@ -26,7 +26,10 @@ class PackSettings(StepSettings):
     near_duplicate_distance: int = Field(
         4, ge=0, le=32, description="bits (of 64) in which perceptual hashes of look-alikes differ"
     )
-    source: Literal["sample", "grit", "own"] = Field(
+    dataset: Literal["longgrit", "fgpart"] = Field(
+        "longgrit", description="what is packed; decides what card and page call it"
+    )
+    source: Literal["sample", "grit", "own", "parts"] = Field(
         "sample", description="where the images come from; decides what the card says of licences"
     )
     licence_note: str = Field("", description="a sentence for the card's section on licences")
@@ -78,5 +81,51 @@ SOURCES = {
         "photographs",
         "The images and boxes come from the operator's own folder and COCO annotation file.",
         "The images are under the terms of their owner.",
+    ),
+    "parts": Source(
+        "published data sets of objects with parts",
+        "photographs",
+        "The images are those of the training splits of the data sets that `import_parts` was "
+        "given (CUB-200-2011, Birdsnap, NABirds, FGVC-Aircraft, Stanford Cars, or COCO files). "
+        "None of them has boxes of parts that people drew: where a box comes from is in each "
+        "region's `box_source` (`points`: a rule around an annotated point; `detector:…`: a model; "
+        "`published`: the source's file).",
+        "Images and annotations are under the terms of each data set, most of which allow research "
+        "alone; the captions may be no freer.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class DatasetWords:
+    """A data set in words, and the steps that can lose regions of it."""
+
+    title: str
+    each_region: str  # what every region has, after "Each region has"
+    making: str
+    funnel: tuple[str, ...]
+
+
+DATASETS = {
+    "longgrit": DatasetWords(
+        "LongGRIT",
+        "a mask, an object caption that was verified against the image, a context caption",
+        "A region's object caption is written from its pixels and verified; a context caption says "
+        "where it is among the others; both are merged into the long caption, shortened into the "
+        "short one, and the merge is checked. Every region says in `provenance` who spoke at each "
+        "stage.",
+        ("select", "ingest", "deduplicate", "segment", "describe"),
+    ),
+    "fgpart": DatasetWords(
+        "FG-Part",
+        "a box and a mask, a caption of the part that was verified against the image, its place on "
+        "the object",
+        "A region is a part of an object, or the image as a whole, whose captions are the sample's "
+        "`long_caption` and `short_caption` too. A part's caption is written from its crop by the "
+        "prompt of its super-class (`subset`) and verified; so are the whole image's captions. "
+        "Images that equal or look like an image of a configured test split were left out. Every "
+        "region says in `provenance` who spoke at each stage, and in `box_source` where its box is "
+        "from (`image`: it is the whole image).",
+        ("select", "ingest", "deduplicate", "segment", "describe_parts"),
     ),
 }

@@ -20,7 +20,6 @@ from pixclip.data.layout import SPLITS
 AREA_EDGES = (0.0, *(2.0**power for power in range(-9, 1)))
 GRID_CELLS = 24
 STAGES = ("mask", "object", "verify", "context", "merge", "check")
-FUNNEL_STEPS = ("select", "ingest", "deduplicate", "segment", "describe")
 OWN_MASK = "record"  # the source of a mask that came with its record, as `segment` names it
 COST_FIELDS = ("num_requests", "prompt_tokens", "completion_tokens", "cost_usd")
 WHO_FIELDS = ("describer", "model", "prompt", "prompt_version")
@@ -85,11 +84,11 @@ class Statistics:
         return sum(split.num_images for split in self.splits.values())
 
 
-def measure(manifest: Path, captions: Path, quarantines: Path) -> Statistics:
-    """The statistics of a written data set."""
+def measure(manifest: Path, captions: Path, quarantines: Path, steps: Sequence[str]) -> Statistics:
+    """The statistics of a written data set; `steps` are shown also if they lost nothing."""
     statistics = Statistics()
     _measure_manifest(manifest, statistics)
-    statistics.funnel = funnel(statistics.num_regions, count_reasons(quarantines))
+    statistics.funnel = funnel(statistics.num_regions, count_reasons(quarantines), steps)
     _count_flawed_masks(captions, statistics)
     statistics.who = _count_who(captions)
     statistics.cost = _sum_cost(captions)
@@ -101,10 +100,12 @@ def mean_words(words: Counter[int]) -> float:
     return sum(length * count for length, count in words.items()) / max(1, words.total())
 
 
-def funnel(regions_out: int, reasons: dict[str, Counter[str]]) -> list[FunnelStage]:
+def funnel(
+    regions_out: int, reasons: dict[str, Counter[str]], shown: Sequence[str]
+) -> list[FunnelStage]:
     """The steps in their order; what a step took in is what came out plus what it dropped."""
     order = {step: index for index, step in enumerate(STEPS)}
-    steps = {*reasons, *FUNNEL_STEPS}
+    steps = {*reasons, *shown}
     stages: list[FunnelStage] = []
     for step in sorted(steps, key=lambda step: (order.get(step, -1), step), reverse=True):
         lost = reasons.get(step, Counter())

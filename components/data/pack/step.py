@@ -1,11 +1,11 @@
-"""Pack captions and images into LongGRIT: `pixclip pack --captions … --longgrit …`."""
+"""Pack captions and images into a data set: `pixclip pack --captions … --longgrit …`."""
 
 from collections import Counter
 
 from components.core.counts import region_counts
 from components.core.step import In, Metrics, Out, step
 from components.core.tables import WORK_FOLDER
-from components.data.pack.settings import PackSettings
+from components.data.pack.settings import DATASETS, PackSettings
 from pixclip.data.layout import MANIFEST_NAME
 
 
@@ -32,7 +32,8 @@ def pack(
     store = ImageStore(images, np.concatenate([shard.digests for shard in plan]))
     write_shards(plan, store, buckets, longgrit)
     num_regions = write_manifest(plan, longgrit)
-    statistics = measure(longgrit / MANIFEST_NAME, captions, quarantines)
+    steps = DATASETS[settings.dataset].funnel
+    statistics = measure(longgrit / MANIFEST_NAME, captions, quarantines, steps)
     write_card(longgrit, statistics, settings)
     write_report(longgrit, images, quarantines, statistics, settings)
     counts = {f"regions_{name}": split.num_regions for name, split in statistics.splits.items()}

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
+
 from components.core.tables import Row
 from components.data.sample_grit.catalogue import ObjectPhoto, Photographs
 from components.data.sample_grit.scenes import (
@@ -13,7 +15,7 @@ from components.data.sample_grit.scenes import (
     compose_scene,
     place_name,
 )
-from pixclip.data.layout import BENCHMARK, HELD_OUT_OBJECTS, SEEN_OBJECTS, TRAIN
+from pixclip.data.layout import BENCHMARK, HELD_OUT_OBJECTS, SEEN_OBJECTS, TRAIN, WHOLE_IMAGE
 from pixclip.masks import Box, encode_mask
 
 
@@ -50,6 +52,26 @@ def draw_scene(
         photos.setdefault(photo.phrase, photo)
     background = random.choice(backgrounds)
     return compose_scene(list(photos.values()), background, width_px, height_px, random)
+
+
+def with_whole_image(row: Row) -> Row:
+    """A record whose first region is the image itself, and the others parts of it.
+
+    What an image shows is known by construction; it is a scene, and its objects stand for parts.
+    """
+    caption = f"{WHOLE}: {row['caption']}"
+    shift = len(caption) - len(row["caption"])
+    whole = [0.0, float(len(WHOLE)), 0.0, 0.0, 1.0, 1.0, 1.0]
+    parts = [[start + shift, end + shift, *rest] for start, end, *rest in row["ref_exps"]]
+    everything = np.ones((row["height"], row["width"]), dtype=bool)
+    return {
+        **row,
+        "caption": caption,
+        "noun_chunks": [whole, *parts],
+        "ref_exps": [whole, *parts],
+        "masks": [encode_mask(everything).counts, *row["masks"]],
+        "box_sources": [WHOLE_IMAGE, *["published"] * len(parts)],
+    }
 
 
 def record_of(number: int, label: Label, scene: Scene, random: Random) -> Row:
@@ -98,6 +120,7 @@ def _normalised(box: Box, scene: Scene) -> tuple[float, float, float, float]:
     return x1 / width, y1 / height, x2 / width, y2 / height
 
 
+WHOLE = "A composed scene"
 OPENINGS = (
     "",
     "A composed scene with ",

@@ -27,8 +27,9 @@ from components.data.sample_grit.records import (
     label_of,
     plan_faults,
     record_of,
+    with_whole_image,
 )
-from data_contracts.grit import SAMPLE_SCHEMA
+from data_contracts.grit import PARTS_SCHEMA, SAMPLE_SCHEMA
 
 
 class SampleGritSettings(StepSettings):
@@ -43,6 +44,9 @@ class SampleGritSettings(StepSettings):
     )
     fault_share: float = Field(
         0.12, description="share of records that are broken on purpose, in [0, 1]", ge=0, le=1
+    )
+    whole_images: bool = Field(
+        False, description="add each image as a region, whose parts the objects are (FG-Part)"
     )
     photographs: str = runtime(str(DEFAULT_FOLDER), "folder of the fetched photographs")
 
@@ -64,7 +68,9 @@ def sample_grit(grit: Out, settings: SampleGritSettings) -> Metrics:
             yield row
 
     rows = counted(make_records(photographs, images, settings))
-    num_records = write_rows(grit / part_name(0), rows, SAMPLE_SCHEMA)
+    num_records = write_rows(
+        grit / part_name(0), rows, PARTS_SCHEMA if settings.whole_images else SAMPLE_SCHEMA
+    )
     return {"records": num_records, **dict(sorted(counts.items()))}
 
 
@@ -97,6 +103,8 @@ def make_record(
     label = label_of(number, settings.benchmark_share)
     scene = draw_scene(photographs, label, settings.width_px, settings.height_px, random)
     row = record_of(number, label, scene, random)
+    if settings.whole_images:
+        row = with_whole_image(row)
     if fault and fault != DUPLICATE_IMAGE:
         row = break_record(row, fault, random)
     write_image(images, row, scene.jpeg())

@@ -163,7 +163,10 @@ def newest_publication(events: Any) -> dict[str, str]:
 
 
 class SourceOperator(StepOperator):
-    """Runs one of several source steps; `addresses` holds the settings of each."""
+    """Runs one of several source steps; `addresses` holds the settings of each.
+
+    Those named in `quarantined` write a quarantine too.
+    """
 
     template_fields: Sequence[str] = (*StepOperator.template_fields, "addresses")
     template_fields_renderers = {  # noqa: RUF012
@@ -171,13 +174,22 @@ class SourceOperator(StepOperator):
         "addresses": "json",
     }
 
-    def __init__(self, *, addresses: Mapping[str, Mapping[str, str]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        addresses: Mapping[str, Mapping[str, str]],
+        quarantined: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.addresses = {step: dict(settings) for step, settings in addresses.items()}
+        self.quarantined = tuple(quarantined)
 
     def step_run(self) -> StepRun:
         """What the backend is asked to run: the chosen source with its own addresses."""
         self.settings = {**self.addresses.get(self.step, {})}
+        if self.step in self.quarantined:
+            self.outputs["quarantine"] = f"quarantine/{self.step}.parquet"
         return super().step_run()
 
 

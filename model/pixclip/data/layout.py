@@ -22,3 +22,6 @@ SHARDS = "*.tar"
 def shard_name(index: int) -> str:
     """The file name of a shard in its folder."""
     return f"{index:05d}.tar"
+
+
+WHOLE_IMAGE = "image"  # where the box of a region is from that is the image itself

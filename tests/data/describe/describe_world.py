@@ -4,22 +4,28 @@ import hashlib
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from components.core.shards import write_shard
+from components.core.step import load_step
 from components.core.tables import read_rows, write_rows
-from components.data.describe.settings import STAGES, DescribeSettings
-from components.data.describe.step import describe
+from components.data.describe.settings import (
+    DescribePartsSettings,
+    DescriberSettings,
+    DescribeSettings,
+)
 from data_contracts.images import SCHEMA as IMAGES_SCHEMA
 from data_contracts.regions import SCHEMA
 from pixclip.masks import encode_mask
 
 WIDTH_PX, HEIGHT_PX = 96, 64
+AnySettings = TypeVar("AnySettings", bound=DescriberSettings)
 
 
 def photograph(seed: int) -> bytes:
@@ -46,6 +52,7 @@ def region_row(image: int, index: int, sha256: str, phrase: str = "") -> dict[st
         "score": 0.9,
         "split": "",
         "subset": "",
+        "box_source": None,
         "image_sha256": sha256,
         "image_shard": "00000.tar",
         "image_width_px": WIDTH_PX,
@@ -99,11 +106,11 @@ class World:
             "ledger": base / "ledger.json",
         }
 
-    def run(self, settings: DescribeSettings, name: str = "out") -> "Result":
-        """Run the step's function and its gate."""
-        outputs = self.outputs(name)
-        metrics = describe.function(**self.inputs, **outputs, settings=settings)
-        describe.judge(metrics, settings)
+    def run(self, settings: DescriberSettings, name: str = "out") -> "Result":
+        """Run the function and the gate of the settings' step."""
+        outputs, step = self.outputs(name), load_step(settings.step)
+        metrics = step.function(**self.inputs, **outputs, settings=settings)
+        step.judge(metrics, settings)
         return Result(outputs, metrics)
 
     def forget_answers(self) -> None:
@@ -172,6 +179,15 @@ def make_world(folder: Path, num_images: int = 2, regions_per_image: int = 2) ->
 
 def settings_for(*urls: str, **changes: Any) -> DescribeSettings:
     """Settings that ask these endpoints, patient for seconds instead of minutes."""
+    return _asking(DescribeSettings, urls, {"min_long_words": 20, **changes})
+
+
+def part_settings_for(*urls: str, **changes: Any) -> DescribePartsSettings:
+    """As `settings_for`, of `describe_parts`."""
+    return _asking(DescribePartsSettings, urls, changes)
+
+
+def _asking(kind: type[AnySettings], urls: tuple[str, ...], changes: dict[str, Any]) -> AnySettings:
     stages: dict[str, Any] = {
         stage: {
             "endpoints": urls,
@@ -180,7 +196,7 @@ def settings_for(*urls: str, **changes: Any) -> DescribeSettings:
             "completion_usd_per_million": 10.0,
             **changes.pop(stage, {}),
         }
-        for stage in STAGES
+        for stage in kind().stages
     }
     patience = {
         "request_timeout_s": 5.0,
@@ -188,7 +204,24 @@ def settings_for(*urls: str, **changes: Any) -> DescribeSettings:
         "probe_interval_s": 0.1,
         "give_up_after_s": 20.0,
         "min_accepted_share": 0.0,
-        "min_long_words": 20,
         "concurrency": 8,
     }
-    return DescribeSettings(describer="endpoints", **{**patience, **stages, **changes})
+    return kind(describer="endpoints", **{**patience, **stages, **changes})
+
+
+def make_part_world(folder: Path, subsets: Sequence[str] = ("bird", "")) -> World:
+    """An image a super-class: the region that is all of it, then three parts."""
+    world = make_world(folder, num_images=len(subsets), regions_per_image=4)
+    rows = world.rows
+    for row in rows:
+        image, index = map(int, row["region_id"].split("-"))
+        row["subset"] = subsets[image]
+        row["image_caption"] = "A bird. Parts: left eye, beak, tail."
+        row["phrase"] = ("bird", "left eye", "beak", "tail")[index]
+        row["box_source"] = "points" if index else "image"
+        if not index:
+            whole = encode_mask(np.ones((HEIGHT_PX, WIDTH_PX), dtype=bool))
+            row |= {"mask_counts": whole.counts, "mask_area_px": WIDTH_PX * HEIGHT_PX}
+            row["box_xyxy"] = [0.0, 0.0, float(WIDTH_PX), float(HEIGHT_PX)]
+    world.rewrite_regions(rows)
+    return world

@@ -78,7 +78,21 @@ def honest_answer(asked: Asked) -> dict[str, Any]:
     side, other = SIDES[digest[2] % 4], THINGS[digest[3] % 8]
     if asked.stage == "object":
         return {"caption": f"A {colour} {thing} with a smooth surface and a small dark handle."}
-    if asked.stage == "verify":
+    if asked.stage == "part":
+        name = json.loads(re.findall('<untrusted>(".*?")</untrusted>', asked.text)[-1])
+        return {
+            "caption": f"The {name} is {colour} all over, smooth and small, with a thin dark edge "
+            f"that runs around it like the edge of a {thing}.",
+            "location": f"It is on the {side} of the object, beside a {other}.",
+            "short_caption": f"a {colour} {name}",
+        }
+    if asked.stage == "whole":
+        return {
+            "long_caption": f"The photograph shows a {colour} {thing} with all its parts in view, "
+            f"standing on the {side} of a table.",
+            "short_caption": f"a {colour} {thing}",
+        }
+    if asked.stage in ("verify", "verify_part", "verify_whole"):
         reason = "The description fits the outlined object."
         return {"consistent": True, "only_visible": True, "valid_english": True, "reason": reason}
     if asked.stage == "context":

@@ -62,6 +62,23 @@ def test_the_masks_show_the_objects_and_not_the_background(photographs, grit):
             assert np.median(pixels[mask], axis=0) == pytest.approx(color, abs=12)
 
 
+def test_on_request_the_image_is_its_first_region_and_its_objects_are_parts(make_sample, grit):
+    plain = list(read_rows(make_sample()))
+    rows = list(read_rows(make_sample(whole_images=True)))
+    for row, before in zip(rows, plain, strict=True):
+        start, end, *box, score = row["ref_exps"][0]
+        assert row["caption"][int(start) : int(end)] == "A composed scene"
+        assert (box, score) == ([0.0, 0.0, 1.0, 1.0], 1.0)
+        assert row["box_sources"] == ["image", "published", "published", "published"]
+        assert row["masks"][1:] == before["masks"]
+        assert len(row["masks"]) == len(row["ref_exps"]) == 4
+        if not row["fault"]:
+            assert masks_of(row)[0].all()
+            for part, other in zip(row["ref_exps"][1:], before["ref_exps"], strict=True):
+                name = before["caption"][int(other[0]) : int(other[1])]
+                assert row["caption"][int(part[0]) : int(part[1])] == name
+
+
 def test_the_caption_says_where_each_object_is(grit):
     for row in sound(grit):
         for _, end, x1, _, x2, _, _ in row["ref_exps"]:

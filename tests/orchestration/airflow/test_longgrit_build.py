@@ -2,14 +2,13 @@
 
 import json
 import os
-import runpy
 from pathlib import Path
 
 import pytest
 
+from components.orchestration.airflow.builds import MAPPED_OUTPUTS
 from tests.orchestration.airflow.conftest import parsed
 
-DAG_FILE = Path(__file__).parents[3] / "dags" / "longgrit_build.py"
 GOLDEN = Path(__file__).with_name("longgrit_build.json")
 
 
@@ -91,4 +90,4 @@ def test_what_every_mapped_task_writes_is_known_to_the_task_that_lists_the_group
         for path in (getattr(task, "partial_kwargs", vars(task)).get("outputs") or {}).values()
         if "{group}" in path
     }
-    assert written == set(runpy.run_path(str(DAG_FILE))["MAPPED_OUTPUTS"])
+    assert written == set(MAPPED_OUTPUTS)

@@ -1,7 +1,7 @@
 """Describe a scene by rules over what is measured; refuse a phrase that it refutes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.data.describe.embedded.captions import Captions, Writer, long_limits, num_words
@@ -20,6 +20,7 @@ from components.data.describe.scenes import (
 from data_contracts.reasons import DescribeReason
 
 RULES = Provenance(describer="embedded-rules", model="rules-v1")
+OBJECT_STAGES = ("object", "verify", "context", "merge", "check")
 MAX_MENTIONED_WORDS = 7  # a longer phrase of a neighbour would crowd out the region itself
 UNNAMED = Noun("another object", "the other object", is_plural=False, is_person=False)
 
@@ -27,8 +28,8 @@ UNNAMED = Noun("another object", "the other object", is_plural=False, is_person=
 class EmbeddedDescriber:
     """A describer without a model: colours, shape, place and relations, measured and worded."""
 
-    def __init__(self, limits: WordLimits) -> None:
-        self._limits = limits
+    def __init__(self, limits: WordLimits, stages: Sequence[str] = OBJECT_STAGES) -> None:
+        self._limits, self._provenance = limits, dict.fromkeys(stages, RULES)
 
     def describe(self, scene: Scene) -> Sequence[Outcome]:
         """One outcome for each region of the scene, in their order."""
@@ -59,7 +60,7 @@ class EmbeddedDescriber:
         problem = self._length_problem(captions)
         if problem:
             return _rejection(region, "merge", *problem)
-        return _description(region, verdict, captions)
+        return _description(region, verdict, captions, self._provenance)
 
     def _length_problem(self, captions: Captions) -> tuple[str, str] | None:
         limits = self._limits
@@ -96,7 +97,9 @@ class Verdict:
         return self.code == ACCEPTED
 
 
-def _description(region: Region, verdict: Verdict, captions: Captions) -> Description:
+def _description(
+    region: Region, verdict: Verdict, captions: Captions, provenance: Mapping[str, Provenance]
+) -> Description:
     return Description(
         region_id=region.region_id,
         object_caption=captions.object_caption,
@@ -105,7 +108,7 @@ def _description(region: Region, verdict: Verdict, captions: Captions) -> Descri
         context_caption=captions.context_caption,
         long_caption=captions.long_caption,
         short_caption=captions.short_caption,
-        provenance=dict.fromkeys(("object", "verify", "context", "merge", "check"), RULES),
+        provenance=provenance,
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core.errors import InputError
-from components.data.describe.settings import STAGES, DescribeSettings
+from components.data.describe.settings import DescribeSettings
 from components.data.llm.prompt import PROMPTS, as_data, build_messages, load_prompt
 
 COMMON = {"min_long_words": 30, "max_long_words": 120, "min_short_words": 2, "max_short_words": 20}
@@ -20,6 +20,13 @@ DIGESTS = {
     "context.v1.j2": "7a3d60169bbc",
     "merge.v1.j2": "c886673cdaa3",
     "check.v1.j2": "5045d1eebffa",
+    "part.v1.j2": "5a7485f9d140",
+    "part_bird.v1.j2": "27415ba8df68",
+    "part_car.v1.j2": "cef28e178acf",
+    "part_aircraft.v1.j2": "e1c244c4c8e9",
+    "verify_part.v1.j2": "a0993466463b",
+    "whole.v1.j2": "6bbc421ede16",
+    "verify_whole.v1.j2": "c90b406c1606",
 }
 TEXTS = {
     "phrase": "kettle",
@@ -35,7 +42,7 @@ def test_the_prompt_files_are_the_ones_their_versions_stand_for():
     assert {f.name: load_prompt(f.name, COMMON).version for f in PROMPTS.glob("*.j2")} == DIGESTS
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", DescribeSettings().stages)
 def test_every_default_prompt_renders_and_shares_its_instructions(stage):
     prompt = load_prompt(DescribeSettings().stages[stage].prompt, COMMON)
     first = prompt.region_text(TEXTS, FACTS)

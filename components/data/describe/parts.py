@@ -1,0 +1,41 @@
+"""The step `describe_parts`: rows of parts and whole images in, verified captions out (FG-Part).
+
+The engine of `describe` with other stages (PA-CLIP, section 3.2): a part is described by itself,
+by the prompt of its super-class, and verified; the region that is the whole image gets a long and a
+short caption, which become the image's.
+"""
+
+from typing import TYPE_CHECKING
+
+from components.core.step import In, Metrics, Out, Work, step
+from components.data.describe.run import Outputs, describe_regions, require_accepted_share
+from components.data.describe.settings import DescribePartsSettings
+
+if TYPE_CHECKING:
+    from components.data.describe.flow import RegionFlow
+
+
+@step(image="annotate", gate=require_accepted_share, work=Work.PORTABLE)
+def describe_parts(
+    regions: In,
+    images: In,
+    captions: Out,
+    quarantine: Out,
+    ledger: Out,
+    settings: DescribePartsSettings,
+) -> Metrics:
+    """Describe every part and every whole image, and verify what is said.
+
+    Rejected regions go to the quarantine with the verifier's reason. Every answer is kept: a killed
+    run goes on without asking it again.
+    """
+    from components.data.describe.embedded import EmbeddedPartDescriber
+
+    def find_flow() -> "type[RegionFlow]":
+        from components.data.describe.part_flow import PartFlow
+
+        return PartFlow
+
+    outputs = Outputs(captions, quarantine, ledger)
+    describer = EmbeddedPartDescriber(settings.word_limits)
+    return describe_regions(regions, images, outputs, settings, describer, find_flow)
