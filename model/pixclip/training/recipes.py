@@ -146,7 +146,7 @@ def tiny() -> Recipe:
         losses=LossConfig(alpha=0.0, beta=0.0),
         data=data,
         optimizer=optimizer,
-        num_epochs=12,
+        num_epochs=10,
         trainable=("mask", "vision", "adaptor", "logit_scale"),
         precision="fp32",
     )
