@@ -11,6 +11,7 @@ STEPS = {
     "select": "components.data.select.step",
     "ingest": "components.data.ingest.step",
     "deduplicate": "components.data.deduplicate.step",
+    "decontaminate": "components.data.decontaminate.step",
     "segment": "components.data.segment.step",
     "describe": "components.data.describe.step",
     "describe_parts": "components.data.describe.parts",

@@ -1,17 +1,19 @@
 """Build an FG-Part data set: birds, cars and aircraft with a description of every part.
 
-**source** → **select** → **ingest** → **deduplicate** → **segment** → **describe** → **pack** →
-**export**, **publish**, with a `check_…` task after each artifact, as in `longgrit_build`: a part
-is a region, and so is the image as a whole.
+**source** → **select** → **ingest** → **deduplicate** → **decontaminate** → **segment** →
+**describe** → **pack** → **export**, **publish**, with a `check_…` task after each artifact, as in
+`longgrit_build`: a part is a region, and so is the image as a whole.
 
 `import_parts` reads published data sets (docs/fgpart.md); name their folders or archives in the
-params file or in `overrides`. `sample_grit` composes scenes whose objects stand for parts.
+params file or in `overrides`, and in the same way those whose test images must not be learnt from
+(`decontaminate`). `sample_grit` composes scenes whose objects stand for parts.
 
     airflow dags test fgpart_build --conf '{"run_folder": "runs/parts"}'
     airflow dags trigger fgpart_build --conf '{
       "source": "import_parts", "run_folder": "/shared/fgpart",
       "overrides": {
         "import_parts": {"cub": "/data/CUB_200_2011.tgz", "nabirds": "/data/nabirds"},
+        "decontaminate": {"cub": "/data/CUB_200_2011.tgz", "nabirds": "/data/nabirds"},
         "describe_parts": {"describer": "endpoints"}}}'
 """
 
@@ -41,6 +43,7 @@ BUILD = DataBuild(
     SOURCE_PARAMS,
     "params/fgpart.yaml",
     describe="describe_parts",
+    refine={"decontaminate": "uncontaminated"},
 )
 PARAMS = BUILD.params("runs/parts")
 

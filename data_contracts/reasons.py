@@ -76,8 +76,10 @@ class PartReason(Reason):
     UNKNOWN_REFERENCE = "unknown_reference", "a row is of something that the other file lacks"
     UNKNOWN_SPLIT = "unknown_split", "no file says whether the image is for training or for testing"
     IMAGE_MISSING = "image_missing", "the source does not hold the image's file"
+    IMAGE_CHANGED = "image_changed", "the file is not the one that was annotated, by its MD5"
     PART_NOT_VISIBLE = "part_not_visible", "the annotators did not see the part"
-    POINT_OUTSIDE_IMAGE = "point_outside_image", "the part's point is not in the photograph"
+    PART_OUTSIDE_IMAGE = "part_outside_image", "the part's point or box is not in the photograph"
+    GROUP_OF_PARTS = "group_of_parts", "the box is of several parts together (`iscrowd`)"
     PART_OFF_OBJECT = "part_off_object", "the part's box does not meet the object, or its mask"
 
 
@@ -167,6 +169,17 @@ class DeduplicateReason(Reason):
     TINY_BOX = "tiny_box", "the box has too few pixels in the image that arrived"
 
 
+class DecontaminateReason(Reason):
+    """Why a training image must not be learnt from: an evaluation set tests with it."""
+
+    LEAKED_IMAGE = "leaked_image", "a test image of an evaluation set has the same bytes"
+    LEAKED_LOOK_ALIKE = "leaked_look_alike", "a test image of an evaluation set looks the same"
+    LEAKED_MIRRORED = (
+        "leaked_mirrored",
+        "mirrored, a test image of an evaluation set looks the same",
+    )
+
+
 class SegmentReason(Reason):
     """Why a region has no usable mask."""
 
@@ -217,10 +230,11 @@ class ContractReason(Reason):
 
 BY_STEP: Mapping[str, tuple[type[Reason], ...]] = {
     "import_coco": (ImportReason, MaskPartReason),
-    "import_parts": (PartReason, ImageReason),
+    "import_parts": (PartReason, ImportReason, ImageReason),
     "select": (SelectReason,),
     "ingest": (IngestReason, ImageReason),
     "deduplicate": (DeduplicateReason,),
+    "decontaminate": (DecontaminateReason,),
     "segment": (SegmentReason, ImageReason),
     "describe": (DescribeReason, ImageReason),
     "describe_parts": (DescribeReason, ImageReason),

@@ -26,9 +26,10 @@ from data_contracts.engine.contract import load_contract
 ROOT = Path(__file__).parents[1]
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))
 RUN_FOLDER = "runs/dvc"
-# Other sources; DVC inside DVC; steps that look beyond their inputs.
+# Other sources; DVC inside DVC; steps that look beyond their inputs; FG-Part's.
 NOT_IN_DVC = {
-    "import_grit", "import_coco", "import_parts", "describe_parts", "publish", "resolve_data",
+    "import_grit", "import_coco", "import_parts", "decontaminate", "describe_parts", "publish",
+    "resolve_data",
     "register", "promote", "rollback",
 }  # fmt: skip
 # The DVC pipeline reads the data set where it was made; the DAG brings a version of it.

@@ -329,6 +329,9 @@ ARTIFACTS = {
     "candidates": Artifact(
         "region rows whose image is there, duplicates removed", contract="candidates"
     ),
+    "uncontaminated": Artifact(
+        "candidates of which no image is a test image of an evaluation set", contract="candidates"
+    ),
     "regions": Artifact("region rows with masks", contract="regions"),
     "captions": Artifact("region rows with verified captions", contract="captions"),
     "quarantine": Artifact(

@@ -65,9 +65,20 @@ def read_json(path: Path, name: str) -> Mapping[str, Any]:
         InputError: the file is missing or no JSON object.
     """
     try:
-        content = parse_json(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from None
+    return read_json_bytes(data, name)
+
+
+def read_json_bytes(data: bytes, name: str) -> Mapping[str, Any]:
+    """The object in the content of a JSON file.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        content = parse_json(data)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON: {error}") from None
     if not isinstance(content, dict):

@@ -16,6 +16,7 @@ from components.data.formats.parts import (
     Table,
     numbers_of,
     read_text,
+    require_area,
     require_known,
     root_of,
     split_fields,
@@ -157,17 +158,6 @@ class _Tables:
         self._boxes.text(key, "image")
         x, y, width, height = numbers_of(self._boxes.rows[key], self._boxes.name)
         return require_area((x, y, x + width, y + height), self._boxes.places[key])
-
-
-def require_area(box: Box, place: str) -> Box:
-    """A box that has an area.
-
-    Raises:
-        BadValueError: it has none.
-    """
-    if not (box[2] > box[0] and box[3] > box[1]):
-        raise BadValueError(PartReason.MALFORMED_ROW, f"{place}: the object's box {box} is empty")
-    return box
 
 
 def _size(sizes: Table, key: str) -> tuple[int, int]:

@@ -158,6 +158,17 @@ def numbers_of(fields: Sequence[str], what: str) -> list[float]:
     return found
 
 
+def require_area(box: Box, place: str) -> Box:
+    """A box that has an area.
+
+    Raises:
+        BadValueError: it has none.
+    """
+    if not (box[2] > box[0] and box[3] > box[1]):
+        raise BadValueError(PartReason.MALFORMED_ROW, f"{place}: the object's box {box} is empty")
+    return box
+
+
 def require_known(key: str, known: Collection[str], what: str, where: str) -> None:
     """Refuse a row of something that no file lists.
 

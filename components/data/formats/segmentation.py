@@ -8,6 +8,7 @@ points, RLE in a list, compressed counts that were written as Python bytes.
 import ast
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from operator import ge, le
 from typing import Any
@@ -20,6 +21,7 @@ MAX_POLYGON_POINTS = 100_000
 MAX_NESTING = 4
 FAR_PX = 1e9  # points beyond are drawn in: nothing of an image lies there
 Encoded = dict[str, Any]
+Box = tuple[float, float, float, float]  # x, y, width, height
 
 
 class UnusableMaskError(ValueError):
@@ -248,3 +250,44 @@ def _crossing(first: Point, second: Point, axis: int, limit: float) -> Point:
     share = (limit - first[axis]) / (second[axis] - first[axis])
     other = first[1 - axis] + share * (second[1 - axis] - first[1 - axis])
     return (limit, other) if axis == 0 else (other, limit)
+
+
+@dataclass(frozen=True)
+class OwnMask:
+    """A region's own mask, if it has one that can be used, and what was wrong with it."""
+
+    counts: str | None = None
+    fault: str | None = None
+
+
+def own_mask(segmentation: Any, height_px: int, width_px: int, counts: Counter[str]) -> OwnMask:
+    """The mask of a segmentation; counts what had to be left out, repaired or given up."""
+    flaws: Counter[str] = Counter()
+    try:
+        found = mask_counts(segmentation, height_px, width_px, flaws)
+        flaws = +flaws
+        mask = OwnMask(found, _told(flaws) if flaws else None)
+        counts["masks_repaired"] += bool(flaws)
+    except UnusableMaskError as error:
+        mask = OwnMask(None, str(error))
+        counts["masks_unusable"] += 1
+    counts.update({f"mask_parts.{flaw}": number for flaw, number in (+flaws).items()})
+    return mask
+
+
+def _told(flaws: Counter[str]) -> str:
+    """`left out: two_points 1; repaired: flat_list 1`."""
+    ways: dict[str, list[str]] = {}
+    for flaw, number in sorted(flaws.items()):
+        way, _, reason = flaw.partition(".")
+        ways.setdefault(way.replace("_", " "), []).append(f"{reason} {number}")
+    return "; ".join(f"{way}: {', '.join(reasons)}" for way, reasons in ways.items())
+
+
+def box_of_mask(counts: str, height_px: int, width_px: int) -> Box:
+    """The tightest box x, y, width, height around a mask."""
+    from pycocotools import mask as coco
+
+    encoded = {"size": [height_px, width_px], "counts": counts.encode("ascii")}
+    x, y, width, height = (float(value) for value in coco.toBbox(encoded))
+    return x, y, width, height

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from components.core.tables import Row
 from components.data.formats.coco import Box, CocoImage, CocoRegion
-from components.data.formats.segmentation import UnusableMaskError, mask_counts
+from components.data.formats.segmentation import OwnMask, box_of_mask, own_mask
 from components.data.formats.values import LeftOut
 from data_contracts.reasons import ImportReason
 
@@ -65,59 +65,20 @@ def record_of(
     }
 
 
-@dataclass(frozen=True)
-class OwnMask:
-    """A region's own mask, if it has one that can be used, and what was wrong with it."""
-
-    counts: str | None = None
-    fault: str | None = None
-
-
 def _placed_regions(
     image: CocoImage, counts: Counter[str], left_out: LeftOut
 ) -> Iterator[tuple[CocoRegion, Box, OwnMask]]:
     """The regions with their boxes and masks; a box that is missing is that of the mask."""
     for region in image.regions:
-        mask = _own_mask(region, image, counts)
+        mask = own_mask(region.segmentation, image.height_px, image.width_px, counts)
         if region.box_xywh is not None:
             yield region, region.box_xywh, mask
         elif mask.counts is not None:
             counts["boxes_from_masks"] += 1
-            yield region, _box_of(mask.counts, image), mask
+            yield region, box_of_mask(mask.counts, image.height_px, image.width_px), mask
         else:
             detail = f"'bbox' is missing, and so is a mask to take it from: {mask.fault}"
             left_out.add(region.place, ImportReason.BAD_BOX, detail)
-
-
-def _own_mask(region: CocoRegion, image: CocoImage, counts: Counter[str]) -> OwnMask:
-    flaws: Counter[str] = Counter()
-    try:
-        found = mask_counts(region.segmentation, image.height_px, image.width_px, flaws)
-        flaws = +flaws
-        mask = OwnMask(found, _told(flaws) if flaws else None)
-        counts["masks_repaired"] += bool(flaws)
-    except UnusableMaskError as error:
-        mask = OwnMask(None, str(error))
-        counts["masks_unusable"] += 1
-    counts.update({f"mask_parts.{flaw}": number for flaw, number in (+flaws).items()})
-    return mask
-
-
-def _told(flaws: Counter[str]) -> str:
-    """`left out: two_points 1; repaired: flat_list 1`."""
-    ways: dict[str, list[str]] = {}
-    for flaw, number in sorted(flaws.items()):
-        way, _, reason = flaw.partition(".")
-        ways.setdefault(way.replace("_", " "), []).append(f"{reason} {number}")
-    return "; ".join(f"{way}: {', '.join(reasons)}" for way, reasons in ways.items())
-
-
-def _box_of(counts: str, image: CocoImage) -> Box:
-    from pycocotools import mask as coco
-
-    encoded = {"size": [image.height_px, image.width_px], "counts": counts.encode("ascii")}
-    x, y, width, height = (float(value) for value in coco.toBbox(encoded))
-    return x, y, width, height
 
 
 def _shares(box: Box, image: CocoImage) -> Box:

@@ -1,6 +1,7 @@
 """GRIT records of images with parts: the whole image first, then every part as a region."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -8,16 +9,14 @@ import numpy as np
 
 from components.core.counts import quarantine_row
 from components.core.tables import Row
+from components.data.formats.aircraft import LEVELS
 from components.data.formats.files import Files
 from components.data.formats.parts import Part, PartImage
+from components.data.formats.segmentation import box_of_mask, own_mask
 from components.data.formats.values import BadValueError, record_number
-from components.data.import_parts.part_boxes import (
-    BoxRule,
-    boxes_of_points,
-    cut_by_mask,
-    intersection,
-)
-from data_contracts.reasons import PartReason
+from components.data.import_parts.part_boxes import boxes_of_points, cut_by_mask, intersection
+from components.data.import_parts.settings import ImportPartsSettings
+from data_contracts.reasons import ImportReason, PartReason
 from pixclip.images import ImageError, open_image, read_size
 from pixclip.masks import Box, Mask, encode_mask
 
@@ -52,8 +51,7 @@ class RecordMaker:
 
     source: str
     files: Files
-    rule: BoxRule
-    name_classes: bool
+    settings: ImportPartsSettings
 
     def make(self, image: PartImage) -> Made:
         """The record of an image."""
@@ -65,13 +63,20 @@ class RecordMaker:
         except BadValueError as error:
             self._drop_all(image, error, made)
             return made
-        phrase = image.labels[0] if self.name_classes and image.labels else image.super_class
-        regions = [Region(phrase, shown, WHOLE_IMAGE)]
+        regions = [Region(self._phrase(image), shown, WHOLE_IMAGE)]
         if not image.has_parts and image.box and (box := intersection(image.box, shown)):
             regions.append(Region(f"whole {image.super_class}", box, OBJECT))
         regions += self._regions(image, shown, mask, fault, url, made)
+        regions += self._published(image, shown, (height, width), url, made)
         made.row = self._record(image, url, (width, height), regions)
         return made
+
+    def _phrase(self, image: PartImage) -> str:
+        """What the whole image shows."""
+        if not (self.settings.name_classes and image.labels):
+            return image.super_class
+        level = LEVELS.index(self.settings.aircraft_level) if len(image.labels) > 1 else 0
+        return image.labels[level]
 
     def _look_at(self, image: PartImage) -> tuple[str, int, int]:
         """Address, width and height of an image; reads its file.
@@ -86,6 +91,10 @@ class RecordMaker:
                 PartReason.IMAGE_MISSING, f"{self.files.address} has no {image.file}"
             )
         data = self.files.read(image.file)
+        if image.md5 and hashlib.md5(data, usedforsecurity=False).hexdigest() != image.md5:
+            raise BadValueError(
+                PartReason.IMAGE_CHANGED, f"the MD5 of {image.file} is not {image.md5}"
+            )
         try:
             width, height = image.size or read_size(data)
         except ImageError as error:
@@ -126,18 +135,37 @@ class RecordMaker:
             else:
                 yield Region(part.name, box, FROM_POINT, None, fault)
 
+    def _published(
+        self, image: PartImage, shown: Box, size: tuple[int, int], url: str, made: Made
+    ) -> Iterator[Region]:
+        """The parts with boxes or masks of the source's own; others are dropped."""
+        for part in filter(_is_published, image.parts):
+            mask = own_mask(part.segmentation, *size, Counter())
+            box = part.box
+            if box is None and mask.counts is not None:
+                x, y, width, height = box_of_mask(mask.counts, *size)
+                box = (x, y, x + width, y + height)
+            if box is None:
+                detail = f"there is no box, and no mask to take it from: {mask.fault}"
+                self._drop(image, part, ImportReason.BAD_BOX, detail, url, made)
+            elif inside := intersection(box, shown):
+                yield Region(part.name, inside, PUBLISHED, mask.counts, mask.fault)
+            else:
+                detail = f"{box} is not in {shown[2]:g} x {shown[3]:g} pixels"
+                self._drop(image, part, PartReason.PART_OUTSIDE_IMAGE, detail, url, made)
+
     def _placed(
         self, image: PartImage, shown: Box, url: str, made: Made
     ) -> Iterator[tuple[Part, Box | None]]:
         """The parts that were seen in the photograph, with the boxes of their points."""
         seen = []
-        for part in image.parts:
+        for part in (part for part in image.parts if not _is_published(part)):
             if part.point is None:
                 detail = "marked as not visible"
                 self._drop(image, part, PartReason.PART_NOT_VISIBLE, detail, url, made)
             elif not (0 <= part.point[0] < shown[2] and 0 <= part.point[1] < shown[3]):
                 detail = f"{part.point} is not in {shown[2]:g} x {shown[3]:g} pixels"
-                self._drop(image, part, PartReason.POINT_OUTSIDE_IMAGE, detail, url, made)
+                self._drop(image, part, PartReason.PART_OUTSIDE_IMAGE, detail, url, made)
             else:
                 seen.append(part)
         object_box = intersection(image.box, shown) if image.box else None
@@ -145,7 +173,9 @@ class RecordMaker:
         if object_box is None:
             yield from ((part, None) for part in seen)
         else:
-            yield from zip(seen, boxes_of_points(points, object_box, shown, self.rule), strict=True)
+            yield from zip(
+                seen, boxes_of_points(points, object_box, shown, self.settings.boxes), strict=True
+            )
 
     def _record(
         self, image: PartImage, url: str, size: tuple[int, int], regions: Sequence[Region]
@@ -221,6 +251,11 @@ def caption_of(phrases: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
         first[phrase] = (len(text) + len(joint), len(text) + len(joint) + len(phrase))
         text += joint + phrase
     return text, [first[phrase] for phrase in phrases]
+
+
+def _is_published(part: Part) -> bool:
+    """Whether the source itself says how far the part reaches."""
+    return part.box is not None or bool(part.segmentation)
 
 
 def _shares(box: Box, width: int, height: int) -> Box:

@@ -1,5 +1,7 @@
 """Settings of `import_parts`."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.core.step import threshold
@@ -14,6 +16,9 @@ class ImportPartsSettings(PartSources):
         False,
         description="call an image by its species or model, as the paper's examples do, instead of "
         "bird, car or aircraft; captions then tell what a test asks for",
+    )
+    aircraft_level: Literal["variant", "family", "manufacturer"] = Field(
+        "variant", description="which of an aircraft's names counts as its class"
     )
     boxes: BoxRule = BoxRule()
     max_lost_share: float = threshold(

@@ -68,7 +68,9 @@ def import_parts(grit: Out, quarantine: Out, settings: ImportPartsSettings) -> M
     write_quarantine(quarantine, _import_all(grit, settings, counts, reasons))
     num_out = counts.pop("regions")
     num_in = num_out + reasons.total()
-    return region_counts(num_in, num_out, reasons, **dict(sorted(counts.items())))
+    metrics = region_counts(num_in, num_out, reasons, **dict(sorted(counts.items())))
+    require_enough(metrics, settings)
+    return metrics
 
 
 def _import_all(
@@ -96,7 +98,7 @@ def _make_all(
 ) -> Iterator[tuple[list[Row], list[Row]]]:
     """The records of a source and what was dropped, some images at a time, in order."""
     images = [image for image in opened.images if image.split != TEST]
-    maker = RecordMaker(opened.name, opened.files, settings.boxes, settings.name_classes)
+    maker = RecordMaker(opened.name, opened.files, settings)
     with (
         progress(f"import {opened.name}", len(images), unit="image") as bar,
         ThreadPoolExecutor(num_cores()) as pool,

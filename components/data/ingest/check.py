@@ -16,12 +16,12 @@ from pathlib import Path
 
 from PIL import Image, _imaging
 
+from components.core.image_hash import perceptual_hash
 from data_contracts.reasons import ImageReason, IngestReason
 from pixclip.images import ImageError, OpenedImage, open_image, read_image
 from pixclip.jpeg_parts import is_plain_jpeg
 
 JPEG_QUALITY = 95
-HASHED_SIZE_PX = (32, 32)  # what the hash sees; shrinking to it in two steps costs a third
 BLOCKS_PER_THREAD = 4
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
@@ -85,15 +85,6 @@ def check_image(data: bytes, max_pixels: int, min_side_px: int) -> tuple[Checked
         orientation=opened.orientation,
     )
     return checked, b"" if keeps_bytes else _as_jpeg(image)
-
-
-def perceptual_hash(image: Image.Image) -> str:
-    """The 64-bit DCT hash of an image (`imagehash.phash`) as 16 hex digits."""
-    import imagehash  # brings scipy
-
-    grey = image.convert("L")
-    small = grey.resize(HASHED_SIZE_PX, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return str(imagehash.phash(small))
 
 
 def is_upright_jpeg(data: bytes, opened: OpenedImage) -> bool:

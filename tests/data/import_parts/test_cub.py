@@ -52,10 +52,10 @@ def test_every_part_is_a_region_or_in_the_quarantine(tmp_path, run):
     assert metrics["regions_in"] == 2 * (1 + len(CUB_PARTS))
     assert metrics["regions_out"] == sum(len(row["ref_exps"]) for row in found.rows) == NUM_SEEN + 3
     assert metrics["quarantined.part_not_visible"] == len(CUB_PARTS) - NUM_SEEN + 13
-    assert metrics["quarantined.point_outside_image"] == 1
+    assert metrics["quarantined.part_outside_image"] == 1
     assert metrics["test_images_left_out"] == 1
     assert metrics["test_parts_left_out"] == len(CUB_PARTS)
-    (outside,) = [row for row in found.quarantine if row["reason"] == "point_outside_image"]
+    (outside,) = [row for row in found.quarantine if row["reason"] == "part_outside_image"]
     assert outside["detail"].startswith("parts/part_locs.txt:44: ")  # 15 + 15 + the 14th part
     assert outside["phrase"] == "tail"
 

@@ -1,0 +1,1 @@
+"""Take out of the training images what evaluation sets test with."""
