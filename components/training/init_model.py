@@ -1,5 +1,7 @@
 """Make the model that training starts from: `pixclip init-model --text-tower … --parent …`."""
 
+import logging
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,9 +12,12 @@ from components.core.errors import InputError, SettingsError
 from components.core.step import In, Metrics, Out, StepSettings, place, step
 
 if TYPE_CHECKING:
-    from pixclip.config import ModelConfig
+    from pixclip.config import ClipTextConfig, ModelConfig, PreprocessConfig, VisionConfig
     from pixclip.importers import ImportReport
     from pixclip.model import PixClip
+    from pixclip.training.recipes import Recipe
+
+log = logging.getLogger(__name__)
 
 # The formats of pixclip.importers, which imports PyTorch and so is not imported here.
 Format = Literal[
@@ -24,14 +29,61 @@ Format = Literal[
     "timm",
     "llm2clip",
     "alphaclip",
+    "longclip",
+    "fgclip",
+    "fgclip_short",
     "pixclip",
 ]
+NEED_WEIGHTS = (
+    "weights_sha256",
+    "new_projection",
+    "new_adaptor",
+    "resize_positions",
+    "text_weights",
+)
+NEED_CLIP_TEXT = ("context_length", "num_fixed_positions", "text_weights", "text_format")
 
 
 class InitModelSettings(StepSettings):
     """What the model is and where its weights are from."""
 
     recipe: str = Field("tiny", description="recipe whose model is made: the one of train.recipe")
+    architecture: str = Field(
+        "",
+        description=(
+            "vision tower, if not the recipe's: clip_vit_b16, clip_vit_l14, clip_vit_l14_336, "
+            "eva02_b16, eva02_l14, eva02_l14_336 or tiny"
+        ),
+    )
+    embed_dim: int = Field(
+        0,
+        ge=0,
+        description=(
+            "width of the space shared with texts; 0: that of `architecture`, or the recipe's"
+        ),
+    )
+    activation: Literal["", "quick_gelu", "gelu"] = Field(
+        "", description="of CLIP's towers; empty: the architecture's, as OpenAI's or EVA-CLIP's"
+    )
+    pixel_mean: tuple[float, ...] = Field(
+        (), max_length=3, description="mean of the weights' pixels by channel; empty: CLIP's"
+    )
+    pixel_std: tuple[float, ...] = Field(
+        (), max_length=3, description="deviation of the weights' pixels by channel; empty: CLIP's"
+    )
+    text: Literal["language_model", "clip"] = Field(
+        "language_model",
+        description=(
+            "what reads texts: the text tower's language model, or CLIP's own text transformer, "
+            "whose tokenizer is then taken from the text tower's folder"
+        ),
+    )
+    context_length: int = Field(
+        77, ge=3, description="tokens of a text of CLIP's own tower; 77 can be stretched to 248"
+    )
+    num_fixed_positions: int = Field(
+        0, ge=0, description="first text positions that never train; 20 in Long-CLIP and FG-CLIP"
+    )
     weights: str = place(
         "", description="file or folder of public weights; empty: weights drawn at random"
     )
@@ -39,7 +91,7 @@ class InitModelSettings(StepSettings):
         "",
         description=(
             "form of the weights: openai, open_clip, huggingface, eva_clip, timm, llm2clip, "
-            "alphaclip or pixclip"
+            "alphaclip, longclip, fgclip, fgclip_short or pixclip"
         ),
     )
     weights_sha256: str = Field(
@@ -47,9 +99,19 @@ class InitModelSettings(StepSettings):
         pattern="^([0-9a-f]{64})?$",
         description="SHA-256 that the weights' file must have; empty takes any",
     )
+    text_weights: str = place(
+        "", description="weights of CLIP's own text tower, if `weights` have none, as AlphaCLIP's"
+    )
+    text_format: Format = Field("", description="form of text_weights; empty: openai")
     new_projection: bool = Field(
+        False, description="draw the projection anew, where embed_dim is not the weights'"
+    )
+    new_adaptor: bool = Field(
         False,
-        description="draw the projection anew, where the recipe's embed_dim is not the weights'",
+        description="draw the text adaptor anew, where it was made for another language model",
+    )
+    resize_positions: bool = Field(
+        False, description="interpolate the positions, where the weights' images have another side"
     )
     crop_margin: float = Field(
         0.0,
@@ -62,12 +124,21 @@ class InitModelSettings(StepSettings):
     def _weights_have_a_format(self) -> "InitModelSettings":
         if bool(self.weights) != bool(self.format):
             raise ValueError("weights and format go together: give both, or neither")
-        if not self.weights and (self.new_projection or self.weights_sha256):
-            raise ValueError("new_projection and weights_sha256 are for imported weights")
+        useless = [name for name in NEED_WEIGHTS if getattr(self, name)]
+        if useless and not self.weights:
+            raise ValueError(f"{' and '.join(useless)} are for imported weights; give weights")
+        return self
+
+    @model_validator(mode="after")
+    def _texts_are_read_so(self) -> "InitModelSettings":
+        defaults = {name: type(self).model_fields[name].default for name in NEED_CLIP_TEXT}
+        changed = [name for name, value in defaults.items() if getattr(self, name) != value]
+        if changed and self.text != "clip":
+            raise ValueError(f"{' and '.join(changed)} are for CLIP's own text tower: text=clip")
         return self
 
 
-@step(image="train", version=2)
+@step(image="train", version=3)
 def init_model(text_tower: In, parent: Out, settings: InitModelSettings) -> Metrics:
     """Make the model that training starts from, of public weights or at random.
 
@@ -84,45 +155,106 @@ def init_model(text_tower: In, parent: Out, settings: InitModelSettings) -> Metr
         "import_report": report.to_dict() if report else None,
     }
     is_ours = (text_tower / RECEIPT_NAME).is_file()  # else somebody's files, never linked
-    try:
-        save_checkpoint(parent, model, text_tower=text_tower, notes=notes, link=is_ours)
-    except CheckpointError as error:
-        raise InputError(f"init_model: {error}") from None
+    with tempfile.TemporaryDirectory() as scratch:
+        if settings.text == "clip":
+            text_tower, is_ours = _save_tokenizer(text_tower, Path(scratch), model), False
+        try:
+            save_checkpoint(parent, model, text_tower=text_tower, notes=notes, link=is_ours)
+        except CheckpointError as error:
+            raise InputError(f"init_model: {error}") from None
     return count(model, report)
 
 
+def _save_tokenizer(source: Path, folder: Path, model: "PixClip") -> Path:
+    from pixclip.config import ClipTextConfig
+    from pixclip.text.clip_tokenizer import ClipTokenizer
+
+    assert isinstance(model.config.text, ClipTextConfig)
+    ClipTokenizer.open(source, model.config.text).save(folder)
+    return folder
+
+
 def model_config(text_tower: Path, settings: InitModelSettings) -> "ModelConfig":
-    """The model of the recipe on this text tower.
+    """The model of the recipe and the settings on this text tower.
 
     Raises:
-        SettingsError: no such recipe.
-        InputError: the folder is no text tower.
+        SettingsError: no such recipe or architecture, or a value does not fit.
+        InputError: the folder is no text tower, or has no tokenizer of CLIP's.
     """
-    from pixclip.config import ARCHITECTURES, ModelConfig, PreprocessConfig
-    from pixclip.importers import find_format
+    from pixclip.config import ARCHITECTURES, ModelConfig
     from pixclip.text.encoder import read_text_tower
     from pixclip.training.recipes import RECIPES
 
-    if settings.recipe not in RECIPES:
-        raise SettingsError(
-            f"init_model.recipe: no recipe '{settings.recipe}'; known are {', '.join(RECIPES)}"
-        )
+    for name, known in (("recipe", RECIPES), ("architecture", ARCHITECTURES)):
+        value = getattr(settings, name)
+        if value not in known and (value or name == "recipe"):
+            raise SettingsError(
+                f"init_model.{name}: no {name} '{value}'; known are {', '.join(known)}"
+            )
     recipe = RECIPES[settings.recipe]
+    vision, preprocess = _vision(recipe, settings), _preprocess(settings)
+    if settings.text == "clip":
+        text = _clip_text(text_tower, recipe, settings)
+        return ModelConfig(
+            vision=vision, text=text, adaptor=None, preprocess=preprocess, name=recipe.name
+        )
     try:
-        text, _ = read_text_tower(text_tower)
+        language_model, _ = read_text_tower(text_tower)
     except ValueError as error:
         raise InputError(f"init_model: {error}") from None
-    vision = ARCHITECTURES[recipe.architecture].changed(
-        embed_dim=recipe.embed_dim,
-        mask_bias=bool(settings.format) and find_format(settings.format).mask_bias,
-    )
     return ModelConfig(
         vision=vision,
-        text=text,
+        text=language_model,
         adaptor=recipe.adaptor,
-        preprocess=PreprocessConfig(crop_margin=settings.crop_margin),
+        preprocess=preprocess,
         name=recipe.name,
     )
+
+
+def _vision(recipe: "Recipe", settings: InitModelSettings) -> "VisionConfig":
+    from pixclip.config import ARCHITECTURES
+    from pixclip.importers import find_format
+
+    vision = ARCHITECTURES[settings.architecture or recipe.architecture]
+    usual_dim = vision.embed_dim if settings.architecture else recipe.embed_dim
+    try:
+        return vision.changed(
+            embed_dim=settings.embed_dim or usual_dim,
+            activation=settings.activation or vision.activation,
+            mask_bias=bool(settings.format) and find_format(settings.format).mask_bias,
+        )
+    except ValueError as error:
+        raise SettingsError(f"init_model: {error}") from None
+
+
+def _preprocess(settings: InitModelSettings) -> "PreprocessConfig":
+    from pixclip.config import PreprocessConfig
+
+    given = {"mean": settings.pixel_mean, "std": settings.pixel_std}
+    try:
+        pixels = {name: value for name, value in given.items() if value}
+        return PreprocessConfig(crop_margin=settings.crop_margin).changed(**pixels)
+    except ValueError as error:
+        raise SettingsError(f"init_model.pixel_mean and pixel_std: {error}") from None
+
+
+def _clip_text(folder: Path, recipe: "Recipe", settings: InitModelSettings) -> "ClipTextConfig":
+    from pixclip.config import clip_text_of
+    from pixclip.text.clip_tokenizer import with_vocabulary_of
+
+    text = clip_text_of(settings.architecture or recipe.architecture)
+    try:
+        text = with_vocabulary_of(folder, text)
+    except (OSError, ValueError) as error:
+        raise InputError(f"init_model: {error}") from None
+    try:
+        return text.changed(
+            activation=settings.activation or text.activation,
+            context_length=settings.context_length,
+            num_fixed_positions=settings.num_fixed_positions,
+        )
+    except ValueError as error:
+        raise SettingsError(f"init_model: {error}") from None
 
 
 def build(text_tower: Path, settings: InitModelSettings) -> "PixClip":
@@ -141,18 +273,24 @@ def build(text_tower: Path, settings: InitModelSettings) -> "PixClip":
 
 
 def import_public(model: "PixClip", settings: InitModelSettings) -> "ImportReport":
-    """Fill the model with the weights of the settings.
+    """Fill the model with the weights of the settings, and tell what had to be assumed of them.
 
     Raises:
         InputError: no weights there, other weights than asked for, or weights that do not fit.
     """
-    from pixclip.importers import WeightsRefused, import_weights
+    from pixclip.importers import ImportChoices, WeightsRefused, import_weights
 
     path = Path(settings.weights)
+    choices = ImportChoices(
+        new_projection=settings.new_projection,
+        new_adaptor=settings.new_adaptor,
+        resize_positions=settings.resize_positions,
+        stretch_positions=settings.text == "clip",  # context_length asks for it
+        text_path=Path(settings.text_weights) if settings.text_weights else None,
+        text_format=settings.text_format or "openai",
+    )
     try:
-        report = import_weights(
-            model, path, settings.format, new_projection=settings.new_projection
-        )
+        report = import_weights(model, path, settings.format, choices)
     except (OSError, WeightsRefused) as error:
         raise InputError(f"init_model.weights: {error}") from None
     if settings.weights_sha256 not in ("", report.sha256):
@@ -160,12 +298,18 @@ def import_public(model: "PixClip", settings: InitModelSettings) -> "ImportRepor
             f"init_model.weights: {path} has SHA-256 {report.sha256}, weights_sha256 is "
             f"{settings.weights_sha256}; bring the right file or change the setting"
         )
+    for change in report.changed:
+        log.warning("init_model: %s", change)
+    for fact in report.assumed:
+        log.warning("init_model assumes %s", fact)
     return report
 
 
 def count(model: "PixClip", report: "ImportReport | None") -> Metrics:
     """Numbers in the model, those that were imported and those that are new."""
-    sizes = {name: tensor.numel() for name, tensor in model.state_dict().items()}
+    from pixclip.importers.positions import whole_tables
+
+    sizes = {name: tensor.numel() for name, tensor in whole_tables(model.state_dict()).items()}
     imported = {key.target for key in report.used} if report else set()
     num_imported = sum(sizes[name] for name in imported)
     num_parameters = sum(sizes.values())

@@ -1,9 +1,9 @@
 """Checkpoints: a folder that says all about a model and holds nothing that can run.
 
 config.json        the configuration, preprocessing included
-model.safetensors  vision tower, adaptor and temperature
+model.safetensors  vision tower, adaptor or CLIP's text tower, and temperature
 notes.json         where the weights come from
-text_tower/        the language model (may be absent)
+text_tower/        the language model, or the tokenizer of CLIP's text tower (may be absent)
 checksums.json     SHA-256 of all of these, written last
 """
 
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,14 +30,12 @@ from pixclip.checksums import (
     verify,
     write_checksums,
 )
-from pixclip.config import ModelConfig, from_dict, to_dict
+from pixclip.config import ClipTextConfig, ModelConfig, from_dict, to_dict
 from pixclip.files import link_or_copy
 from pixclip.json_files import JsonError, read_json_object, shown
-from pixclip.model import PixClip
+from pixclip.model import PixClip, ReadTexts
 from pixclip.remote import is_in_store, local_folder
-
-if TYPE_CHECKING:
-    from pixclip.text.encoder import TextEncoder
+from pixclip.text.clip_tokenizer import ClipTokenizer
 
 CONFIG_NAME, NOTES_NAME = "config.json", "notes.json"
 MAX_LISTED = 20  # keys named in a message
@@ -162,7 +160,7 @@ def _verify(path_or_uri: str | os.PathLike[str], folder: Path, sums: Mapping[str
 
 
 def _build(
-    path: Path, config: ModelConfig, open_text: "Callable[[str], TextEncoder] | None"
+    path: Path, config: ModelConfig, open_text: Callable[[str], ReadTexts] | None
 ) -> PixClip:
     """The model without its weights: no memory, no random numbers, as every weight is replaced."""
     try:
@@ -202,7 +200,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _require_size(path: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
     """Before the model is built: a few bytes of configuration can ask for more than there is."""
     name, wanted = "vision.position_embedding", [config.vision.grid**2 + 1, config.vision.width]
-    num_layers = config.vision.num_layers + config.adaptor.num_layers
+    num_layers = config.vision.num_layers
+    if isinstance(config.text, ClipTextConfig):
+        num_layers += config.text.num_layers
+    elif config.adaptor:
+        num_layers += config.adaptor.num_layers
     found = list(weights[name].shape) if name in weights else "missing"
     if found != wanted:
         problem = f"{name} is {found}, not {wanted}"
@@ -237,7 +239,7 @@ def _open_text_tower(
     sums: Mapping[str, str],
     check: Callable[[Mapping[str, str]], None],
     device: str,
-) -> "TextEncoder":
+) -> ReadTexts:
     from pixclip.text.encoder import TextEncoder
 
     check(sums)
@@ -247,16 +249,19 @@ def _open_text_tower(
             f"{folder}: {CHECKSUMS_NAME} does not list {', '.join(unlisted)}, which the text tower "
             "would read; remove what was added"
         )
+    text = _read_config(folder).text
     try:
+        if isinstance(text, ClipTextConfig):
+            return ClipTokenizer.open(folder / TEXT_TOWER_NAME, text)
         encoder = TextEncoder.open(folder / TEXT_TOWER_NAME, device=device)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: the text tower cannot be opened: {error}") from error
-    if encoder.config != _read_config(folder).text:
+    if encoder.config != text:
         raise CheckpointError(
             f"{folder}: the text tower's own settings {encoder.config} are not those of "
             f"{CONFIG_NAME}; the adaptor was trained on another text tower"
         )
-    return encoder
+    return encoder.encode
 
 
 def _text_tower_files(folder: Path) -> list[str]:

@@ -5,9 +5,18 @@ elsewhere, so training and inference cannot differ.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from pixclip.json_files import brief, shown
 
@@ -104,6 +113,7 @@ class VisionConfig(Config):
 class TextConfig(Config):
     """A causal language model read in both directions, mean-pooled (LLM2Vec)."""
 
+    kind: Literal["language_model"] = "language_model"
     embed_dim: Count = Field(le=65_536)  # width of the language model
     max_tokens: Count = Field(512, le=1_048_576)
     prefix: Marker = ""  # text around every caption, e.g. the chat markers of Llama-3
@@ -112,6 +122,42 @@ class TextConfig(Config):
     # depends on the shape of a pass.
     tokens_per_pass: Count = Field(512, le=262_144)
     whitened: bool = False  # the tower holds a map that evens its vectors out
+
+
+class ClipTextConfig(Config):
+    """CLIP's own text transformer, whose weights are part of the model."""
+
+    kind: Literal["clip"] = "clip"
+    context_length: int = Field(77, ge=3, le=65_536)  # 248 in Long-CLIP and FG-CLIP
+    vocab_size: int = Field(49_408, ge=3, le=16_777_216)
+    width: Count = Field(512, le=16_384)
+    num_heads: Count = Field(8, le=1024)
+    num_layers: Count = Field(12, le=256)
+    mlp_width: Count = Field(2048, le=131_072)
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    layer_norm_eps: float = Field(1e-5, ge=0)
+    # Its first place in a text is where the text is pooled.
+    end_token_id: int = Field(49_407, ge=0)
+    # First rows of the position table that never train: 20 in Long-CLIP and FG-CLIP.
+    num_fixed_positions: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"text.width must be a multiple of num_heads={self.num_heads}, got {self.width}"
+            )
+        if self.end_token_id >= self.vocab_size:
+            raise ValueError(
+                f"text.end_token_id must be below vocab_size={self.vocab_size}, "
+                f"got {self.end_token_id}"
+            )
+        if self.num_fixed_positions >= self.context_length:
+            raise ValueError(
+                f"text.num_fixed_positions must be below context_length={self.context_length}, "
+                f"got {self.num_fixed_positions}"
+            )
+        return self
 
 
 class AdaptorConfig(Config):
@@ -132,14 +178,50 @@ class PreprocessConfig(Config):
     crop_margin: float = Field(0.0, ge=0, le=100)
 
 
+TEXT_KINDS: dict[str, type[Config]] = {"language_model": TextConfig, "clip": ClipTextConfig}
+
+
+def _text_kind(text: Any) -> Any:
+    """Checkpoints made before there were two kinds name none."""
+    if isinstance(text, Mapping):
+        return text.get("kind", "language_model")
+    return getattr(text, "kind", "language_model")
+
+
 class ModelConfig(Config):
     """A whole model."""
 
     vision: VisionConfig
-    text: TextConfig
-    adaptor: AdaptorConfig = AdaptorConfig()
+    text: Annotated[
+        Annotated[TextConfig, Tag("language_model")] | Annotated[ClipTextConfig, Tag("clip")],
+        Discriminator(_text_kind),
+    ]
+    # Of a language model; CLIP's text transformer has a projection of its own.
+    adaptor: AdaptorConfig | None = AdaptorConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     name: str = ""  # what people call it, e.g. the recipe it was trained by
+
+    @model_validator(mode="after")
+    def _adaptor_fits(self) -> Self:
+        if (self.adaptor is None) != (self.text.kind == "clip"):
+            raise ValueError(
+                "adaptor must be null for text.kind clip and for no other, "
+                f"got {self.adaptor!r} for {self.text.kind}"
+            )
+        return self
+
+    def require_language_model(self) -> TextConfig:
+        """The settings of the language model that reads texts.
+
+        Raises:
+            ValueError: none does.
+        """
+        if isinstance(self.text, TextConfig):
+            return self.text
+        raise ValueError(
+            f"the model '{self.name}' reads texts by CLIP's own text transformer (text.kind clip), "
+            "not by a language model; take one that was made with text.kind language_model"
+        )
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -189,7 +271,10 @@ def _fault(kind: type[Config], item: Mapping[str, Any], path: str) -> str:
     rule, place, value = item["type"], item["loc"], shown(item["input"])
     if rule == "value_error":
         return str(item["ctx"]["error"])
-    parts = [part for part in (path, *map(str, place)) if part]
+    if rule == "union_tag_invalid":
+        known = ", ".join(TEXT_KINDS)
+        return f"text.kind must be one of {known}, got {brief(item['ctx']['tag'])}"
+    parts = [part for part in (path, *map(str, place)) if part and part not in TEXT_KINDS]
     section, where = ".".join(parts[:-1]) or kind.__name__, brief(".".join(parts))
     if rule == "extra_forbidden":
         known = ", ".join(_section(kind, place[:-1]).model_fields)
@@ -213,11 +298,15 @@ def _plain(bound: Any) -> Any:
 
 def _section(kind: type[Config], place: tuple[int | str, ...]) -> type[BaseModel]:
     section: type[BaseModel] = kind
-    for name in place:
-        inner = section.model_fields[str(name)].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)
-        section = inner
+    for name in map(str, place):
+        if name in TEXT_KINDS:
+            section = TEXT_KINDS[name]
+            continue
+        inner = section.model_fields[name].annotation
+        for choice in (inner, *get_args(inner)):
+            if isinstance(choice, type) and issubclass(choice, BaseModel):
+                section = choice
+                break
     return section
 
 
@@ -236,23 +325,32 @@ def clip_vit(width: int, num_layers: int, patch_px: int, image_px: int, dim: int
     )
 
 
+def eva02_vit(
+    width: int, num_layers: int, mlp_width: int, patch_px: int, image_px: int, dim: int
+) -> VisionConfig:
+    """A vision transformer of EVA02-CLIP (arXiv:2303.15389)."""
+    return VisionConfig(
+        kind="eva02",
+        image_size_px=image_px,
+        patch_size_px=patch_px,
+        width=width,
+        num_layers=num_layers,
+        num_heads=width // 64,
+        mlp_width=mlp_width,
+        embed_dim=dim,
+        activation="swiglu",
+        layer_norm_eps=1e-6,
+    )
+
+
 # Architectures by name; `embed_dim` of a tower trained with an LLM is 1280 (LLM2CLIP).
 ARCHITECTURES: dict[str, VisionConfig] = {
     "clip_vit_b16": clip_vit(768, 12, 16, 224, 512),
     "clip_vit_l14": clip_vit(1024, 24, 14, 224, 768),
     "clip_vit_l14_336": clip_vit(1024, 24, 14, 336, 768),
-    "eva02_b16": VisionConfig(
-        kind="eva02",
-        image_size_px=224,
-        patch_size_px=16,
-        width=768,
-        num_layers=12,
-        num_heads=12,
-        mlp_width=2048,
-        embed_dim=512,
-        activation="swiglu",
-        layer_norm_eps=1e-6,
-    ),
+    "eva02_b16": eva02_vit(768, 12, 2048, 16, 224, 512),
+    "eva02_l14": eva02_vit(1024, 24, 2730, 14, 224, 768),
+    "eva02_l14_336": eva02_vit(1024, 24, 2730, 14, 336, 768),
     "tiny": VisionConfig(
         kind="clip",
         image_size_px=112,
@@ -264,3 +362,17 @@ ARCHITECTURES: dict[str, VisionConfig] = {
         embed_dim=256,
     ),
 }
+
+
+def clip_text_of(architecture: str) -> ClipTextConfig:
+    """CLIP's own text tower beside a vision tower of `ARCHITECTURES`, 77 tokens of context."""
+    vision = ARCHITECTURES[architecture]
+    # The large models have 768 channels of text, the base models 512.
+    width = {768: 512, 1024: 768}.get(vision.width, vision.width)
+    return ClipTextConfig(
+        width=width,
+        num_heads=width // 64,
+        num_layers=min(12, vision.num_layers),
+        mlp_width=4 * width,
+        activation="quick_gelu" if vision.activation == "quick_gelu" else "gelu",
+    )

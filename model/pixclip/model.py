@@ -1,48 +1,72 @@
-"""The model: a vision tower that reads masks, an adaptor for texts, and a common temperature.
+"""The model: a vision tower that reads masks, a tower for texts, and a common temperature.
 
 Legend: n, B images or regions, m texts, U distinct images, D embedding width, E width of the
-language model, H = W = the side of the tower's square.
+language model, L tokens of a text, H = W = the side of the tower's square.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixclip.config import ModelConfig
+from pixclip.config import ClipTextConfig, ModelConfig
 from pixclip.inputs import ImageLike, RegionLike, as_image, as_mask, pair_regions
 from pixclip.preprocess import Preprocess
 from pixclip.text.adaptor import TextAdaptor
+from pixclip.text.clip_tower import ClipTextTower
 from pixclip.vision import build_vision_tower
 
-if TYPE_CHECKING:
-    from pixclip.text.encoder import TextEncoder
-
 INITIAL_LOGIT_SCALE = math.log(100)  # CLIP's upper bound, at which its public weights ended
+TEXTS_PER_PASS = 256
 Prepared = tuple[Tensor, Tensor]  # image [3, H, W] and mask [1, H, W]
+# From texts to what a text tower takes: `TextEncoder.encode` or a `ClipTokenizer`.
+ReadTexts = Callable[[Sequence[str]], Tensor]
+
+
+class TextTower(Protocol):
+    """The module of a model that makes embeddings of texts.
+
+    Both kinds satisfy it: `TextAdaptor` takes a language model's pooled states [B, E] (text.kind
+    language_model), `ClipTextTower` token ids [B, L] (text.kind clip).
+    """
+
+    def __call__(self, inputs: Tensor, /) -> Tensor:
+        """Embeddings [B, D], not normalised."""
+        ...
 
 
 class PixClip(nn.Module):
     """Embeds regions of images and texts in one space.
 
-    `open_text` opens the language model of `encode_text` on a device, when it is first needed.
+    `open_text` opens what reads texts for `encode_text` (a language model, CLIP's tokenizer) on a
+    device, when it is first needed.
     """
 
     def __init__(
-        self, config: ModelConfig, open_text: "Callable[[str], TextEncoder] | None" = None
+        self, config: ModelConfig, open_text: Callable[[str], ReadTexts] | None = None
     ) -> None:
         super().__init__()
         self.config = config
         self.preprocess = Preprocess(config.vision.image_size_px, config.preprocess)
         self.vision = build_vision_tower(config.vision)
-        self.adaptor = TextAdaptor(config.text.embed_dim, config.vision.embed_dim, config.adaptor)
+        embed_dim = config.vision.embed_dim
+        if isinstance(config.text, ClipTextConfig):
+            self.text = ClipTextTower(config.text, embed_dim)
+        else:
+            assert config.adaptor is not None, "see ModelConfig"
+            self.adaptor = TextAdaptor(config.text.embed_dim, embed_dim, config.adaptor)
         self.logit_scale = nn.Parameter(torch.full((1,), INITIAL_LOGIT_SCALE))  # logarithm
         self._open_text = open_text
-        self._text_encoder: TextEncoder | None = None
+        self._read_texts: ReadTexts | None = None
+
+    @property
+    def text_tower(self) -> TextTower:
+        """The module that makes embeddings of texts; see `TextTower` for what it takes."""
+        return self.text if self.config.text.kind == "clip" else self.adaptor
 
     def encode_image(self, images: Any, masks: Any = None, *, batch_size: int = 32) -> Tensor:
         """L2-normalised embeddings [n, D] of regions, float32 on the CPU.
@@ -77,16 +101,24 @@ class PixClip(nn.Module):
         texts = _as_texts(texts)
         if not texts:
             return torch.empty(0, self.vision.config.embed_dim)
-        pooled_mE = self._text().encode(texts)
+        inputs = self._reader()(texts)
         with self._inference():
-            return self.embed_pooled(pooled_mE.to(self.logit_scale.device)).cpu()
+            passes = torch.split(inputs, TEXTS_PER_PASS)
+            return torch.cat([self._embed_texts(part).cpu() for part in passes])
 
     def embed_pooled(self, pooled_BE: Tensor) -> Tensor:
         """L2-normalised embeddings [B, D] of what the language model made of texts, [B, E].
 
         In float32 at least: rounded to bfloat16, they would no longer be of length 1.
+
+        Raises:
+            ValueError: the model reads texts without a language model.
         """
-        embeddings_BD = self.adaptor(pooled_BE)
+        self.config.require_language_model()
+        return self._embed_texts(pooled_BE)
+
+    def _embed_texts(self, inputs: Tensor) -> Tensor:
+        embeddings_BD = self.text_tower(inputs.to(self.logit_scale.device))
         dtype = torch.promote_types(embeddings_BD.dtype, torch.float32)
         return F.normalize(embeddings_BD.to(dtype), dim=-1)
 
@@ -143,15 +175,15 @@ class PixClip(nn.Module):
         tokens_BNW = self.vision.tokens_of_regions(images_UCHW, masks_B1HW, index_B)
         return F.normalize(self.vision.encode(tokens_BNW)[0].float(), dim=-1).cpu()
 
-    def _text(self) -> "TextEncoder":
-        if self._text_encoder is None:
+    def _reader(self) -> ReadTexts:
+        if self._read_texts is None:
             if self._open_text is None:
                 raise ValueError(
                     "this model has no text tower, so it cannot read texts; load a checkpoint "
                     "folder with `text_tower/`, or give cached text embeddings to `embed_pooled`"
                 )
-            self._text_encoder = self._open_text(str(self.logit_scale.device))
-        return self._text_encoder
+            self._read_texts = self._open_text(str(self.logit_scale.device))
+        return self._read_texts
 
 
 def _require_embeddings(images_nD: Any, texts_mD: Any) -> None:

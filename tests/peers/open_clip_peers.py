@@ -2,8 +2,9 @@
 
     .venv-peers/bin/python tests/peers/open_clip_peers.py --into FOLDER [--small]
 
-One safetensors file a model: `weights/<key>` in the peer's own keys, `images`, `embeddings`. The
-small ones are the golden files of tests/pixclip/importers/golden.
+One safetensors file a model: `weights/<key>` in the peer's own keys, `images`, `embeddings`, and
+`token_ids`, `text_embeddings` where it reads texts. The small ones are the golden files of
+tests/pixclip/importers/golden.
 """
 
 import argparse
@@ -62,10 +63,10 @@ class SmallEva(torch.nn.Module):
 
 
 def full(name: str) -> torch.nn.Module:
-    """One of open_clip's models with a small text tower."""
+    """One of open_clip's models, with a small vocabulary."""
     config = open_clip.get_model_config(name)
     kind = CustomTextCLIP if config.pop("custom_text", False) else CLIP
-    return kind(**(config | {"text_cfg": SMALL_TEXT}))
+    return kind(**(config | {"text_cfg": config["text_cfg"] | {"vocab_size": 20}}))
 
 
 SMALL = {
@@ -84,7 +85,13 @@ def write(model: torch.nn.Module, image_size: int, file: Path) -> None:
         parameter.add_(torch.randn_like(parameter) * 0.05)
     images = torch.randn(2, 3, image_size, image_size)
     weights = {f"weights/{key}": tensor.contiguous() for key, tensor in model.state_dict().items()}
-    save_file(weights | {"images": images, "embeddings": model.encode_image(images)}, file)
+    made = {"images": images, "embeddings": model.encode_image(images)}
+    if hasattr(model, "encode_text"):
+        token_ids = torch.zeros(2, model.context_length, dtype=torch.int64)
+        token_ids[0, :6] = torch.tensor([18, 3, 1, 4, 2, 19])
+        token_ids[1, :3] = torch.tensor([18, 7, 19])
+        made |= {"token_ids": token_ids, "text_embeddings": model.encode_text(token_ids)}
+    save_file(weights | made, file)
 
 
 def main() -> None:

@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from pixclip.config import ARCHITECTURES
+from pixclip.config import ARCHITECTURES, ClipTextConfig
 from tests.peers.comparison import largest_difference
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 SCRIPT = Path(__file__).with_name("open_clip_peers.py")
 VIT = ARCHITECTURES["clip_vit_b16"]
+QUICK = ClipTextConfig(vocab_size=20, end_token_id=19)
+GELU = QUICK.changed(activation="gelu")
 MODELS = {
-    "ViT-B-16-quickgelu": (VIT, "open_clip"),
-    "ViT-B-16": (VIT.changed(activation="gelu"), "open_clip"),
-    "EVA02-B-16": (ARCHITECTURES["eva02_b16"], "timm"),
+    "ViT-B-16-quickgelu": (VIT, QUICK, "open_clip"),
+    "ViT-B-16": (VIT.changed(activation="gelu"), GELU, "open_clip"),
+    "EVA02-B-16": (ARCHITECTURES["eva02_b16"], GELU, "timm"),
 }
 
 pytestmark = [
@@ -32,10 +34,10 @@ def written(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_embeddings_equal_those_of_open_clip(name, written, tmp_path):
-    vision, format_name = MODELS[name]
+def test_embeddings_of_images_and_texts_equal_those_of_open_clip(name, written, tmp_path):
+    vision, text, format_name = MODELS[name]
     file = written / f"{name}.safetensors"
-    assert largest_difference(file, vision, format_name, tmp_path) < 1e-5
+    assert largest_difference(file, vision, format_name, tmp_path, text) < 1e-5
 
 
 def test_quick_gelu_is_told_from_gelu(written, tmp_path):

@@ -1,10 +1,11 @@
-"""Models small enough for tests, of both kinds, and a text tower with random weights."""
+"""Models small enough for tests, of both kinds, and both kinds of text tower, random weights."""
 
+import json
 from pathlib import Path
 
 import torch
 
-from pixclip.config import ARCHITECTURES, AdaptorConfig, ModelConfig, TextConfig
+from pixclip.config import ARCHITECTURES, AdaptorConfig, ClipTextConfig, ModelConfig, TextConfig
 from pixclip.model import PixClip
 
 TEXT = TextConfig(embed_dim=16, max_tokens=32)
@@ -49,4 +50,44 @@ def save_tiny_text_tower(folder: Path) -> Path:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
     folder.mkdir(parents=True, exist_ok=True)
     save_text_tower(folder, body, fast, TEXT, {"made_by": "test"})
+    return folder
+
+
+# Real merges in CLIP's form; the bytes themselves and those that end a word come before them.
+MERGES = ["r e", "re d</w>", "c a", "ca r</w>", "t h", "th e</w>", "i n", "in g</w>", "o n</w>"]
+CLIP_TEXT = ClipTextConfig(
+    context_length=16,
+    vocab_size=512 + len(MERGES) + 2,
+    width=24,
+    num_heads=2,
+    num_layers=2,
+    mlp_width=48,
+    end_token_id=512 + len(MERGES) + 1,
+)
+
+
+def tiny_clip(**text: object) -> PixClip:
+    """A model of random weights with CLIP's own text tower."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vision=VISION["clip"], text=CLIP_TEXT.changed(**text), adaptor=None, name="tiny_clip"
+    )
+    model = PixClip(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def save_clip_tokenizer(folder: Path) -> Path:
+    """A small tokenizer of CLIP's kind, as Hugging Face keeps it: `vocab.json`, `merges.txt`."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    tokens = [*letters, *(letter + "</w>" for letter in letters)]
+    tokens += ["".join(pair.split()) for pair in MERGES]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES, ""]))
     return folder

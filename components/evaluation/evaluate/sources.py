@@ -82,7 +82,8 @@ def open_sources(text_embeddings: Path, parent: Path, checkpoint: Path, device: 
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model, began = load(checkpoint, device=device), load(parent, device=device)
     try:
-        embeddings = TextEmbeddings.open(text_embeddings, model.config.text.embed_dim)
+        embed_dim = model.config.require_language_model().embed_dim
+        embeddings = TextEmbeddings.open(text_embeddings, embed_dim)
     except ValueError as error:
         raise InputError(str(error)) from error
     for folder in (checkpoint, parent):

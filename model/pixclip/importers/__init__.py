@@ -6,5 +6,13 @@ report = import_weights(model, Path("ViT-B-16.pt"), "openai")
 from pixclip.importers.formats import FORMATS, find_format
 from pixclip.importers.load import ImportReport, import_weights
 from pixclip.importers.source import WeightsRefused
+from pixclip.importers.translation import ImportChoices
 
-__all__ = ["FORMATS", "ImportReport", "WeightsRefused", "find_format", "import_weights"]
+__all__ = [
+    "FORMATS",
+    "ImportChoices",
+    "ImportReport",
+    "WeightsRefused",
+    "find_format",
+    "import_weights",
+]

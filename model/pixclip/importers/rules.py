@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from pixclip.config import VisionConfig
+from pixclip.config import ModelConfig
+from pixclip.text.clip_tower import KEPT_POSITIONS
 
 Descriptions = Mapping[str, Mapping[str, Any]]  # JSON by file name, empty if it is not there
 WILDCARDS = {"#": r"(\d+)", "&": r"(weight|bias)", "*": r".+"}
@@ -35,6 +36,21 @@ class Drop:
     reason: str
 
 
+SCALE = "the temperature is a setting of the recipe"
+SCALE_DROP = Drop("logit_scale", SCALE)
+DESCRIPTION = "open_clip_config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFacts:
+    """What a source says of CLIP's own text tower; None is not said."""
+
+    activation: str | None = None
+    num_heads: int | None = None
+    layer_norm_eps: float | None = None
+    end_token_id: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a source says of its model beyond the shapes of its tensors; None is not said."""
@@ -43,9 +59,14 @@ class Facts:
     num_heads: int | None = None
     layer_norm_eps: float | None = None
     rope_grid: int | None = None
+    image_size_px: Any = None  # a number, or what the source has instead
     pooling: str | None = None  # "tok": the class token's state is embedded
     mean: Any = None  # of the pixels; a tuple of three numbers, or what the source has instead
     std: Any = None
+    text: TextFacts = TextFacts()
+    # What it has that our towers cannot be told to have.
+    misfits: tuple[str, ...] = ()
+    text_misfits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +78,11 @@ class Format:
     kind: Literal["clip", "eva02"]
     uses: tuple[Use, ...]
     drops: tuple[Drop, ...]
-    # By the content of `settings_files` and our tower; ValueError if they make no sense.
-    facts: Callable[[Descriptions, VisionConfig], Facts]
+    # By the content of `settings_files` and our model; ValueError if they make no sense.
+    facts: Callable[[Descriptions, ModelConfig], Facts]
+    text_uses: tuple[Use, ...] = ()  # CLIP's own text tower, for a model that has one
+    # Keys that no other project's files of the same form have.
+    marks: tuple[str, ...] = ()
     settings_files: tuple[str, ...] = ()  # JSON beside the weights that describes the model
     has_mask: bool = False  # the mask convolution must be there
     has_adaptor: bool = False  # the text adaptor must be there
@@ -82,6 +106,15 @@ def as_stated(values: Any) -> Any:
     return tuple(values) if isinstance(values, list) else values
 
 
+def unlike(section_name: str, settings: Mapping[str, Any], plain: Mapping[str, Any]) -> list[str]:
+    """Settings of a description that differ from the only values our towers know."""
+    return [
+        f"{section_name}.{name}={settings[name]!r:.80}, only {value!r} is known here"
+        for name, value in plain.items()
+        if settings.get(name, value) != value
+    ]
+
+
 def matcher(pattern: str) -> re.Pattern[str]:
     """The regular expression of a name with wildcards."""
     pieces = re.split(r"([#&*])", pattern)
@@ -99,6 +132,16 @@ def target_name(use: Use, match: re.Match[str]) -> str:
 def transposed(matrix: Tensor) -> Tensor:
     """[in, out] to PyTorch's [out, in]; anything but a matrix stays, and its shape is refused."""
     return matrix.mT if matrix.ndim == 2 else matrix
+
+
+def first_rows(table: Tensor) -> Tensor:
+    """The rows of a position table that Long-CLIP and FG-CLIP keep apart, and keep."""
+    return table[:KEPT_POSITIONS]
+
+
+def further_rows(table: Tensor) -> Tensor:
+    """The rows after `first_rows`."""
+    return table[KEPT_POSITIONS:]
 
 
 def without_batch(tensor: Tensor) -> Tensor:

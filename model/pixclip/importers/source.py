@@ -15,17 +15,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pixclip.json_files import JsonError, brief, read_json_object
+from pixclip.json_files import JsonError, brief, parse_json, read_json_object
 
 SAFETENSORS, ARCHIVES = (".safetensors",), (".pt", ".pth", ".bin")
 WEIGHT_FILES = (*SAFETENSORS, *ARCHIVES)
 MAX_TENSORS = 100_000  # a model of a thousand layers has some ten thousand
+A_PAGE = ("it is a web page", "download the file itself, not its page.")
+AN_ERROR = ("it is a server's error", "download it again, with access to it.")
 STAND_INS = (
     (b"version https://git-lfs", "it is a pointer of Git LFS", "bring the file: git lfs pull."),
-    (b"<!doctype html", "it is a web page", "download the file itself, not its page."),
-    (b"<html", "it is a web page", "download the file itself, not its page."),
-    (b'{"error', "it is a server's error", "download it again, with access to it."),
+    *((start, *A_PAGE) for start in (b"<!doctype html", b"<html", b"<!--")),
+    *((start, *AN_ERROR) for start in (b'{"error', b"<?xml", b"<error")),
+    (b"{", "it is JSON", "give the weights themselves."),
 )
+CUT_OFF = ("truncated", "unexpected EOF")  # in what readers say of a file that ends too early
+MAX_HEADER_BYTES = 100_000_000  # of safetensors, by their own reader
+ZIP_START, BOM = b"PK\x03\x04", b"\xef\xbb\xbf"
 CONTAINERS = ("state_dict", "model", "module", "model_state_dict")  # weights among other things
 WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile prepend
 
@@ -87,6 +92,21 @@ def read_source(path: Path) -> Source:
     return Source(file, _unwrapped(content), ignored)
 
 
+NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def unusable(tensor: Tensor) -> str:
+    """Why a tensor cannot be a weight, or nothing."""
+    if tensor.is_meta:
+        return "on the device meta, so that it has no numbers"
+    if tensor.layout != torch.strided:
+        return f"sparse ({tensor.layout}), not dense"
+    if tensor.is_quantized or tensor.dtype not in NUMBERS:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in NUMBERS)
+        return f"of type {str(tensor.dtype).removeprefix('torch.')}, not {known}"
+    return ""
+
+
 def read_settings(path: Path, name: str) -> dict[str, Any]:
     """The JSON file `name` beside the weights; empty where there is none."""
     file = (path if path.is_dir() else path.parent) / name
@@ -133,7 +153,9 @@ def _read(file: Path) -> Mapping[str, Any]:
         ) from None
     except Exception as error:  # readers of pickles and zip files raise anything on damaged ones
         reason = brief(f"{type(error).__name__}: {error}")
-        if file.suffix in SAFETENSORS:
+        if isinstance(error, EOFError) or any(word in str(error) for word in CUT_OFF):
+            what, advice = "is cut off:", "fetch it again, to its end."
+        elif file.suffix in SAFETENSORS:
             what, advice = "cannot be read as safetensors:", "it is damaged: fetch it again."
         else:
             what = "is not a file of weights alone, and code in it is never run:"
@@ -151,12 +173,44 @@ def _read(file: Path) -> Mapping[str, Any]:
 def _refuse_stand_ins(file: Path) -> None:
     """Refuse what often lies where weights should be, with advice that helps."""
     with file.open("rb") as opened:
-        start = opened.read(512).lstrip().lower()
-    if not start:
-        raise WeightsRefused(f"{file} is empty:", ["0 bytes"], "fetch it again.")
+        start = opened.read(512)
+    text = start.removeprefix(BOM).lstrip().lower()
+    if not text:
+        num_bytes = file.stat().st_size
+        raise WeightsRefused(f"{file} is empty:", [f"{num_bytes} bytes"], "fetch it again.")
     for begins, what, advice in STAND_INS:
-        if start.startswith(begins):
+        if text.startswith(begins):
             raise WeightsRefused(f"{file} holds no weights:", [what], advice)
+    reason = _cut_off(file, start)
+    if reason:
+        raise WeightsRefused(f"{file} is cut off:", [reason], "fetch it again, to its end.")
+
+
+def _cut_off(file: Path, start: bytes) -> str:
+    """How a file is known to end too early, or nothing."""
+    if start.startswith(ZIP_START):
+        try:
+            has_end = zipfile.is_zipfile(file)
+        except zipfile.BadZipFile:  # it has one, and that is damaged
+            has_end = True
+        return "" if has_end else "a zip archive without the list at its end"
+    if file.suffix not in SAFETENSORS:
+        return ""
+    num_bytes = file.stat().st_size
+    length = int.from_bytes(start[:8], "little")
+    if length > MAX_HEADER_BYTES or (start[8:] and not start[8:].startswith(b"{")):
+        return ""  # no safetensors at all
+    if num_bytes < 8 + length:
+        return f"{num_bytes} bytes, its header alone has {length}"
+    with file.open("rb") as opened:
+        header = opened.read(8 + length)[8:]
+    try:
+        tensors = parse_json(header).values()
+        end = max(tensor["data_offsets"][1] for tensor in tensors if "data_offsets" in tensor)
+    except (JsonError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return ""  # its reader tells what is wrong
+    wanted = 8 + length + end if isinstance(end, int) else 0
+    return f"{num_bytes} of {wanted} bytes" if num_bytes < wanted else ""
 
 
 def _read_archive(file: Path) -> Any:

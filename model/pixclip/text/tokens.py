@@ -44,7 +44,7 @@ def normalise(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _normalise_at(index: int, text: str) -> str:
+def normalise_at(index: int, text: str) -> str:
     try:
         return normalise(text)
     except ValueError as error:
@@ -80,7 +80,7 @@ class CaptionTokenizer:
         if not len(texts):
             return []
         encoded = self._tokenizer(
-            [_normalise_at(index, text) for index, text in enumerate(texts)],
+            [normalise_at(index, text) for index, text in enumerate(texts)],
             add_special_tokens=False,
             verbose=False,
         )["input_ids"]

@@ -84,7 +84,9 @@ def _warn_of_long_warmup(run: StageRun) -> None:
 
 def _open_data(job: Job, model: PixClip) -> LongGrit:
     vision = model.config.vision
-    embeddings = TextEmbeddings.open(job.text_embeddings, model.config.text.embed_dim)
+    embeddings = TextEmbeddings.open(
+        job.text_embeddings, model.config.require_language_model().embed_dim
+    )
     return LongGrit(
         job.dataset,
         "train",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ParamGroup = dict[str, Any]  # as torch optimisers take it: params, lr, weight_decay, name
-Part = Literal["mask", "vision", "adaptor", "logit_scale"]
+Part = Literal["mask", "vision", "adaptor", "text", "logit_scale"]
 NotNegative = Annotated[float, Field(ge=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
@@ -50,7 +50,7 @@ def part_of(name: str) -> Part:
     """Which part of PixClip a parameter belongs to, by its name."""
     if name.startswith("vision.mask_embed."):
         return "mask"
-    parts: dict[str, Part] = {part: part for part in ("vision", "adaptor", "logit_scale")}
+    parts: dict[str, Part] = {part: part for part in ("vision", "adaptor", "text", "logit_scale")}
     return parts[name.split(".")[0]]
 
 

@@ -1,4 +1,4 @@
-"""Transformer blocks of the vision towers: what both kinds share, CLIP's and EVA02's.
+"""Transformer blocks: what the towers share, those of CLIP (its text tower's too) and of EVA02.
 
 Legend: B samples, N tokens (first [CLS], then patches), Q queries (the first tokens), W width,
 h heads, d = W / h.
@@ -16,9 +16,12 @@ from pixclip.config import VisionConfig
 class Attention(nn.Module, ABC):
     """Scaled dot-product attention; subclasses say what queries, keys and values are."""
 
-    def __init__(self, width: int, num_heads: int, norm: nn.Module) -> None:
+    def __init__(
+        self, width: int, num_heads: int, norm: nn.Module, is_causal: bool = False
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.is_causal = is_causal  # a token sees itself and those before it
         self.norm = norm  # of the joined heads, before the output projection
         self.out = nn.Linear(width, width)
 
@@ -31,12 +34,15 @@ class Attention(nn.Module, ABC):
     def forward(self, tokens_BNW: Tensor, num_queries: int | None = None) -> Tensor:
         """[B, Q, W]: the outputs of the first `num_queries` tokens (`None`: all)."""
         queries, keys, values = self.queries_keys_values(tokens_BNW, num_queries)
-        joined_BhQd = F.scaled_dot_product_attention(queries, keys, values)
+        joined_BhQd = F.scaled_dot_product_attention(
+            queries, keys, values, is_causal=self.is_causal
+        )
         output: Tensor = self.out(self.norm(joined_BhQd.transpose(1, 2).flatten(2)))
         return output
 
     def weights(self, tokens_BNW: Tensor, num_queries: int | None = None) -> Tensor:
         """[B, h, Q, N]: what `forward` weights the values with; rows sum to one."""
+        assert not self.is_causal, "only vision towers are asked where they look"
         queries, keys, _ = self.queries_keys_values(tokens_BNW, num_queries)
         scale = queries.shape[-1] ** -0.5
         return torch.softmax(scale * queries @ keys.transpose(-2, -1), dim=-1)
@@ -50,8 +56,8 @@ class Attention(nn.Module, ABC):
 class PackedAttention(Attention):
     """CLIP's attention: queries, keys and values of one projection."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__(width, num_heads, norm=nn.Identity())
+    def __init__(self, width: int, num_heads: int, is_causal: bool = False) -> None:
+        super().__init__(width, num_heads, norm=nn.Identity(), is_causal=is_causal)
         self.qkv = nn.Linear(width, 3 * width)
 
     def queries_keys_values(
@@ -115,13 +121,17 @@ class Mlp(nn.Module):
         return output
 
 
+def activation_of(name: str) -> nn.Module:
+    """The activation of CLIP's towers by its name in a configuration."""
+    return QuickGelu() if name == "quick_gelu" else nn.GELU()
+
+
 def clip_block(config: VisionConfig) -> Block:
     """One block of a CLIP tower."""
-    activation = QuickGelu() if config.activation == "quick_gelu" else nn.GELU()
     return Block(
         config.width,
         PackedAttention(config.width, config.num_heads),
-        Mlp(config.width, config.mlp_width, activation),
+        Mlp(config.width, config.mlp_width, activation_of(config.activation)),
         config.layer_norm_eps,
     )
 

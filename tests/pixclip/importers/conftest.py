@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pixclip.config import AdaptorConfig, ModelConfig, TextConfig, VisionConfig
+from pixclip.config import AdaptorConfig, ClipTextConfig, ModelConfig, TextConfig, VisionConfig
 from pixclip.model import PixClip
 
 CLIP = VisionConfig(
@@ -20,14 +20,27 @@ CLIP = VisionConfig(
 EVA02 = CLIP.changed(kind="eva02", activation="swiglu", layer_norm_eps=1e-6, mlp_width=40)
 
 
-def build(vision: VisionConfig, seed: int = 0) -> PixClip:
+CLIP_TEXT = ClipTextConfig(
+    context_length=77,
+    vocab_size=40,
+    width=64,
+    num_heads=1,
+    num_layers=3,
+    mlp_width=80,
+    end_token_id=39,
+)
+LONG_TEXT = CLIP_TEXT.changed(context_length=248, num_fixed_positions=20)
+
+
+def build(vision: VisionConfig, seed: int = 0, text: ClipTextConfig | None = None) -> PixClip:
     """A model in which every tensor is random, the mask convolution too."""
     torch.manual_seed(seed)
-    adaptor = AdaptorConfig(num_layers=4, expansion=2)
-    model = PixClip(ModelConfig(vision=vision, text=TextConfig(embed_dim=12), adaptor=adaptor))
+    adaptor = None if text else AdaptorConfig(num_layers=4, expansion=2)
+    config = ModelConfig(vision=vision, text=text or TextConfig(embed_dim=12), adaptor=adaptor)
+    model = PixClip(config)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.2)
+        for tensor in model.state_dict().values():
+            tensor.copy_(torch.randn_like(tensor) * 0.2)
     return model.eval()
 
 

@@ -52,6 +52,89 @@ def clip_text_tower(prefix: str = "") -> Weights:
     }
 
 
+def openai_text(ours: Weights, prefix: str = "") -> Weights:
+    """OpenAI CLIP's own text tower, beside `visual.` or below `text.`."""
+    public = {
+        f"{prefix}positional_embedding": ours["text.position_embedding"],
+        f"{prefix}token_embedding.weight": ours["text.token_embedding.weight"],
+        f"{prefix}text_projection": ours["text.projection.weight"].T.contiguous(),
+        "logit_scale": torch.tensor(4.6),
+    }
+    for ending in ("weight", "bias"):
+        public[f"{prefix}ln_final.{ending}"] = ours[f"text.norm_post.{ending}"]
+        for i in block_numbers(ours, "text"):
+            block, our_block = f"{prefix}transformer.resblocks.{i}", f"text.blocks.{i}"
+            for theirs, name in (
+                ("ln_1.", "norm1"),
+                ("attn.in_proj_", "attention.qkv"),
+                ("attn.out_proj.", "attention.out"),
+                ("ln_2.", "norm2"),
+                ("mlp.c_fc.", "mlp.fc1"),
+                ("mlp.c_proj.", "mlp.fc2"),
+            ):
+                public[f"{block}.{theirs}{ending}"] = ours[f"{our_block}.{name}.{ending}"]
+    return public
+
+
+def in_two_tables(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Position tables of Long-CLIP: rows that do not count are filled with something else."""
+    first, further = torch.full_like(table, 9.0), torch.full_like(table, -9.0)
+    first[:20], further[20:] = table[:20], table[20:]
+    return first, further
+
+
+def longclip(ours: Weights) -> Weights:
+    """Long-CLIP's state dict, both towers."""
+    text = openai_text(ours)
+    first, further = in_two_tables(text["positional_embedding"])
+    tables = {"positional_embedding": first, "positional_embedding_res": further}
+    return openai(ours) | text | tables
+
+
+def huggingface_text(ours: Weights) -> Weights:
+    """The text tower of transformers' CLIPModel."""
+    embeddings = "text_model.embeddings"
+    public = {
+        f"{embeddings}.token_embedding.weight": ours["text.token_embedding.weight"],
+        f"{embeddings}.position_embedding.weight": ours["text.position_embedding"],
+        f"{embeddings}.position_ids": torch.arange(77)[None],
+        "text_projection.weight": ours["text.projection.weight"],
+    }
+    for ending in ("weight", "bias"):
+        public[f"text_model.final_layer_norm.{ending}"] = ours[f"text.norm_post.{ending}"]
+        for i in block_numbers(ours, "text"):
+            block, our_block = f"text_model.encoder.layers.{i}", f"text.blocks.{i}"
+            joint = ours[f"{our_block}.attention.qkv.{ending}"]
+            for name, part in zip("qkv", joint.chunk(3), strict=True):
+                public[f"{block}.self_attn.{name}_proj.{ending}"] = part.contiguous()
+            for theirs, name in (
+                ("layer_norm1", "norm1"),
+                ("self_attn.out_proj", "attention.out"),
+                ("layer_norm2", "norm2"),
+                ("mlp.fc1", "mlp.fc1"),
+                ("mlp.fc2", "mlp.fc2"),
+            ):
+                public[f"{block}.{theirs}.{ending}"] = ours[f"{our_block}.{name}.{ending}"]
+    return public
+
+
+def fgclip(ours: Weights, text: Weights, *, is_long: bool) -> Weights:
+    """FG-CLIP v1: two ways of reading texts; the other one is filled with something else."""
+    table = "text_model.embeddings.position_embedding"
+    first, further = in_two_tables(text[f"{table}.weight"])
+    other = torch.full_like(text["text_projection.weight"], 7.0)
+    public = huggingface_tower(ours) | text
+    for name in ("logit_scale", "logit_scale_finegraind", "logit_scale_hardneg"):
+        public[name] = torch.tensor(4.6)
+    public[f"{table}_ori.weight"], public[f"{table}_res.weight"] = first, further
+    public["text_filip_projection.weight"] = other
+    if is_long:
+        public[f"{table}.weight"] = first
+        public["text_filip_projection.weight"] = text["text_projection.weight"]
+        public["text_projection.weight"] = other
+    return public
+
+
 def alphaclip(ours: Weights) -> Weights:
     """AlphaCLIP's vision tower with its mask convolution."""
     mask = {"conv1_alpha.weight": ours["vision.mask_embed.weight"]}
@@ -59,7 +142,18 @@ def alphaclip(ours: Weights) -> Weights:
 
 
 def huggingface(ours: Weights) -> Weights:
-    """transformers' CLIPModel."""
+    """transformers' CLIPModel, with a text tower that makes no sense."""
+    return huggingface_tower(ours) | {
+        "text_model.embeddings.token_embedding.weight": torch.zeros(9, 4),
+        "text_model.encoder.layers.0.mlp.fc1.weight": torch.zeros(16, 4),
+        "text_model.final_layer_norm.bias": torch.zeros(4),
+        "text_projection.weight": torch.zeros(4, 4),
+        "logit_scale": torch.tensor(4.6),
+    }
+
+
+def huggingface_tower(ours: Weights) -> Weights:
+    """The vision tower of transformers' CLIPModel."""
     embeddings = "vision_model.embeddings"
     public = {
         f"{embeddings}.class_embedding": ours["vision.class_embedding"],
@@ -67,11 +161,6 @@ def huggingface(ours: Weights) -> Weights:
         f"{embeddings}.position_ids": torch.arange(17)[None],
         f"{embeddings}.patch_embedding.weight": ours["vision.patch_embed.weight"],
         "visual_projection.weight": ours["vision.projection.weight"],
-        "text_model.embeddings.token_embedding.weight": torch.zeros(9, 4),
-        "text_model.encoder.layers.0.mlp.fc1.weight": torch.zeros(16, 4),
-        "text_model.final_layer_norm.bias": torch.zeros(4),
-        "text_projection.weight": torch.zeros(4, 4),
-        "logit_scale": torch.tensor(4.6),
     }
     for ending in ("weight", "bias"):
         public[f"vision_model.pre_layrnorm.{ending}"] = ours[f"vision.norm_pre.{ending}"]
@@ -132,9 +221,9 @@ def eva02(ours: Weights, prefix: str, names: dict[str, str]) -> Weights:
     return public
 
 
-def timm(ours: Weights) -> Weights:
+def timm(ours: Weights, text: Weights | None = None) -> Weights:
     """open_clip's EVA02-B-16: timm's tower, CLIP's text tower below `text.`."""
-    return eva02(ours, "visual.trunk.", TIMM_NAMES) | clip_text_tower("text.")
+    return eva02(ours, "visual.trunk.", TIMM_NAMES) | (text or clip_text_tower("text."))
 
 
 def llm2clip(ours: Weights) -> Weights:
@@ -151,14 +240,14 @@ def llm2clip(ours: Weights) -> Weights:
     return public | rope_tables(ours) | {"logit_scale": torch.tensor(4.6)}
 
 
-def eva_clip(ours: Weights) -> Weights:
+def eva_clip(ours: Weights, text: Weights | None = None) -> Weights:
     """EVA-CLIP's own `.pt`: biases of queries and values beside their projections."""
     public = eva02(ours, "visual.", EVA_NAMES)
     renamed = {
         key.replace("q_proj.bias", "q_bias").replace("v_proj.bias", "v_bias"): tensor
         for key, tensor in public.items()
     }
-    return renamed | rope_tables(ours) | clip_text_tower("text.")
+    return renamed | rope_tables(ours) | (text or clip_text_tower("text."))
 
 
 def released(ours: Weights) -> Weights:
@@ -178,6 +267,7 @@ def rope_tables(ours: Weights) -> Weights:
     }
 
 
-def block_numbers(ours: Weights) -> Iterator[int]:
-    """The numbers of the tower's blocks."""
-    return iter(sorted({int(key.split(".")[2]) for key in ours if ".blocks." in key[:14]}))
+def block_numbers(ours: Weights, tower: str = "vision") -> Iterator[int]:
+    """The numbers of a tower's blocks."""
+    start = f"{tower}.blocks."
+    return iter(sorted({int(key.split(".")[2]) for key in ours if key.startswith(start)}))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pixclip.config import ClipTextConfig
 from pixclip.importers import WeightsRefused, import_weights
 from tests.peers.comparison import largest_difference
 from tests.pixclip.importers.conftest import CLIP, EVA02, build
@@ -18,6 +19,15 @@ from tests.pixclip.importers.conftest import CLIP, EVA02, build
 GOLDEN = Path(__file__).with_name("golden")
 SMALL = {"width": 32, "num_heads": 2}
 VIT = CLIP.changed(**SMALL, mlp_width=128)
+TEXT = ClipTextConfig(
+    context_length=8,
+    vocab_size=20,
+    width=8,
+    num_heads=1,
+    num_layers=1,
+    mlp_width=32,
+    end_token_id=19,
+)
 MODELS = {
     "vit_quick_gelu": (VIT, "open_clip"),
     "vit_gelu": (VIT.changed(activation="gelu"), "open_clip"),
@@ -29,6 +39,16 @@ MODELS = {
 def test_embeddings_equal_those_the_peer_wrote_down(name, tmp_path):
     vision, format_name = MODELS[name]
     assert largest_difference(GOLDEN / f"{name}.safetensors", vision, format_name, tmp_path) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["vit_quick_gelu", "vit_gelu"])
+def test_embeddings_of_texts_equal_those_the_peer_wrote_down(name, tmp_path):
+    vision, format_name = MODELS[name]
+    text = TEXT.changed(activation=vision.activation)
+    file = GOLDEN / f"{name}.safetensors"
+    assert largest_difference(file, vision, format_name, tmp_path, text) < 1e-6
+    wrong = text.changed(activation="gelu" if text.activation == "quick_gelu" else "quick_gelu")
+    assert largest_difference(file, vision, format_name, tmp_path, wrong) > 1e-4
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from pixclip.config import CLIP_MEAN, CLIP_STD
-from pixclip.importers import FORMATS, WeightsRefused, import_weights
+from pixclip.importers import FORMATS, ImportChoices, WeightsRefused, import_weights
 from tests.pixclip.importers import public_formats as public
 from tests.pixclip.importers.conftest import CLIP, EVA02, build
 
@@ -21,6 +21,9 @@ WRITERS = {
     "timm": (EVA02, public.timm),
     "llm2clip": (EVA02, public.llm2clip),
     "alphaclip": (CLIP, public.alphaclip),
+    "longclip": (CLIP, lambda ours: public.openai(ours) | public.clip_text_tower()),
+    "fgclip": (CLIP, public.huggingface),
+    "fgclip_short": (CLIP, public.huggingface),
     "pixclip": (BIASED, public.released),
 }
 
@@ -132,7 +135,9 @@ def test_another_projection_needs_a_setting(name, tmp_path, images):
     before = model.vision.projection.weight.clone()
     with pytest.raises(WeightsRefused, match=r"projection.weight is \[24, 64\]"):
         import_weights(model, tmp_path / "weights.pt", name)
-    report = import_weights(model, tmp_path / "weights.pt", name, new_projection=True)
+    report = import_weights(
+        model, tmp_path / "weights.pt", name, ImportChoices(new_projection=True)
+    )
     assert torch.equal(model.vision.projection.weight, before)
     assert "vision.projection.weight" in {tensor.target for tensor in report.new}
     assert any(key.reason == "a new projection was asked for" for key in report.dropped)
@@ -185,7 +190,7 @@ def test_a_description_beside_the_weights_counts_whatever_the_format(
 ):
     write(tmp_path / "weights.pt", name)
     (tmp_path / file).write_text(json.dumps(stated()))
-    with pytest.raises(WeightsRefused, match="other settings: take weights or a recipe") as told:
+    with pytest.raises(WeightsRefused, match="of a model with other settings: take") as told:
         import_weights(build(WRITERS[name][0]), tmp_path / "weights.pt", name)
     assert re.search(f"{file} beside the weights.*{message}|{message}", str(told.value))
 
@@ -240,6 +245,32 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     torch.save(weights, tmp_path / "weights.pt")
     with pytest.raises(WeightsRefused, match=r"not finite numbers: visual.ln_post.bias"):
         import_weights(model, tmp_path / "weights.pt", "openai")
+
+
+UNUSABLE = {
+    "of type float8_e4m3fn, not float64": lambda ones: ones.to(torch.float8_e4m3fn),
+    "of type float8_e5m2, not float64": lambda ones: ones.to(torch.float8_e5m2),
+    "of type int8, not float64": lambda ones: ones.to(torch.int8),
+    "of type complex64, not float64": lambda ones: ones.to(torch.complex64),
+    "sparse (torch.sparse_coo), not dense": lambda ones: ones.to_sparse(),
+    "sparse (torch.sparse_csr), not dense": lambda ones: ones.to_sparse_csr(),
+    "on the device meta, so that it has no numbers": lambda ones: ones.to("meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_tensors_that_cannot_be_weights_are_refused_by_what_they_are(what, tmp_path):
+    model = build(CLIP)
+    weights = public.openai(model.state_dict())
+    for key in ("visual.proj", "visual.transformer.resblocks.0.mlp.c_fc.weight"):
+        weights[key] = UNUSABLE[what](torch.ones_like(weights[key]))
+    torch.save(weights, tmp_path / "weights.pt")
+    with pytest.raises(WeightsRefused) as told:
+        import_weights(model, tmp_path / "weights.pt", "openai")
+    assert f"{what}" in str(told.value)
+    assert len(told.value.problems) == 2
+    assert "its keys are those of" not in str(told.value)
 
 
 def test_a_view_larger_than_memory_is_refused_by_its_shape(tmp_path):

@@ -4,6 +4,7 @@ import os
 import pickle
 import random
 import zipfile
+from functools import partial
 
 import pytest
 import torch
@@ -74,12 +75,21 @@ def test_tensors_without_names_are_refused(tmp_path):
         read_source(tmp_path / "w.pt")
 
 
-def test_a_file_that_is_cut_off_is_refused(tmp_path):
-    for name, save in (("w.pt", torch.save), ("w.safetensors", save_file)):
-        save({"a": torch.ones(1000)}, tmp_path / name)
-        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1500])
-        with pytest.raises(WeightsRefused, match=name):
-            read_source(tmp_path / name)
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.99])
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("w.pt", torch.save),
+        ("w.safetensors", save_file),
+        ("legacy.pt", partial(torch.save, _use_new_zipfile_serialization=False)),
+    ],
+)
+def test_a_file_that_ends_too_early_is_called_cut_off(name, save, share, tmp_path):
+    save({f"a{i}": torch.ones(1000) for i in range(9)}, tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(WeightsRefused, match=f"{name} is cut off:.*fetch it again, to its end"):
+        read_source(tmp_path / name)
 
 
 def test_a_folder_must_hold_one_weight_file_and_safetensors_win(tmp_path):
@@ -151,7 +161,12 @@ def test_a_compressed_storage_is_refused_before_it_is_unpacked(tmp_path):
     [
         (b"", r"is empty.*fetch it again"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
-        (b"\n<!DOCTYPE html><html>404</html>", "web page.*|not its page"),
+        (b"\n<!DOCTYPE html><html>404</html>", "not its page(.|\n)*a web page"),
+        (b"\xef\xbb\xbf<html><body>Sign in</body></html>", "not its page(.|\n)*a web page"),
+        (b"<!-- moved -->\n<html></html>", "not its page(.|\n)*a web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a server's error"),
+        (b'{"model_cfg": {}}', "give the weights themselves(.|\n)*it is JSON"),
+        (b"  \n", r"is empty(.|\n)*3 bytes"),
         (b'{"error": "Access to model is restricted"}', "with access to it"),
         (b"\x10" + bytes(7) + b'{"a": 1}        ', "damaged: fetch it again"),
         (b"\xff" * 8 + b"{}", "damaged: fetch it again"),
