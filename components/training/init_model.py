@@ -113,6 +113,13 @@ class InitModelSettings(StepSettings):
     resize_positions: bool = Field(
         False, description="interpolate the positions, where the weights' images have another side"
     )
+    preprocess: Literal["", "clip", "alphaclip", "pixclip"] = Field(
+        "",
+        description=(
+            "prepare images and masks as a public project's evaluation does, to repeat its "
+            "numbers; such a model is not trained; empty: as training does"
+        ),
+    )
     crop_margin: float = Field(
         0.0,
         ge=0,
@@ -228,12 +235,13 @@ def _vision(recipe: "Recipe", settings: InitModelSettings) -> "VisionConfig":
 
 
 def _preprocess(settings: InitModelSettings) -> "PreprocessConfig":
-    from pixclip.config import PreprocessConfig
+    from pixclip.config import PREPROCESS, PreprocessConfig
 
+    base = PREPROCESS.get(settings.preprocess, PreprocessConfig())
     given = {"mean": settings.pixel_mean, "std": settings.pixel_std}
     try:
         pixels = {name: value for name, value in given.items() if value}
-        return PreprocessConfig(crop_margin=settings.crop_margin).changed(**pixels)
+        return base.changed(crop_margin=settings.crop_margin, **pixels)
     except ValueError as error:
         raise SettingsError(f"init_model.pixel_mean and pixel_std: {error}") from None
 

@@ -168,8 +168,20 @@ class AdaptorConfig(Config):
 
 
 class PreprocessConfig(Config):
-    """How pixels become tensors. Stored with the model; training and inference both obey it."""
+    """How pixels become tensors. Stored with the model; training and inference both obey it.
 
+    What is not the default repeats how public models were measured (`PREPROCESS`): for inference
+    alone, training refuses it.
+    """
+
+    # What of an image becomes the square: all of it; what is left of the sides after its shortest
+    # one was resized (CLIP); the square in its middle, cut out first (AlphaCLIP).
+    resize: Literal["squash", "shortest_side", "center_square"] = "squash"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    # By torch's or Pillow's filter of bytes, or of numbers that are not rounded; all antialias.
+    resampler: Literal["torch", "pillow", "float"] = "torch"
+    # The share of a pixel that lies inside the mask; or the mask's pixels interpolated.
+    mask_resize: Literal["area", "bilinear"] = "area"
     mean: Annotated[tuple[Mean, Mean, Mean], Strict(False)] = CLIP_MEAN
     std: Annotated[tuple[Std, Std, Std], Strict(False)] = CLIP_STD
     mask_mean: Mean = 0.5  # AlphaCLIP's: inside becomes +1.92, outside -1.92
@@ -178,6 +190,15 @@ class PreprocessConfig(Config):
     crop_margin: float = Field(0.0, ge=0, le=100)
 
 
+# How public projects prepare images and masks: CLIP's own transform, AlphaCLIP's of ImageNet-S,
+# PixCLIP's of objects in COCO.
+PREPROCESS = {
+    "clip": PreprocessConfig(resize="shortest_side", resampler="pillow"),
+    "alphaclip": PreprocessConfig(
+        resize="center_square", resampler="float", mask_resize="bilinear"
+    ),
+    "pixclip": PreprocessConfig(resampler="float", mask_resize="bilinear"),
+}
 TEXT_KINDS: dict[str, type[Config]] = {"language_model": TextConfig, "clip": ClipTextConfig}
 
 

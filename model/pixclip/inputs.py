@@ -15,9 +15,18 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from pixclip.images import ImageError, ImageFault, opaque, open_image
-from pixclip.masks import MAX_OUTLINE_PX, Mask, Rle, box_mask, decode_mask, outline_px
+from pixclip.masks import (
+    MAX_OUTLINE_PX,
+    Mask,
+    Rle,
+    SoftMask,
+    box_mask,
+    decode_mask,
+    outline_px,
+)
 
 ImageLike = Image.Image | npt.NDArray[np.uint8] | str | Path | bytes
+LEAST_OPAQUE = 128  # the largest byte of a soft mask; a map of labels has small numbers
 # An array or picture [H, W], an RLE (ours or COCO's), a box, a polygon or several polygons.
 RegionLike = Rle | Mapping[str, Any] | Image.Image | npt.NDArray[Any] | Sequence[Any]
 
@@ -55,16 +64,18 @@ def _opened(image: ImageLike) -> Image.Image:
     return Image.fromarray(array)
 
 
-def as_mask(region: RegionLike, height_px: int, width_px: int) -> Mask:
-    """The mask [H, W] of a region of an image.
+def as_mask(region: RegionLike, height_px: int, width_px: int) -> Mask | SoftMask:
+    """The mask [H, W] of a region of an image; float32 from 0 to 1 if it is soft.
 
-    A region is an array or picture [H, W] (true, 1 or 255 inside), an RLE, a box (x1, y1, x2, y2)
-    in pixels, a polygon [x, y, x, y, …] of three points or more, or a list of polygons.
+    A region is an array or picture [H, W] (true, 1 or 255 inside; soft: bytes from 0 to 255, or
+    numbers from 0 to 1), an RLE, a box (x1, y1, x2, y2) in pixels, a polygon [x, y, x, y, …] of
+    three points or more, or a list of polygons.
 
     Raises:
         ValueError: the region is of an image of another size, holds nothing of the image, or is
             in no such form; says which and what to do.
     """
+    mask: Mask | SoftMask
     if isinstance(region, Rle):
         _check_size((region.height_px, region.width_px), height_px, width_px)
         mask = decode_mask(region)
@@ -114,7 +125,7 @@ def _as_rle(data: Mapping[str, Any], height_px: int, width_px: int) -> Rle:
     return Rle(height_px, width_px, runs["counts"].decode("ascii"))
 
 
-def _of_array(array: npt.NDArray[Any], height_px: int, width_px: int) -> Mask:
+def _of_array(array: npt.NDArray[Any], height_px: int, width_px: int) -> Mask | SoftMask:
     if array.ndim == 2 and array.shape[1] == 4 != width_px:
         raise ValueError(f"an array of {len(array)} boxes is no mask; give them as list(boxes)")
     _check_size(array.shape, height_px, width_px)
@@ -122,12 +133,17 @@ def _of_array(array: npt.NDArray[Any], height_px: int, width_px: int) -> Mask:
         # Pillow's true is the byte 255; compared, it becomes 1, which areas are summed of.
         return np.asarray(array != 0)
     values = np.unique(array)
-    if not np.isin(values, (0, 1)).all() and not np.isin(values, (0, 255)).all():
-        raise ValueError(
-            "a mask array must hold only 0 and 1, or 0 and 255, "
-            f"got values from {values[0]} to {values[-1]}; compare it with a threshold first"
-        )
-    return np.asarray(array != 0)
+    if np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all():
+        return np.asarray(array != 0)
+    if np.issubdtype(array.dtype, np.floating) and values[0] >= 0 and values[-1] <= 1:
+        return array.astype(np.float32)
+    if array.dtype == np.uint8 and values[-1] >= LEAST_OPAQUE:
+        return array.astype(np.float32) / np.float32(255)
+    raise ValueError(
+        "a mask array must hold 0 and 1, 0 and 255, or be soft: bytes that come near 255, or "
+        f"numbers from 0 to 1; got {array.dtype} from {values[0]} to {values[-1]}; compare it with "
+        "a threshold or a label first"
+    )
 
 
 def _check_size(shape: Sequence[int], height_px: int, width_px: int) -> None:

@@ -14,6 +14,7 @@ from pycocotools import mask as coco
 MAX_NUMBER_CHARS = 6  # of a number in the counts: up to 2**29, more pixels than images have
 MAX_OUTLINE_PX = 2_000_000  # pycocotools takes some 50 bytes a pixel of a polygon's outline
 Mask = npt.NDArray[np.bool_]
+SoftMask = npt.NDArray[np.float32]  # how much of a pixel belongs to a region, from 0 to 1
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels; x2 and y2 are exclusive
 
 
@@ -139,7 +140,7 @@ def _require_size(num_pixels: int, rle: Rle) -> None:
         )
 
 
-def mask_box(mask: Mask) -> Box:
+def mask_box(mask: Mask | SoftMask) -> Box:
     """The tightest box around a mask [H, W].
 
     Raises:

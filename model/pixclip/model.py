@@ -76,6 +76,7 @@ class PixClip(nn.Module):
             masks: `None` for whole images. For one image a mask or a list of masks; for a list
                 of images one entry for each: `None`, a mask or a list of masks. A mask is an
                 array [height, width], an RLE, a box (x1, y1, x2, y2) in pixels, or a polygon.
+                An array may be soft: bytes from 0 to 255, or numbers from 0 to 1.
                 The result follows the order of the images, then of their masks.
             batch_size: regions that go through the tower together. In float32 it changes no
                 result; in bfloat16 it changes the rounding.
@@ -161,9 +162,15 @@ class PixClip(nn.Module):
                 continue
             try:
                 mask = as_mask(region, image.height, image.width)
+                cover_1HW = self.preprocess.cover(mask)
+                if not cover_1HW.any():
+                    raise ValueError(
+                        "the region lies outside of the middle of the image, which is all that "
+                        f"this model sees (preprocess.resize={self.preprocess.config.resize})"
+                    )
             except ValueError as error:
                 raise ValueError(f"image {number}, mask {place}: {error}") from None
-            yield pixels_CHW, self.preprocess.mask(mask)
+            yield pixels_CHW, self.preprocess.normalise_cover(cover_1HW)
 
     def _embed_regions(self, batch: list[Prepared]) -> Tensor:
         device = self.logit_scale.device

@@ -79,8 +79,12 @@ OTHER_SIZE = np.ones((WIDTH_PX, HEIGHT_PX), dtype=bool)
         ({"size": ["30", None], "counts": [1]}, "made for the image it goes with"),
         ({"counts": "12"}, "needs `size`"),
         (np.zeros((HEIGHT_PX, WIDTH_PX), dtype=bool), "covers no pixel"),
-        (np.full((HEIGHT_PX, WIDTH_PX), 0.3), "only 0 and 1"),
-        (np.full((HEIGHT_PX, WIDTH_PX), 7, dtype=np.uint8), "threshold"),
+        (np.full((HEIGHT_PX, WIDTH_PX), 1.3), "numbers from 0 to 1; got float64 from 1.3 to 1.3"),
+        (np.full((HEIGHT_PX, WIDTH_PX), -0.3), "got float64 from -0.3"),
+        (np.full((HEIGHT_PX, WIDTH_PX), float("nan")), "got float64 from nan"),
+        (np.full((HEIGHT_PX, WIDTH_PX), 7, dtype=np.uint8), "threshold or a label"),
+        (np.full((HEIGHT_PX, WIDTH_PX), 200), "got int64 from 200 to 200"),
+        (np.zeros((HEIGHT_PX, WIDTH_PX), dtype=np.float32), "covers no pixel"),
         ((60, 0, 70, 10), "covers no pixel"),
         ((10, 10, 10, 20), "x1 < x2"),
         ((0.1, 0.2, 0.5, 0.6), "shares of the image"),
@@ -104,6 +108,25 @@ OTHER_SIZE = np.ones((WIDTH_PX, HEIGHT_PX), dtype=bool)
 def test_what_is_no_region_of_the_image_is_refused(region, message):
     with pytest.raises(ValueError, match=message):
         as_mask(region, HEIGHT_PX, WIDTH_PX)
+
+
+def test_soft_masks_of_bytes_and_of_numbers_are_the_same_region():
+    rows, columns = np.mgrid[:HEIGHT_PX, :WIDTH_PX]
+    soft = ((rows + columns) * 3).astype(np.uint8)
+    numbers = soft.astype(np.float64) / 255
+    for form in (soft, numbers, numbers.astype(np.float32), Image.fromarray(soft)):
+        found = as_mask(form, HEIGHT_PX, WIDTH_PX)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, numbers, atol=1e-6)
+
+
+@pytest.mark.parametrize("inside", [1, 1.0, 255, True])
+def test_a_mask_of_two_values_is_hard(inside):
+    array = np.zeros((HEIGHT_PX, WIDTH_PX), dtype=np.array(inside).dtype)
+    array[3:9, 4:12] = inside
+    found = as_mask(array, HEIGHT_PX, WIDTH_PX)
+    assert found.dtype == bool
+    assert np.array_equal(found, array != 0)
 
 
 def test_a_path_bytes_and_an_array_are_images(tmp_path):

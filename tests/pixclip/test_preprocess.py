@@ -57,7 +57,7 @@ def overlaps(side: int, size: int) -> np.ndarray:
 @settings(max_examples=30, deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 13), st.integers(1, 13))), st.integers(1, 9))
 def test_the_share_of_a_pixel_inside_a_mask_is_its_area(mask, size):
-    assert area_share(mask, size) == pytest.approx(share_by_loop(mask, size), abs=1e-6)
+    assert area_share(mask, size, size) == pytest.approx(share_by_loop(mask, size), abs=1e-6)
 
 
 @settings(max_examples=200, deadline=None)
@@ -70,7 +70,7 @@ def test_areas_of_runs_are_those_of_the_mask_in_every_window_around_it(mask, siz
     left, top = data.draw(st.integers(0, x1)), data.draw(st.integers(0, y1))
     right, bottom = data.draw(st.integers(x2, width_px)), data.draw(st.integers(y2, height_px))
     areas = MaskAreas.of_runs(read_runs(encode_mask(mask)))
-    places, found = areas.shares((left, top, right, bottom), size)
+    places, found = areas.shares((left, top, right, bottom), size, size)
     shares = np.zeros((size, size))
     shares[places] = found
     window = mask[top:bottom, left:right]
@@ -79,7 +79,7 @@ def test_areas_of_runs_are_those_of_the_mask_in_every_window_around_it(mask, siz
 
 @given(MASKS, st.integers(1, 30))
 def test_no_part_of_a_mask_is_lost_or_counted_twice(mask, size):
-    share = area_share(mask, size)
+    share = area_share(mask, size, size)
     assert share.mean() == pytest.approx(mask.mean(), rel=1e-5)
     assert share.min() >= 0
     assert share.max() <= 1 + 1e-6
@@ -118,7 +118,7 @@ def test_masks_are_normalised_as_the_config_says():
 @given(MASKS)
 def test_the_coverage_of_a_patch_is_the_share_of_its_pixels(mask):
     made = preprocess()
-    cover = area_share(mask, SIZE).reshape(4, 4, 4, 4).mean(axis=(1, 3)).ravel()
+    cover = area_share(mask, SIZE, SIZE).reshape(4, 4, 4, 4).mean(axis=(1, 3)).ravel()
     assert made.coverage(mask, 4).numpy() == pytest.approx(cover, abs=1e-3)
 
 

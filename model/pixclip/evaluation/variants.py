@@ -66,7 +66,8 @@ class Variants:
             for region in sample.regions:
                 mask = decode_mask(region.mask)
                 masks.append(self._preprocess.mask(mask))
-                crops.append(self._preprocess.image(masked_crop(self._preprocess, image, mask)))
+                crop = masked_crop(self._preprocess, image, mask)
+                crops.append(self._preprocess.image(crop, squash=True))
                 index.append(place)
         return Pictures(
             torch.stack(images).to(self._device),

@@ -84,6 +84,7 @@ def _warn_of_long_warmup(run: StageRun) -> None:
 
 def _open_data(job: Job, model: PixClip) -> LongGrit:
     vision = model.config.vision
+    model.preprocess.require_trainable()
     embeddings = TextEmbeddings.open(
         job.text_embeddings, model.config.require_language_model().embed_dim
     )

@@ -12,7 +12,7 @@ from components.core.settings import parse_settings
 from components.core.step import load_step
 from components.training.init_model import Format, init_model
 from pixclip.checkpoint import load
-from pixclip.config import ARCHITECTURES, TextConfig, to_dict
+from pixclip.config import ARCHITECTURES, PREPROCESS, TextConfig, to_dict
 from pixclip.importers import FORMATS
 from pixclip.training import recipes
 from tests.pixclip.importers import public_formats as public
@@ -65,6 +65,12 @@ def test_without_weights_the_recipes_model_is_drawn_at_random(text_tower, tmp_pa
 def test_the_room_around_a_crop_is_stored_with_the_model(text_tower, tmp_path, small_recipe):
     run(text_tower, tmp_path / "parent", recipe=small_recipe, crop_margin=0.25)
     assert load(tmp_path / "parent").preprocess.config.crop_margin == 0.25
+
+
+def test_the_preprocessing_of_a_public_project_is_stored_with_the_model(text_tower, tmp_path):
+    run(text_tower, tmp_path / "parent", preprocess="alphaclip", crop_margin=0.25)
+    wanted = PREPROCESS["alphaclip"].changed(crop_margin=0.25)
+    assert load(tmp_path / "parent").config.preprocess == wanted
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
