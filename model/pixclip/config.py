@@ -121,6 +121,8 @@ class TextConfig(Config):
     # Tokens of one forward pass, which is always filled up to it. Part of the model: rounding
     # depends on the shape of a pass.
     tokens_per_pass: Count = Field(512, le=262_144)
+    # Tokens whose states are averaged: the caption's, or what follows it too (LLM2CLIP).
+    pooling: Literal["caption", "caption_and_end"] = "caption"
     whitened: bool = False  # the tower holds a map that evens its vectors out
 
 

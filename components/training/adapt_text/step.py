@@ -25,7 +25,7 @@ from pixclip.data.layout import MANIFEST_NAME, TRAIN, VAL
 REPORT_NAME = "adaptation.json"
 
 
-@step(image="train", gpus=1, work=Work.KEPT)
+@step(image="train", version=2, gpus=1, work=Work.KEPT)
 def adapt_text(dataset: In, text_tower: Out, settings: AdaptTextSettings) -> Metrics:
     """Make an encoder of a causal language model: masked tokens, then a contrast of captions.
 

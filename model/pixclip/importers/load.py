@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pixclip.config import ModelConfig
+from pixclip.config import ModelConfig, TextConfig
 from pixclip.importers.facts import Towers, compare_facts
 from pixclip.importers.formats import FORMATS, find_format
 from pixclip.importers.positions import whole_tables, with_our_positions, with_split_tables
@@ -36,6 +36,7 @@ from pixclip.importers.translation import (
 if TYPE_CHECKING:
     from pixclip.model import PixClip
 
+ADAPTOR_POOLING = "caption_and_end"  # of LLM2CLIP's code, which PixCLIP's has too
 OWN_PARTS = ("vision.", "adaptor.", "text.", "logit_scale")  # of our checkpoints' keys
 
 
@@ -105,6 +106,8 @@ def import_weights(
         more_problems, more_assumed = compare_facts(text[1], text[0], config, ("text",))
         problems, assumed = [*problems, *more_problems], [*assumed, *more_assumed]
         translation.join(translate(text[0].tensors, _text_alone(text[1]), choices))
+    if format_.has_adaptor and not choices.new_adaptor:
+        assumed += _pooling_told(config)
     state = whole_tables(model.state_dict())
     changed = with_our_positions(translation.parts, translation.num_parts, state, choices)
     values, misfits = fit(translation, state)
@@ -124,6 +127,17 @@ def import_weights(
     report = _report(source, format_, translation, new)
     report = replace(report, changed=tuple(changed), assumed=tuple(assumed))
     return replace(report, **_text_origin(*text)) if text else report
+
+
+def _pooling_told(config: ModelConfig) -> list[str]:
+    """A word where the text tower pools otherwise than the one that an adaptor was trained on."""
+    pooling = config.text.pooling if isinstance(config.text, TextConfig) else ADAPTOR_POOLING
+    if pooling == ADAPTOR_POOLING:
+        return []
+    return [
+        f"text.pooling={pooling}: the weights' text adaptor was trained on {ADAPTOR_POOLING}; make "
+        f"the text tower with adapt_text.text.pooling={ADAPTOR_POOLING}"
+    ]
 
 
 TextSource = tuple[Source, Format]

@@ -27,6 +27,10 @@ class TextFormat(Section):
     )
     prefix: str = Field("", description="text before every caption, e.g. Llama-3's chat markers")
     suffix: str = Field("", description="text after every caption")
+    pooling: Literal["caption", "caption_and_end"] = Field(
+        "caption",
+        description="what a caption's vector is the mean of; LLM2CLIP's counts the end marker too",
+    )
     tokens_per_pass: int = Field(
         128,
         ge=16,

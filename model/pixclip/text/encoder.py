@@ -4,8 +4,9 @@
     pooled_nE = encoder.encode(["a red car", "a very long description …"])
 
 A caption's vector is the mean of the last hidden states over the caption's own tokens: neither
-markers (prefix, suffix, start and end of text) nor padding count, whitened if the tower says so. It
-does not depend on the other captions of a call, their number or their order: see
+markers (prefix, suffix, start and end of text) nor padding count, unless `text.pooling` is
+caption_and_end, which counts what follows the caption too, as LLM2CLIP does. It is whitened if the
+tower says so. It does not depend on the other captions of a call, their number or their order: see
 `TextEncoder.encode`.
 """
 
@@ -235,8 +236,11 @@ class TextEncoder:
         for row, caption in enumerate(filled):
             ids_RN[row, : len(caption.ids)] = torch.tensor(caption.ids)
         is_token_RN = _between(0, [len(caption.ids) for caption in filled], length)
+        counts_end = self.config.pooling == "caption_and_end"
         is_pooled_RN = is_token_RN & _between(
-            [caption.start for caption in filled], [caption.stop for caption in filled], length
+            [caption.start for caption in filled],
+            [len(caption.ids) if counts_end else caption.stop for caption in filled],
+            length,
         )
         hidden_RNE = read_both_ways(self._body, ids_RN.to(device), is_token_RN.to(device))
         pooled_RE = mean_over(hidden_RNE, is_pooled_RN.to(device))

@@ -232,6 +232,18 @@ def test_a_checkpoint_of_ours_is_told_to_be_one(tmp_path):
         import_weights(build(CLIP), tmp_path, "openai")
 
 
+@pytest.mark.parametrize("name", ["llm2clip", "pixclip"])
+def test_a_text_tower_that_pools_otherwise_than_the_adaptor_knows_is_told_of(name, tmp_path):
+    vision = WRITERS[name][0]
+    write(tmp_path / "weights.pt", name)
+    model = build(vision)
+    (told,) = import_weights(model, tmp_path / "weights.pt", name).assumed
+    assert told.startswith("text.pooling=caption: the weights' text adaptor was trained on")
+    text = model.config.text.changed(pooling="caption_and_end")
+    model.config = model.config.changed(text=text)
+    assert import_weights(model, tmp_path / "weights.pt", name).assumed == ()
+
+
 def test_a_biased_mask_convolution_needs_a_tower_with_that_bias(tmp_path):
     write(tmp_path / "weights.pt", "pixclip")
     with pytest.raises(WeightsRefused, match=r"the model has no vision\.mask_embed\.bias"):
