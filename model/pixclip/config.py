@@ -5,7 +5,7 @@ elsewhere, so training and inference cannot differ.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from pixclip.json_files import brief, shown
+from pixclip.config_faults import fault_told
 
 # OpenAI CLIP's pixel statistics (https://github.com/openai/CLIP), which EVA-CLIP uses too.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -263,74 +263,10 @@ def from_dict(kind: type[AnyConfig], data: Mapping[str, Any], path: str = "") ->
         return kind.model_validate(data)
     except ValidationError as error:
         told = dict.fromkeys(
-            _fault(kind, dict(item), path) for item in error.errors(include_url=False)
+            fault_told(kind, dict(item), path, TEXT_KINDS)
+            for item in error.errors(include_url=False)
         )
         raise ValueError("; ".join(list(told)[:MAX_TOLD])) from None
-
-
-# Texts of pydantic's rules, by the name of the error.
-RULES = {
-    "int_type": "be of type int",
-    "float_type": "be of type float",
-    "bool_type": "be of type bool",
-    "string_type": "be of type str",
-    "dict_type": "be of type dict",
-    "tuple_type": "be a list",
-    "model_type": "be a section of settings",
-    "finite_number": "be finite",
-    "greater_than": "be greater than {gt}",
-    "greater_than_equal": "be at least {ge}",
-    "less_than": "be less than {lt}",
-    "less_than_equal": "be at most {le}",
-    "string_too_long": "have at most {max_length} characters",
-    "too_long": "have {max_length} values",
-    "too_short": "have at least {min_length} values",
-    "missing": "have more values",
-}
-
-
-def _fault(kind: type[Config], item: Mapping[str, Any], path: str) -> str:
-    """What is wrong with a value, or a rule about several that names them itself."""
-    rule, place, value = item["type"], item["loc"], shown(item["input"])
-    if rule == "value_error":
-        return str(item["ctx"]["error"])
-    if rule == "union_tag_invalid":
-        known = ", ".join(TEXT_KINDS)
-        return f"text.kind must be one of {known}, got {brief(item['ctx']['tag'])}"
-    parts = [part for part in (path, *map(str, place)) if part and part not in TEXT_KINDS]
-    section, where = ".".join(parts[:-1]) or kind.__name__, brief(".".join(parts))
-    if rule == "extra_forbidden":
-        known = ", ".join(_section(kind, place[:-1]).model_fields)
-        return f"{section}: unknown settings {brief(place[-1])}; known are {known}"
-    if rule == "missing" and isinstance(place[-1], str):
-        return f"{section}: missing settings {place[-1]}"
-    context = item.get("ctx", {})
-    if rule == "literal_error":
-        known = context["expected"].replace("'", "").replace(" or ", ", ")
-        return f"{where} must be one of {known}, got {brief(value.strip(chr(39)))}"
-    if rule == "missing":  # of a list that has too few
-        where = section
-    bounds = {name: _plain(bound) for name, bound in context.items()}
-    text = RULES[rule].format(**bounds) if rule in RULES else f"be otherwise ({item['msg']})"
-    return f"{where} must {text}, got {value}"
-
-
-def _plain(bound: Any) -> Any:
-    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
-
-
-def _section(kind: type[Config], place: tuple[int | str, ...]) -> type[BaseModel]:
-    section: type[BaseModel] = kind
-    for name in map(str, place):
-        if name in TEXT_KINDS:
-            section = TEXT_KINDS[name]
-            continue
-        inner = section.model_fields[name].annotation
-        for choice in (inner, *get_args(inner)):
-            if isinstance(choice, type) and issubclass(choice, BaseModel):
-                section = choice
-                break
-    return section
 
 
 def clip_vit(width: int, num_layers: int, patch_px: int, image_px: int, dim: int) -> VisionConfig:

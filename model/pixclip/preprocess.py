@@ -125,7 +125,7 @@ class Preprocess:
         Half precision keeps 1 exact and tiny shares above 0, and halves what workers send. Float32
         where the mask's pixels are interpolated (preprocess.mask_resize), as public code does.
         """
-        frame = self._frame(*mask.shape, squash=False)
+        frame = self._frame(mask.shape[0], mask.shape[1], squash=False)
         x1, y1, x2, y2 = frame.window
         cut, sides = mask[y1:y2, x1:x2], (frame.height_px, frame.width_px)
         if self.config.mask_resize == "area":

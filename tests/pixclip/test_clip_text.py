@@ -9,6 +9,7 @@ import pixclip
 from pixclip.checkpoint import CheckpointError, save_checkpoint
 from pixclip.config import ModelConfig, TextConfig, from_dict, to_dict
 from pixclip.text.clip_tokenizer import ClipTokenizer
+from pixclip.text.embeddings import OtherTextTower, require_same_tower
 from tests.pixclip.test_checkpoint import change_json, seal
 from tests.pixclip.tiny_models import CLIP_TEXT, VISION, save_clip_tokenizer, tiny_clip
 
@@ -52,6 +53,11 @@ def test_there_is_no_adaptor_for_pooled_states(saved):
     assert not [name for name in model.state_dict() if name.startswith("adaptor")]
     with pytest.raises(ValueError, match=r"tiny_clip.*by CLIP's own text transformer"):
         model.embed_pooled(torch.zeros(1, 24))
+
+
+def test_cached_embeddings_of_a_language_model_are_no_texts_of_such_a_model(saved, tmp_path):
+    with pytest.raises(OtherTextTower, match="reads texts by CLIP's own text tower"):
+        require_same_tower(tmp_path, saved)
 
 
 def test_an_altered_or_foreign_tokenizer_is_refused_when_a_text_comes(saved):

@@ -126,7 +126,7 @@ def import_weights(
     _zero_mask(model, new)
     report = _report(source, format_, translation, new)
     report = replace(report, changed=tuple(changed), assumed=tuple(assumed))
-    return replace(report, **_text_origin(*text)) if text else report
+    return _with_text_origin(report, *text) if text else report
 
 
 def _pooling_told(config: ModelConfig) -> list[str]:
@@ -150,12 +150,13 @@ def _text_source(choices: ImportChoices) -> TextSource | None:
     return read_source(choices.text_path), find_format(choices.text_format)
 
 
-def _text_origin(source: Source, format_: Format) -> dict[str, str]:
-    return {
-        "text_format": format_.name,
-        "text_file": source.file.name,
-        "text_sha256": _digest(source.file),
-    }
+def _with_text_origin(report: ImportReport, source: Source, format_: Format) -> ImportReport:
+    return replace(
+        report,
+        text_format=format_.name,
+        text_file=source.file.name,
+        text_sha256=_digest(source.file),
+    )
 
 
 def _asked_for(format_: Format, with_text: bool) -> Format:

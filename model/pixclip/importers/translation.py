@@ -107,8 +107,8 @@ def translate(
 
 def knows(format_: Format, keys: Iterable[str]) -> bool:
     """Whether a format uses or drops every one of the keys."""
-    entries = (*format_.uses, *format_.text_uses, *format_.drops)
-    names = [entry.source for entry in entries]
+    names = [use.source for use in (*format_.uses, *format_.text_uses)]
+    names += [drop.source for drop in format_.drops]
     patterns = [matcher(name) for name in names]
     return all(any(pattern.fullmatch(key) for pattern in patterns) for key in keys)
 

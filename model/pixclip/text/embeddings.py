@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pixclip.checksums import TEXT_TOWER_NAME, read_checksums, sha256_of
+from pixclip.checksums import TEXT_TOWER_NAME, CheckpointError, read_checksums, sha256_of
 from pixclip.files import written_whole
 from pixclip.json_files import JsonError, brief, read_json_object, shown
 from pixclip.text.tokens import normalise
@@ -261,9 +261,16 @@ def require_same_tower(embeddings: Path, checkpoint: Path) -> None:
     """Refuse cached embeddings of another text tower than a checkpoint's, if it holds one.
 
     Raises:
-        OtherTextTower: they are, or do not say of which.
+        OtherTextTower: they are, or do not say of which, or the checkpoint reads texts without a
+            language model.
         CheckpointError: the folder is no checkpoint.
     """
+    if _has_clip_text(checkpoint):
+        raise OtherTextTower(
+            f"{checkpoint} reads texts by CLIP's own text tower (text.kind clip), not by cached "
+            "embeddings of a language model; take one that init_model made with "
+            "text=language_model"
+        )
     wanted = tower_digest_of_checkpoint(checkpoint)
     if not wanted:
         return
@@ -280,6 +287,15 @@ def require_same_tower(embeddings: Path, checkpoint: Path) -> None:
             f"the texts of {embeddings} were embedded by another text tower ({shown(found)}) than "
             f"that of {checkpoint} ({wanted}); run `pixclip embed-text` with that one"
         )
+
+
+def _has_clip_text(checkpoint: Path) -> bool:
+    path = checkpoint / "config.json"
+    try:
+        text = read_json_object(path).get("text") if path.is_file() else None
+    except JsonError as error:
+        raise CheckpointError(f"{error}; bring the checkpoint again") from None
+    return isinstance(text, dict) and text.get("kind") == "clip"
 
 
 def _digest(sums: Mapping[str, str]) -> str:
