@@ -87,7 +87,7 @@ def import_weights(
 
     Raises:
         FileNotFoundError: no weights there.
-        ValueError: no such format.
+        ValueError: no such format, or weights of a text tower for a model that has none.
         WeightsRefused: a key is unknown, missing or of another shape, or the source is of
             another architecture; the model is unchanged.
     """
@@ -95,7 +95,9 @@ def import_weights(
     format_, config = find_format(format_name), model.config
     source = read_source(path)
     has_clip_text = config.text.kind == "clip"
-    text = _text_source(choices) if has_clip_text else None
+    if choices.text_path and not has_clip_text:
+        raise ValueError("text_path is for a model with CLIP's own text tower (text.kind clip)")
+    text = _text_source(choices)
     with_text = has_clip_text and text is None
     towers = ("vision", "text") if with_text else ("vision",)
     problems, assumed = compare_facts(

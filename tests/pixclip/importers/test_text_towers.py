@@ -220,6 +220,8 @@ def test_alphaclip_takes_its_text_tower_from_its_parents_file(tmp_path, images, 
     report = import_weights(model, tmp_path / "alpha.pth", "alphaclip", choices)
     torch.testing.assert_close(model.vision(images, masks), original.vision(images, masks))
     torch.testing.assert_close(model.text(ids()), parent.text(ids()))
+    with pytest.raises(ValueError, match="text_path is for a model with CLIP's own"):
+        import_weights(build(CLIP), tmp_path / "alpha.pth", "alphaclip", choices)
     assert (report.text_format, report.text_file) == ("openai", "ViT.pt")
     assert len(report.text_sha256) == 64
     reasons = {key.source: key.reason for key in report.dropped}
