@@ -82,7 +82,7 @@ class TrainSettings(StepSettings):
         return find_stage(self.recipe, self.stage, self.changes)
 
 
-@step(image="train", version=5, gpus=1, work=Work.KEPT)
+@step(image="train", version=6, gpus=1, work=Work.KEPT)
 def train(
     dataset: In,
     text_embeddings: In,

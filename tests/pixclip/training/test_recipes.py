@@ -88,7 +88,7 @@ for _ in range(5000):
         ("tiny", "refine", {"data.seed": -1}, "data.seed must be at least 0, got -1"),
         ("tiny", "refine", {"data.batch_size": 0}, "data.batch_size must be at least 1"),
         ("tiny", "refine", {"trainable": []}, "trainable must name a part"),
-        ("tiny", "refine", {"trainable": ["text"]}, "trainable.0 must be one of mask"),
+        ("tiny", "refine", {"trainable": ["words"]}, "trainable.0 must be one of mask"),
         ("tiny", "refine", {"num_epochs": 0}, "num_epochs must be at least 1"),
         ("tiny", "refine", {"num_epochs": 10**12}, "num_epochs must be at most 10000000"),
         ("tiny", "refine", {"data.batch_size": 10**12}, "batch_size must be at most 10000000"),
