@@ -110,7 +110,10 @@ def write_cub(folder: Path, birds: Sequence[Bird], *, segmentations: bool = True
     _write_birds(root, birds, [str(n) for n in range(1, len(birds) + 1)], CUB_PARTS, names)
     classes = [f"{n} {n:03d}.{name}" for n, name in enumerate(species, start=1)]
     lines(root / "classes.txt", classes)
-    lines(folder / "attributes.txt", ["1 has_bill_shape::curved_(up_or_down)"])
+    names = ["1 has_bill_shape::curved_(up_or_down)", "2 has_wing_color::blue"]
+    lines(folder / "attributes.txt", names)
+    labels = [f"{n} 1 1 4 3.2\n{n} 2 0 3 1.5" for n in range(1, len(birds) + 1)]
+    lines(root / "attributes" / "image_attribute_labels.txt", labels)
     return root
 
 

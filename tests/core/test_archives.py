@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.core.archives import FREE_BYTES, is_archive, unpack
@@ -94,6 +94,7 @@ def test_a_name_that_comes_twice_is_refused(tmp_path):
         unpack(tar(tmp_path / "b.tgz", [("a", b"1"), ("a/b", b"2")]), tmp_path / "out")
 
 
+@settings(deadline=None)  # of a busy machine
 @given(st.data())
 def test_a_damaged_archive_is_an_error_of_the_input(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")

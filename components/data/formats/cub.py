@@ -5,6 +5,7 @@ https://www.vision.caltech.edu/datasets/cub_200_2011/ and https://dl.allaboutbir
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 
 from components.data.formats.files import Files
 from components.data.formats.parts import (
@@ -37,6 +38,8 @@ CUB_LAYOUT = """\
     bounding_boxes.txt      <image id> <x> <y> <width> <height>
     parts/parts.txt         <part id> <name>
     parts/part_locs.txt     <image id> <part id> <x> <y> <visible>
+    attributes/image_attribute_labels.txt  <image id> <attribute id> <present> <certainty> <seconds>
+  attributes.txt            <attribute id> <name>, if you have it: beside the folder or in it
   segmentations/            of segmentations.tgz, if you have it: beside CUB_200_2011 or in it"""
 NABIRDS_LAYOUT = """\
   nabirds/                  the folder itself, one that holds it, or an archive of it
@@ -73,10 +76,12 @@ class Cub:
         tables = _Tables(files, root, left_out)
         sizes = Table(files, f"{root}sizes.txt", 3, left_out) if self._has_sizes else None
         parts = _read_parts(files, root, tables.paths, left_out)
-        return [
+        images = [
             self._image(key, files, root, tables, sizes, tuple(parts[key]))
             for key in tables.paths.rows
         ]
+        attributes = _read_attributes(files, root, tables.paths, left_out)
+        return [replace(image, attributes=tuple(attributes[image.id])) for image in images]
 
     @property
     def _has_sizes(self) -> bool:
@@ -196,3 +201,43 @@ def _read_parts(
             part = Part(kinds.text(kind, "part"), place, (x, y) if is_visible == "1" else None)
             found[image].append(part)
     return found
+
+
+SURE = ("3", "4")  # probably, definitely; 1 and 2 are "not visible" and "guessing"
+LABELS, NAMES = "attributes/image_attribute_labels.txt", "attributes.txt"
+
+
+def _read_attributes(
+    files: Files, root: str, paths: Table, left_out: LeftOut
+) -> defaultdict[str, list[str]]:
+    """What annotators are sure to see, by image: `bill shape hooked`; nothing without the files.
+
+    Some published rows have further columns: which of them count nobody knows.
+    """
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    around = root.removesuffix("/").rpartition("/")[0]
+    places = [f"{around}/{NAMES}".lstrip("/"), root + NAMES, f"{root}attributes/{NAMES}"]
+    table = next((name for name in places if name in files.names), None)
+    if table is None or root + LABELS not in files.names:
+        return found
+    names = Table(files, table, 2, left_out, is_open=True)
+    for place, line in read_text(files, root + LABELS):
+        fields = line.split()
+        if len(fields) == 5 and fields[2] == "0":  # nine rows of ten, of three millions
+            continue
+        with left_out.judging(place):
+            image, attribute, is_present, certainty, _ = split_fields(line, 5)
+            require_known(image, paths.rows, "image", paths.name)
+            text = names.text(attribute, "attribute")
+            if is_present != "1":
+                raise BadValueError(
+                    PartReason.MALFORMED_ROW, f"{shown(line)}: present is neither 0 nor 1"
+                )
+            if certainty in SURE:
+                found[image].append(_attribute_text(text))
+    return found
+
+
+def _attribute_text(name: str) -> str:
+    """`has_bill_shape::curved_(up_or_down)` as `bill shape curved (up or down)`."""
+    return " ".join(name.removeprefix("has_").replace("::", " ").replace("_", " ").split())

@@ -48,6 +48,7 @@ class PartImage:
     banner_px: int = 0  # rows at the bottom that show a notice, not the photograph
     md5: str = ""  # of the image's bytes, where the source tells
     parts: tuple[Part, ...] = ()
+    attributes: tuple[str, ...] = ()  # what annotators say of the object
     has_parts: bool = True  # whether the source annotates parts at all
     fault: BadValueError | None = None  # why neither it nor its parts can be used
 

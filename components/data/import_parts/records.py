@@ -182,6 +182,8 @@ class RecordMaker:
     ) -> Row:
         width, height = size
         caption, spans = caption_of([region.phrase for region in regions])
+        if self.settings.name_attributes and image.attributes:
+            caption += f". Annotators see: {', '.join(image.attributes)}."
         boxes = [
             [float(start), float(end), *_shares(region.box, width, height), 1.0]
             for region, (start, end) in zip(regions, spans, strict=True)

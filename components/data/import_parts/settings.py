@@ -17,6 +17,11 @@ class ImportPartsSettings(PartSources):
         description="call an image by its species or model, as the paper's examples do, instead of "
         "bird, car or aircraft; captions then tell what a test asks for",
     )
+    name_attributes: bool = Field(
+        False,
+        description="append to a caption what CUB's annotators are sure to see, e.g. bill shape "
+        "hooked; they were many and are not always right",
+    )
     aircraft_level: Literal["variant", "family", "manufacturer"] = Field(
         "variant", description="which of an aircraft's names counts as its class"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -246,6 +246,7 @@ def test_a_killed_run_finds_its_hashes_again(tmp_path, run, monkeypatch):
     assert not decoded
 
 
+@settings(deadline=None)  # of a busy machine
 @given(st.lists(st.binary(max_size=40), max_size=6))
 def test_a_damaged_cache_holds_what_can_be_read_of_it(tmp_path_factory, lines):
     folder = tmp_path_factory.mktemp("cache")
@@ -254,6 +255,7 @@ def test_a_damaged_cache_holds_what_can_be_read_of_it(tmp_path_factory, lines):
     assert HashCache(folder).get("key") == ("a" * 64, "0" * 16, "1" * 16)
 
 
+@settings(deadline=None)  # of a busy machine
 @given(
     st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30, unique=True),
     st.lists(st.tuples(st.integers(0, 29), st.sets(st.integers(0, 63), max_size=9)), max_size=30),

@@ -67,6 +67,23 @@ def test_species_are_named_only_if_the_settings_say_so(tmp_path, run):
     assert named["caption"].startswith("Black footed Albatross with back, beak,")
 
 
+def test_attributes_follow_the_caption_if_wanted_and_rows_with_more_columns_are_told(tmp_path, run):
+    root = write_cub(tmp_path / "data", [Bird(), Bird()])
+    labels = root / "attributes" / "image_attribute_labels.txt"
+    edit(labels, lambda text: text + "2 2 1 4 0 2.1\n2 2 1 2 2.1\n9 1 1 4 2.1\n")
+    found = run(cub=str(tmp_path / "data"), name_attributes=True)
+    name = "cub/CUB_200_2011/attributes/image_attribute_labels.txt"
+    assert {place: r for place, r in found.reasons.items() if place.startswith(name)} == {
+        f"{name}:5": "malformed_row",
+        f"{name}:7": "unknown_reference",
+    }
+    for row in found.rows:
+        assert row["caption"].endswith("Annotators see: bill shape curved (up or down).")
+        start, end = map(int, row["ref_exps"][1][:2])
+        assert row["caption"][start:end] == "back"
+    assert "Annotators" not in run(cub=str(root)).rows[0]["caption"]
+
+
 def test_masks_are_the_parts_boxes_cut_by_the_segmentation(tmp_path, run):
     bird = Bird()
     (row,) = run(cub=str(write_cub(tmp_path / "data", [bird]).parent)).rows

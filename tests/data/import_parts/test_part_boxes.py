@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -19,6 +19,7 @@ points_inside = st.tuples(st.floats(100, 299), st.floats(50, 249))
 points_anywhere = st.tuples(st.floats(0, WIDTH - 1), st.floats(0, HEIGHT - 1))
 
 
+@settings(deadline=None)  # of a busy machine
 @given(st.lists(points_anywhere, max_size=12))
 def test_boxes_stay_inside_the_photograph_and_near_the_object(points):
     margin = RULE.object_margin_share * UNIT
@@ -30,6 +31,7 @@ def test_boxes_stay_inside_the_photograph_and_near_the_object(points):
             assert box[3] <= OBJECT[3] + margin
 
 
+@settings(deadline=None)  # of a busy machine
 @given(st.lists(points_inside, min_size=1, max_size=12))
 def test_a_box_holds_its_point_and_no_side_passes_the_limits(points):
     boxes = boxes_of_points(points, OBJECT, IMAGE, RULE)
@@ -40,6 +42,7 @@ def test_a_box_holds_its_point_and_no_side_passes_the_limits(points):
         assert max(box[2] - box[0], box[3] - box[1]) <= RULE.max_side_share * UNIT + 1e-6
 
 
+@settings(deadline=None)  # of a busy machine
 @given(st.lists(points_inside, min_size=1, max_size=8), st.floats(0.25, 4))
 def test_a_photograph_of_another_size_has_boxes_of_that_size(points, scale):
     def scaled(values):
@@ -54,6 +57,7 @@ def test_a_photograph_of_another_size_has_boxes_of_that_size(points, scale):
         assert other == pytest.approx(scaled(box))
 
 
+@settings(deadline=None)  # of a busy machine
 @given(st.lists(points_inside, min_size=2, max_size=8), st.randoms())
 def test_the_order_of_the_parts_does_not_matter(points, random):
     shuffled = random.sample(points, len(points))
@@ -61,6 +65,7 @@ def test_the_order_of_the_parts_does_not_matter(points, random):
     assert boxes == dict(zip(shuffled, boxes_of_points(shuffled, OBJECT, IMAGE, RULE), strict=True))
 
 
+@settings(deadline=None)  # of a busy machine
 @given(st.lists(points_inside, min_size=1, max_size=8))
 def test_a_mirrored_photograph_has_mirrored_boxes(points):
     def mirrored(box):
@@ -87,6 +92,7 @@ def test_a_part_far_from_the_object_has_no_box():
     assert boxes_of_points([(10, 10), (200, 150)], OBJECT, IMAGE, RULE)[0] is None
 
 
+@settings(deadline=None)  # of a busy machine
 @given(st.lists(st.booleans(), min_size=30, max_size=30), points_anywhere)
 def test_what_a_mask_leaves_of_a_box_is_tight_around_its_pixels(pixels, point):
     mask = np.array(pixels).reshape(5, 6)
