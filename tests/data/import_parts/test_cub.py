@@ -208,8 +208,8 @@ def test_nabirds_is_read_with_the_sizes_that_it_tells(tmp_path, run):
     assert metrics["quarantined.malformed_row"] == 1 + len(NABIRDS_PARTS)
 
 
-def chain(folder: Path) -> dict[str, list]:
-    """From `grit` to `candidates`, group by group; gives the rows of both and of quarantines."""
+def chain(folder: Path, **evaluation_sets: str) -> dict[str, list]:
+    """From `grit` to `regions`; gives the rows on the way and those of the quarantines."""
 
     def step(name, inputs, outputs, **settings):
         places = [{key: folder / path for key, path in part.items()} for part in (inputs, outputs)]
@@ -231,8 +231,14 @@ def chain(folder: Path) -> dict[str, list]:
         min_box_side_px=4,
     )
     step(
+        "decontaminate",
+        {"candidates": "candidates", "images": "images"},
+        {"uncontaminated": "uncontaminated", "quarantine": "quarantine/decontaminate.parquet"},
+        **evaluation_sets,
+    )
+    step(
         "segment",
-        {"candidates": "candidates/00000", "images": "images/00000"},
+        {"candidates": "uncontaminated/00000", "images": "images/00000"},
         {"regions": "regions/00000", "quarantine": "quarantine/segment.parquet"},
         fallback="box",
         rules={"max_image_share": 1.0, "min_area_px": 4},
@@ -252,3 +258,20 @@ def test_parts_go_through_the_steps_that_make_regions_with_the_origin_of_their_b
     masks = {row["phrase"]: row["mask_source"] for row in made["regions"]}
     assert masks["bird"] == "box"
     assert masks["left eye"] == "record"
+
+
+def test_a_test_image_that_another_set_trains_with_is_caught_and_no_region_is_lost_on_the_way(
+    tmp_path, run
+):
+    shared = 70  # a photograph that tests in one set, and trains, larger, in the other
+    larger = Bird(seed=shared, width=480, height=360, box=(90.0, 60.0, 300.0, 240.0))
+    cub = str(write_cub(tmp_path / "data", [Bird(seed=71), Bird(seed=shared, is_test=True)]))
+    nabirds = str(write_nabirds(tmp_path / "data", [larger, Bird(seed=72)]))
+    found = run(cub=cub, nabirds=nabirds)
+    made = chain(tmp_path / "run", cub=cub, nabirds=nabirds, max_leaked_share=1.0)
+    leaked = {row["detail"].split(": ")[1] for row in made["quarantine"]}
+    assert {row["reason"] for row in made["quarantine"]} == {"leaked_look_alike"}
+    assert len(leaked) == 1
+    assert {row["url"] for row in made["quarantine"]} == {found.rows[1]["url"]}
+    assert found.metrics["regions_out"] == len(made["regions"]) + len(made["quarantine"])
+    assert found.metrics["regions_in"] == found.metrics["regions_out"] + len(found.quarantine)
