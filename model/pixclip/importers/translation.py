@@ -119,6 +119,7 @@ def fit(
     """The tensors of the model that the source gives, and what does not fit `state`."""
     values: dict[str, Tensor] = {}
     problems: list[str] = []
+    advised: list[str] = []  # before the others, which follow from them
     for target, parts in translation.parts.items():
         keys = ", ".join(key for key, _ in parts.values())
         tensors = [tensor for _, (_, tensor) in sorted(parts.items())]
@@ -132,12 +133,13 @@ def fit(
             # Before any number is read: a view that repeats itself can be larger than memory.
             shapes = " + ".join(map(_shape, tensors))
             problem = f"shape: {keys} {shapes}, {target} is {_shape(state[target])}"
-            problems.append(problem + _width_advice(target, tensors[0], state[target]))
+            advice = _width_advice(target, tensors[0], state[target])
+            (advised if advice else problems).append(problem + advice)
         elif not all(tensor.isfinite().all() for tensor in tensors):
             problems.append(f"not finite numbers: {keys} ({tensors[0].dtype})")
         else:
             values[target] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
-    return values, problems
+    return values, [*advised, *problems]
 
 
 def _width_advice(target: str, theirs: Tensor, ours: Tensor) -> str:
