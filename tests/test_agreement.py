@@ -18,6 +18,7 @@ import yaml
 from components.cli import cli
 from components.core.kubeflow import component_of, image
 from components.core.params import params_text
+from components.core.settings import parse_settings
 from components.core.step import ARTIFACTS, Step, load_step
 from components.orchestration.kubeflow.compile import compile_pipeline, pipeline_settings
 from components.steps import STEPS
@@ -164,6 +165,8 @@ def test_an_airflow_task_names_every_artifact_of_its_step(tasks):
             more = {"quarantine"} if step.name in arguments.get("quarantined", ()) else set()
             assert {*arguments["outputs"], *more} == set(step.outputs), task.task_id
             own = arguments.get("addresses", {}).get(step.name) or arguments.get("settings", {})
+            fixed = {name: value for name, value in own.items() if "{{" not in str(value)}
+            parse_settings(step, fixed)
             assert set(own) <= set(step.settings_type.model_fields), task.task_id
             seen.add(step.name)
     assert seen == set(STEPS)

@@ -73,7 +73,7 @@ class DataBuild:
         ready = self._download(groups) >> check("images") >> _deduplicate() >> check("candidates")
         before = "candidates"
         for name, artifact in self.refine.items():
-            ready = ready >> _refine(name, before, artifact) >> check(artifact)
+            ready = ready >> _refine(name, before, artifact) >> check("candidates", at=artifact)
             before = artifact
         checks = [check("regions"), check("captions"), check("quarantine")]
         (
