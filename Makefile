@@ -3,7 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PHOTOGRAPHS := .cache/photographs
 LANGUAGE_MODEL := .cache/models/smollm2-135m-instruct
-RUN ?= runs/demo
+BACKEND ?= local
+IMAGES := data annotate train airflow mlflow
+IN_CONTAINERS := $(filter docker,$(BACKEND))
+RUN ?= runs/demo$(if $(IN_CONTAINERS),-docker)
 PYTEST_ARGS ?=
 WORKERS ?= 4
 export GX_ANALYTICS_ENABLED = false
@@ -14,7 +17,7 @@ export PYTHONUTF8 = 1
 PORT = 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment demo demo-vllm airflow test test-vllm test-python test-peers test-kills lint ablation params golden versions lock clean
+.PHONY: help setup environment demo demo-images demo-vllm airflow images images-test test test-vllm test-python test-peers test-kills lint ablation params golden versions lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,23 +35,43 @@ $(PHOTOGRAPHS)/.complete: | environment
 $(LANGUAGE_MODEL)/config.json: | environment
 	$(BIN)/python -m components.training.adapt_text.sample_model --into $(LANGUAGE_MODEL)
 
+comma := ,
 # Small groups, so that even the sample runs through every mapped task twice.
-DEMO_CONF = {"run_folder": "$(RUN)", "overrides": { \
-	"select": {"records_per_group": 150}, "publish": {"repository": "$(RUN)/repository"}}}
+LONGGRIT_CONF = {"run_folder": "$(1)", $(2)"overrides": { \
+	"select": {"records_per_group": 150}, "publish": {"repository": "$(1)/repository"}}}
+PLACE := $(if $(IN_CONTAINERS),"backend": "docker"$(comma) )
+DEMO_CONF = $(call LONGGRIT_CONF,$(RUN),$(PLACE))
 
 # Two ranks through DeepSpeed, one a core.
-TRAIN_CONF = {"run_folder": "$(RUN)", "overrides": { \
+TRAIN_CONF = {"run_folder": "$(RUN)", $(PLACE)"overrides": { \
 	"resolve_data": {"repository": "$(RUN)/repository"}, "train": {"num_ranks": 2}}}
 MLFLOW_DATABASE := sqlite:///runs/mlflow/mlflow.db
 
 # Whatever tracking server a person uses otherwise: the demo has its own.
 demo demo-vllm: export MLFLOW_TRACKING_URI =
-demo: setup  ## photographs become LongGRIT, and a small model is trained on it, in runs/demo (RUN=folder)
-	@$(BIN)/python -m components.orchestration.laptop run \
+# With BACKEND=docker every step runs in its image, and LongGRIT is compared with that of processes.
+ENGINE := DOCKER_HOST=$$(images/start-engine) && export DOCKER_HOST &&
+LAPTOP := $(BIN)/python -m components.orchestration.laptop run
+demo: setup $(if $(IN_CONTAINERS),demo-images)  ## photographs become LongGRIT, and a small model is trained on it, in runs/demo (RUN=folder, BACKEND=docker)
+	@$(if $(IN_CONTAINERS),$(ENGINE)) $(LAPTOP) \
 		--dag longgrit_build --conf '$(DEMO_CONF)' --dag pixclip_train --conf '$(TRAIN_CONF)'
 	@$(BIN)/pixclip summary "$(RUN)"
+ifneq ($(IN_CONTAINERS),)
+	@$(LAPTOP) --dag longgrit_build --conf '$(call LONGGRIT_CONF,$(RUN)-processes,)'
+	@diff --recursive --brief "$(RUN)/longgrit" "$(RUN)-processes/longgrit"
+	@echo "LongGRIT            the same bytes in containers as in processes: $$(find $(RUN)/longgrit -type f | wc -l) files"
+endif
 	@echo "runs and registry   $(BIN)/mlflow ui --backend-store-uri $(MLFLOW_DATABASE)"
 	@echo "the champion        $(BIN)/pixclip fetch models:/pixclip@champion"
+
+demo-images: environment
+	@$(ENGINE) $(BIN)/python images/build.py data annotate train
+
+images: environment  ## the container images, and lists of their packages in images/sbom (IMAGES="data train")
+	$(ENGINE) $(BIN)/python images/build.py $(IMAGES) --sbom images/sbom
+
+images-test: setup  ## every image on the sample, without network, its root file system read-only
+	$(ENGINE) $(BIN)/python -m pytest -m docker tests/images
 
 demo-vllm: setup  ## describe a few regions with real vLLM servers on the CPU
 	PYTHON=$(PYTHON) sh demo/vllm/install.sh

@@ -31,6 +31,8 @@ PASSED_ON = (
     "AWS_", "MLFLOW_", "PIXCLIP_GIT_COMMIT", "PIXCLIP_IMAGE_DIGEST", "OMP_", "GOMP_",
 )  # fmt: skip
 
+SCRATCH = "/tmp"  # noqa: S108  # of a container
+
 
 @dataclass(frozen=True)
 class StepRun:
@@ -112,7 +114,8 @@ def docker_runner(run: StepRun) -> Any:
     """A runner in the components' images, as this user, with the run's folder at its own path.
 
     The project's folder is there too, to be read: relative paths among the settings belong to it.
-    Steps of training may write to the database file of MLflow.
+    Steps of training may write to the database file of MLflow. Nothing else can be written, but
+    scratch files in memory.
     """
     from docker.types import Mount
     from kfp import local
@@ -126,6 +129,8 @@ def docker_runner(run: StepRun) -> Any:
         mounts=[Mount(path, path, "bind", read_only=not own) for path, own in is_writable.items()],
         user=f"{os.getuid()}:{os.getgid()}",
         working_dir=home,
+        read_only=True,
+        tmpfs={SCRATCH: ""},
         network_mode=os.environ.get("PIXCLIP_DOCKER_NETWORK", "host"),
         environment=container_environment(run.settings, os.environ),
     )
@@ -136,7 +141,7 @@ def container_environment(
 ) -> dict[str, str]:
     """What a container gets of the environment: `PASSED_ON`, and the keys of the endpoints."""
     own = {
-        "HOME": "/tmp",  # noqa: S108  # the user has no home in the image, and perhaps no name
+        "HOME": SCRATCH,  # the user has no home in the image, and perhaps no name
         "LOGNAME": environment.get("LOGNAME") or environment.get("USER") or f"uid-{os.getuid()}",
         "PYTHONSAFEPATH": "1",  # the code is the image's, not the checkout's it starts in
     }

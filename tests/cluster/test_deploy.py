@@ -263,6 +263,17 @@ def test_airflow_s_values_name_secrets_that_exist():
     require_secrets(named, "airflow")
 
 
+def test_airflow_s_pods_meet_on_a_claim_that_exists_where_the_image_has_its_runs():
+    values = yaml.safe_load((DEPLOY / "airflow" / "values.yaml").read_text())
+    claim = yaml.safe_load((DEPLOY / "airflow" / "runs.yaml").read_text())
+    (volume,), (mount,) = values["volumes"], values["volumeMounts"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert mount["name"] == volume["name"]
+    dockerfile = (ROOT / "images" / "Dockerfile").read_text()
+    assert mount["mountPath"] in dockerfile.split()
+
+
 def test_the_page_has_a_command_for_every_secret():
     page = (ROOT / "docs" / "cluster.md").read_text()
     for namespace, secrets in yaml.safe_load((DEPLOY / "secrets.yaml").read_text()).items():

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -16,7 +17,8 @@ from components.steps import STEPS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = REPOSITORY / "images" / "Dockerfile"
-IMAGES = ["data", "annotate", "train"]
+STEP_IMAGES = ["data", "annotate", "train"]
+IMAGES = [*STEP_IMAGES, "airflow", "mlflow"]
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -92,10 +94,12 @@ def test_threads_sleep_while_they_wait(name):
 def test_the_image_holds_the_packages_of_its_own_lock(name):
     packages = f"{name}-packages"
     assert ("COPY", f"COPY --from={packages} /opt/pixclip /opt/pixclip") in instructions_of(name)
-    assert ("COPY", f"COPY locks/{name}.txt /tmp/lock.txt") in instructions_of(packages)
+    (installed,) = [line for keyword, line in instructions_of(packages) if "/tmp/locks/" in line
+                    and keyword == "RUN"]  # fmt: skip
+    assert installed.endswith(f"install-locks /tmp/locks/{name}.txt")
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", [name for name in IMAGES if name != "mlflow"])
 def test_the_image_knows_the_commit_of_its_code(name):
     lasting = " ".join(line for keyword, line in instructions_of(name) if keyword == "ENV")
     assert "PIXCLIP_GIT_COMMIT=$REVISION" in lasting.split()
@@ -104,6 +108,22 @@ def test_the_image_knows_the_commit_of_its_code(name):
 
 def test_the_builder_tells_the_commit(build_module):
     assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", build_module.revision())
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("https://ada:secret@git.example/team/pixclip.git", "https://git.example/team/pixclip.git"),
+        ("git@git.example:team/pixclip.git", "git@git.example:team/pixclip.git"),
+        ("/home/ada/pixclip", ""),
+        ("", ""),
+    ],
+)
+def test_the_source_of_an_image_is_an_address_without_credentials(
+    build_module, monkeypatch, address, told
+):
+    monkeypatch.setattr(build_module, "git", lambda *_: address)
+    assert build_module.source() == told
 
 
 def test_the_builder_knows_every_target(build_module):
@@ -119,10 +139,38 @@ def test_the_lock_pins_everything_that_the_extra_asks_for(name):
         assert requirement.specifier.contains(version), f"{requirement} but locked {version}"
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", [*IMAGES, "cuda"])
 def test_the_lock_agrees_with_the_laptops(name):
-    laptop = pins("laptop")
-    assert {package: laptop.get(package) for package in pins(name)} == pins(name)
+    laptop, own = pins("laptop"), pins(name)
+    both = laptop.keys() & own.keys()
+    assert {package: laptop[package] for package in both} == {p: own[p] for p in both}
+
+
+def test_the_images_of_steps_hold_nothing_that_no_laptop_has():
+    for name in STEP_IMAGES:
+        assert pins(name).keys() <= pins("laptop").keys()
+
+
+def test_the_lock_for_gpus_has_the_torch_of_the_images_and_its_cuda_libraries():
+    cuda = pins("cuda")
+    assert cuda["torch"] == pins("train")["torch"] == pins("annotate")["torch"]
+    assert {"cublas", "cudnn-cu13", "nccl-cu13"} <= {p.removeprefix("nvidia-") for p in cuda}
+    assert "triton" in cuda
+
+
+def test_images_and_laptops_are_installed_by_the_same_uv():
+    told = (REPOSITORY / "scripts" / "install.py").read_text()
+    (version,) = re.findall(r'^UV_VERSION = "(.+)"$', told, flags=re.MULTILINE)
+    assert ("ARG", f"ARG UV_VERSION={version}") in instructions_of("environment")
+
+
+def test_the_chart_s_version_of_airflow_is_the_image_s():
+    values = yaml.safe_load((REPOSITORY / "deploy" / "airflow" / "values.yaml").read_text())
+    assert values["airflowVersion"] == pins("airflow")["apache-airflow"]
+    assert values["defaultAirflowRepository"].endswith("/pixclip-airflow")
+    (user,) = [line for keyword, line in instructions_of("airflow") if keyword == "USER"]
+    pod = values["securityContexts"]["pod"]
+    assert user == f"USER {pod['runAsUser']}:{pod['fsGroup']}"
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -138,11 +186,11 @@ def test_torch_is_in_the_image_of_models_only():
 
 
 def test_every_step_names_an_image_that_exists():
-    assert {load_step(name).image for name in STEPS} <= set(IMAGES)
+    assert {load_step(name).image for name in STEPS} <= set(STEP_IMAGES)
 
 
 def test_the_scripts_parse():
-    for script in ("start-engine", "make-base", "install"):
+    for script in ("start-engine", "make-base", "install", "describe"):
         subprocess.run(["bash", "-n", REPOSITORY / "images" / script], check=True)
 
 

@@ -1,101 +1,139 @@
-"""The data image, built by a real engine, does what the same component does in a process."""
+"""The images, built by a real engine: what they hold, what they say of themselves, how large."""
 
+import importlib.metadata
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from components.core.tables import write_rows
-from components.orchestration.local import StepRun, open_backend
-from data_contracts.grit import SAMPLE_SCHEMA
+from tests.images.test_dockerfiles import IMAGES, pins
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
+# docs/images.md says what the bytes are. With torch for CPUs, and Debian's Python as the base.
+BUDGET_MB = {"data": 1_000, "annotate": 1_600, "train": 2_200, "airflow": 1_700, "mlflow": 1_100}
+
+STEPS = (
+    "boto3 components.steps cv2 datasets great_expectations imagehash kfp.local pandas "
+    "pyarrow.dataset pycocotools.mask scipy.stats"
+)
+VERSIONS = "dvc.repo dvc_s3 mlflow.pyfunc"
+LIBRARIES = {
+    "data": STEPS,
+    "annotate": f"{STEPS} accelerate torch transformers",
+    "train": f"{STEPS} {VERSIONS} deepspeed peft pixclip s3fs simplejpeg sklearn torch.distributed",
+    "airflow": f"{STEPS} {VERSIONS} asyncpg psycopg2 components.orchestration.kubeflow.client "
+    "airflow.providers.cncf.kubernetes.executors.kubernetes_executor "
+    "airflow.providers.fab.auth_manager.fab_auth_manager "
+    "components.orchestration.airflow.kubeflow.operator",
+    "mlflow": "boto3 mlflow.server.auth psycopg2",
+}
+
 
 @pytest.fixture(scope="module")
-def data_image(docker_client, build_module) -> str:
-    """The name of the data image, built from this very tree."""
-    build_module.require_base(docker_client)
-    return build_module.build(docker_client, "data")
+def inspect(docker_client, image):
+    """What the engine knows of an image."""
+
+    def told(name: str):
+        words = [docker_client, "image", "inspect", image(name)]
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        return json.loads(done.stdout)[0]
+
+    return told
 
 
-def run_in(docker_client, image, *command, user=None) -> str:
-    options = ["--user", user] if user else []
-    return subprocess.run(
-        [docker_client, "run", "--rm", "--network=none", *options, image, *command],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_is_no_larger_than_its_budget(inspect, name):
+    assert inspect(name)["Size"] <= BUDGET_MB[name] * 10**6
 
 
-def grit(folder: Path) -> Path:
-    """A few records, some of which the filters drop."""
-    rows = [
-        {
-            "key": f"{i:09d}",
-            "clip_similarity_vitb32": 0.3,
-            "clip_similarity_vitl14": 0.3,
-            "id": i,
-            "url": f"https://pictures.example/{i}.jpg",
-            "caption": f"a red car number {i} on the street",
-            "width": 640,
-            "height": 480,
-            "noun_chunks": [],
-            "ref_exps": [[0.0, 9.0, 0.1, 0.1, 0.5, 0.5, score] for score in (0.9, 0.1)],
-            "masks": None,
-            "split": "",
-            "subset": "",
-            "fault": "",
-        }
-        for i in range(6)
-    ]
-    write_rows(folder / "part-00000.parquet", rows, SAMPLE_SCHEMA)
-    return folder
-
-
-def published(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def test_a_component_gives_the_same_bytes_in_a_container_and_in_a_process(
-    data_image, tmp_path, monkeypatch
-):
-    source = grit(tmp_path / "grit")
-    metrics = {}
-    for backend in ("local", "docker"):
-        out = tmp_path / backend
-        outputs = {"records": out / "records", "quarantine": out / "quarantine.parquet"}
-        run = StepRun("select", {"grit": source}, outputs, {})
-        metrics[backend] = open_backend(backend).run(run)
-    assert metrics["docker"] == metrics["local"]
-    assert metrics["docker"]["regions_in"] == 12
-    files = published(tmp_path / "docker")
-    assert any(name.endswith(".parquet") for name in files)
-    assert files == published(tmp_path / "local")
-
-
-def test_the_image_runs_the_command_line_as_any_user_but_root(docker_client, data_image):
-    assert "segment" in run_in(docker_client, data_image)
-    assert run_in(docker_client, data_image, "id", "-u").strip() != "0"
-    script = "touch $HOME/file && pixclip select --help"
-    told = run_in(docker_client, data_image, "sh", "-c", script, user="4242:4242")
-    assert "--records" in told
-
-
-def test_the_image_holds_no_torch_and_no_secret(docker_client, data_image):
-    told = subprocess.run(
-        [docker_client, "image", "inspect", data_image], check=True, capture_output=True, text=True
-    )
-    config = json.loads(told.stdout)[0]["Config"]
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_has_no_root_no_entrypoint_and_no_setting_of_the_build(inspect, name):
+    config = inspect(name)["Config"]
     assert not config["Entrypoint"]
-    assert config["User"] not in {"", "0", "root"}
-    assert not [line for line in config["Env"] if line.startswith(("PIP_", "SSL_", "HTTP"))]
+    assert int(config["User"].partition(":")[0]) > 0
+    assert not [line for line in config["Env"] if line.startswith(("PIP_", "UV_", "SSL_", "HTTP"))]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_says_what_it_was_built_of(inspect, build_module, name):
+    said = inspect(name)["Config"]["Labels"]
+    own = {key.removeprefix(f"{build_module.LABELS}."): text for key, text in said.items()}
+    assert own["title"] == f"pixclip-{name}"
+    assert own["revision"] == build_module.revision()
+    assert own["version"] == importlib.metadata.version("pixclip")
+    assert own["created"].startswith("20")
+    assert own["base.name"]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_library_of_an_image_can_be_imported(run_in, name):
+    # Files that no program needs were taken out of the packages; these need none of them.
+    script = f"import {', '.join(LIBRARIES[name].split())}; print('all there')"
+    assert "all there" in run_in(name, "python", "-c", script)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_nothing_of_the_build_stays_in_an_image(run_in, name):
     script = (
-        "import importlib.util, pathlib; assert importlib.util.find_spec('torch') is None; "
-        "assert not any(pathlib.Path('/run').glob('secrets/*'))"
+        "import pathlib, importlib.util as i; paths = map(pathlib.Path, ('/opt/uv', '/tmp/locks'));"
+        "assert not any(path.exists() for path in paths);"
+        "assert not any(pathlib.Path('/run').glob('secrets/*'));"
+        "assert i.find_spec('pip') is None or '/opt/' not in i.find_spec('pip').origin"
     )
-    run_in(docker_client, data_image, "python", "-c", script)
+    run_in(name, "python", "-c", script)
+
+
+@pytest.mark.parametrize("name", sorted(set(IMAGES) - {"annotate", "train"}))
+def test_an_image_without_models_has_no_torch(run_in, name):
+    script = "import importlib.util; assert importlib.util.find_spec('torch') is None"
+    run_in(name, "python", "-c", script)
+
+
+def test_any_user_can_run_the_command_line(run_in):
+    assert run_in("data", "id", "-u").strip() != "0"
+    script = "touch $HOME/file && pixclip select --help"
+    assert "--records" in run_in("data", "sh", "-c", script, options=("--user=4242:4242",))
+
+
+def test_the_bill_of_materials_lists_debian_s_packages_and_those_of_the_lock(
+    docker_client, image, build_module, tmp_path
+):
+    image("data")
+    path = build_module.write_sbom(docker_client, "data", tmp_path)
+    bill = json.loads(path.read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["name"] == "pixclip-data"
+    purls = {component.get("purl", "") for component in bill["components"]}
+    python = dict(p.removeprefix("pkg:pypi/").split("@") for p in purls if p.startswith("pkg:pypi"))
+    assert pins("data").items() <= python.items()
+    assert "pixclip" in python
+    assert any(purl.startswith("pkg:deb/debian/libc6@") for purl in purls)
+    assert python.keys().isdisjoint({"uv", "debsbom"})
+
+
+def test_mlflow_s_server_has_users_and_answers(docker_client, image, tmp_path):
+    settings = tmp_path / "auth" / "basic_auth.ini"
+    settings.parent.mkdir()
+    settings.write_text(
+        "[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:////tmp/auth.db\n"
+        "admin_username = ada\nadmin_password = a-long-password\n"
+    )
+    # As in deploy/base/mlflow.yaml, with files in the place of PostgreSQL and S3.
+    server = (
+        "mlflow server --host 0.0.0.0 --port 5000 --app-name=basic-auth --workers 1 "
+        "--backend-store-uri=sqlite:////tmp/mlflow.db --artifacts-destination=/tmp/artifacts & "
+        "exec python - 5000"
+    )
+    client = (Path(__file__).parent / "ask_mlflow.py").read_text()
+    done = subprocess.run(
+        [docker_client, "run", "--rm", "--interactive", "--network=none", "--read-only",
+         "--tmpfs=/tmp", "--cap-drop=ALL", "--env=HOME=/tmp",
+         "--env=MLFLOW_FLASK_SERVER_SECRET_KEY=secret",
+         "--env=MLFLOW_AUTH_CONFIG_PATH=/auth/basic_auth.ini",
+         f"--volume={settings.parent}:/auth:ro", image("mlflow"), "sh", "-c", server],
+        input=client, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "stranger 401, ada 200" in done.stdout, done.stdout + done.stderr
