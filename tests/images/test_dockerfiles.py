@@ -1,5 +1,6 @@
 """What the images promise, read from their Dockerfile: no engine needed."""
 
+import json
 import re
 import subprocess
 import sys
@@ -222,3 +223,16 @@ def test_a_machine_that_cannot_start_an_engine_is_told_why(tmp_path):
     )
     assert told.returncode == 3, told.stderr
     assert "no Docker engine: dockerd is not installed" in told.stderr
+
+
+def test_the_demo_in_containers_builds_the_images_and_compares_with_processes():
+    words = ["make", "--dry-run", "--old-file=setup", "--old-file=environment", "demo"]
+    told = subprocess.run(
+        [*words, "BACKEND=docker", "RUN=runs/x"],
+        cwd=REPOSITORY, check=True, capture_output=True, text=True,
+    ).stdout.replace("\\\n", " ")  # fmt: skip
+    confs = [json.loads(conf) for conf in re.findall(r"--conf '(.*?)'", told)]
+    folders = [(conf["run_folder"], conf.get("backend")) for conf in confs]
+    assert folders == [("runs/x", "docker"), ("runs/x", "docker"), ("runs/x-processes", None)]
+    assert told.index("images/build.py data annotate train") < told.index("longgrit_build")
+    assert 'diff --recursive --brief "runs/x/longgrit" "runs/x-processes/longgrit"' in told

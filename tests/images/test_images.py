@@ -12,7 +12,7 @@ from tests.images.test_dockerfiles import IMAGES, pins
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 # docs/images.md says what the bytes are. With torch for CPUs, and Debian's Python as the base.
-BUDGET_MB = {"data": 1_000, "annotate": 1_600, "train": 2_200, "airflow": 1_700, "mlflow": 1_100}
+BUDGET_MB = {"data": 1_050, "annotate": 1_850, "train": 2_300, "airflow": 1_750, "mlflow": 950}
 
 STEPS = (
     "boto3 components.steps cv2 datasets great_expectations imagehash kfp.local pandas "

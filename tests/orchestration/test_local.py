@@ -194,7 +194,10 @@ def test_a_container_may_write_the_run_s_folder_and_read_the_project_s(tmp_path,
     monkeypatch.setenv("PIXCLIP_HOME", str(tmp_path))
     for folder, modes in ((tmp_path / "run", [True, False]), (tmp_path, [False])):
         run = StepRun("sample_grit", {}, {"grit": folder / "grit"})
-        mounts = docker_runner(run).container_run_args["mounts"]
+        options = docker_runner(run).container_run_args
+        mounts = options["mounts"]
+        assert options["read_only"]
+        assert options["tmpfs"] == {"/tmp": ""}
         assert [mount["ReadOnly"] for mount in mounts] == modes
         assert [mount["Target"] for mount in mounts] == list(
             dict.fromkeys([str(tmp_path), str(folder)])
