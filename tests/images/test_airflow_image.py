@@ -1,6 +1,7 @@
 """The image of Airflow: its DAGs, the provider for Kubeflow, and a whole build in its own tasks."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from tests.data.sample_grit.stand_ins import draw_photographs
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
+DAGS = Path(__file__).parents[2] / "dags"
 # A home that can be written, beside the DAGs and settings of the image.
 HOME = (
     "--env=AIRFLOW_HOME=/tmp/airflow",
@@ -29,7 +31,12 @@ def test_the_dags_can_be_imported_and_submitted_to_kubeflow(run_in, backend, num
     options = (*HOME, f"--env=PIXCLIP_BACKEND={backend}")
     told = json.loads(run_in("airflow", "sh", "-c", script, options=options))
     assert told["errors"] == {}
-    assert told["tasks"].keys() == {"longgrit_build", "pixclip_train", "promote_model"}
+    assert told["tasks"].keys() == {
+        "fgpart_build",
+        "longgrit_build",
+        "pixclip_train",
+        "promote_model",
+    }
     assert told["tasks"]["pixclip_train"] == num_tasks
 
 
