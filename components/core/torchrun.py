@@ -31,6 +31,7 @@ from components.core.trainjob import Ranks, job_place
 log = logging.getLogger(__name__)
 
 LOCK_NAME = ".ranks.lock"
+LOCAL_ADDRESS = "localhost"  # where ranks meet: without a network no name server knows the machine
 SHUTDOWN_S = 120  # for the step that runs and the saving of the state, after SIGTERM
 STOPPED = 128 + signal.SIGTERM  # exit code of a process that was asked to stop
 
@@ -105,6 +106,7 @@ def _start_torchrun(
     """The exit code, and whether this process was asked to stop."""
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--local-addr", LOCAL_ADDRESS),
         *("--shutdown-timeout", str(SHUTDOWN_S)),
         *("--nproc-per-node", str(num_ranks), "-m", module, "--job", str(job)),
     ]
@@ -147,6 +149,7 @@ def _be_torchrun(module: str, job: Path, num_ranks: int, num_threads: int, paren
         run_id=str(uuid.uuid4()),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
+        local_addr=LOCAL_ADDRESS,
         max_restarts=0,
         start_method="fork",
         shutdown_timeout=SHUTDOWN_S,

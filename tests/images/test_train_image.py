@@ -33,8 +33,9 @@ def test_two_ranks_train_in_a_container(image, folder, monkeypatch):
     assert (folder / "mlflow.db").exists()
 
 
-def test_a_version_of_the_data_is_brought_in_a_container(image, folder):
+def test_a_version_of_the_data_is_brought_in_a_container(image, folder, monkeypatch):
     image("train")
+    monkeypatch.setenv("PIXCLIP_HOME", str(folder))
     settings = {"repository": str(folder / "repository")}
     publish = {"dataset": folder / "dataset"}
     publication = {"publication": folder / "publication"}
