@@ -12,6 +12,7 @@ STEPS = {
     "ingest": "components.data.ingest.step",
     "deduplicate": "components.data.deduplicate.step",
     "decontaminate": "components.data.decontaminate.step",
+    "detect_parts": "components.data.detect_parts.step",
     "segment": "components.data.segment.step",
     "describe": "components.data.describe.step",
     "describe_parts": "components.data.describe.parts",

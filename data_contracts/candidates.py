@@ -19,6 +19,8 @@ from data_contracts.engine.tables import Columns
 from pixclip.data.layout import SPLITS
 
 KEY = "region_id"
+# Values of `box_source`: the whole object, and the beginning of those of a detector's boxes.
+OBJECT, DETECTED = "object", "detector:"
 SCHEMA = pa.schema(
     [
         pa.field("region_id", pa.string(), nullable=False),
@@ -38,7 +40,7 @@ SCHEMA = pa.schema(
         pa.field("mask_counts", pa.string()),  # the source's own mask, if it brought one
         pa.field("mask_size", pa.list_(pa.int32())),
         pa.field("mask_fault", pa.string()),  # what was wrong with it; without counts: unusable
-        pa.field("box_source", pa.string()),  # image, points, published; null: as the source has it
+        pa.field("box_source", pa.string()),  # whose box it is: docs/fgpart.md; null: the source's
     ]
 )
 

@@ -180,6 +180,15 @@ class DecontaminateReason(Reason):
     )
 
 
+class DetectReason(Reason):
+    """Why a part that a detector found, or the image that it searched, is dropped."""
+
+    IMAGE_SIZE_MISMATCH = "image_size_mismatch", "the image is not of the size its rows say"
+    OFF_OBJECT = "off_object", "too little of the part's box lies in the object's box"
+    WHOLE_OBJECT = "whole_object", "the part's box shows nearly the whole object"
+    TINY_BOX = "tiny_box", "the part's box has too few pixels"
+
+
 class SegmentReason(Reason):
     """Why a region has no usable mask."""
 
@@ -235,6 +244,7 @@ BY_STEP: Mapping[str, tuple[type[Reason], ...]] = {
     "ingest": (IngestReason, ImageReason),
     "deduplicate": (DeduplicateReason,),
     "decontaminate": (DecontaminateReason,),
+    "detect_parts": (DetectReason, ImageReason),
     "segment": (SegmentReason, ImageReason),
     "describe": (DescribeReason, ImageReason),
     "describe_parts": (DescribeReason, ImageReason),

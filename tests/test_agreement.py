@@ -29,9 +29,8 @@ PARAMS = sorted((ROOT / "params").glob("*.yaml"))
 RUN_FOLDER = "runs/dvc"
 # Other sources; DVC inside DVC; steps that look beyond their inputs; FG-Part's.
 NOT_IN_DVC = {
-    "import_grit", "import_coco", "import_parts", "decontaminate", "describe_parts", "publish",
-    "resolve_data",
-    "register", "promote", "rollback",
+    "import_grit", "import_coco", "import_parts", "decontaminate", "detect_parts", "describe_parts",
+    "publish", "resolve_data", "register", "promote", "rollback",
 }  # fmt: skip
 # The DVC pipeline reads the data set where it was made; the DAG brings a version of it.
 BROUGHT = {"dataset/longgrit": "longgrit", "dataset/data_docs": "data_docs/longgrit"}

@@ -13,6 +13,7 @@ from data_contracts.quarantine import SCHEMA
 from data_contracts.reasons import is_known
 
 ROWS_IN, ROWS_OUT, ROWS_QUARANTINED = "regions_in", "regions_out", "regions_quarantined"
+ROWS_FOUND = "regions_found"  # new regions, of a step that looks for some
 REASON_PREFIX = "quarantined."
 
 
@@ -62,7 +63,7 @@ def write_quarantine(path: Path, rows: Iterable[Row]) -> int:
 
 
 def region_counts(regions_in: int, regions_out: int, reasons: Counter[str], **more: Any) -> Metrics:
-    """A step's metrics; `regions_in` must equal what came out plus what was quarantined."""
+    """A step's metrics; what came in and was found must equal what came out and was quarantined."""
     return {
         ROWS_IN: regions_in,
         ROWS_OUT: regions_out,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.core.contracts import check_drafts, require_contract
-from components.core.counts import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED
+from components.core.counts import ROWS_FOUND, ROWS_IN, ROWS_OUT, ROWS_QUARANTINED
 from components.core.digests import RECEIPT_NAME, file_digests
 from components.core.drafts import (
     discard,
@@ -201,7 +201,9 @@ def _digests(step: Step, inputs: Mapping[str, Path], settings: StepSettings) -> 
 def _require_conservation(name: str, metrics: Mapping[str, int | float]) -> None:
     if ROWS_IN in metrics:
         total = metrics[ROWS_OUT] + metrics[ROWS_QUARANTINED]
-        assert metrics[ROWS_IN] == total, f"{name} lost regions: {dict(metrics)}"
+        assert metrics[ROWS_IN] + metrics.get(ROWS_FOUND, 0) == total, (
+            f"{name} lost regions: {dict(metrics)}"
+        )
 
 
 def _digests_of_outputs(step: Step, ready: Mapping[str, Path]) -> dict[str, str]:

@@ -332,6 +332,7 @@ ARTIFACTS = {
     "uncontaminated": Artifact(
         "candidates of which no image is a test image of an evaluation set", contract="candidates"
     ),
+    "detected": Artifact("candidates with the parts that a detector found", contract="candidates"),
     "regions": Artifact("region rows with masks", contract="regions"),
     "captions": Artifact("region rows with verified captions", contract="captions"),
     "quarantine": Artifact(

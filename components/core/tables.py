@@ -1,5 +1,6 @@
 """Parquet tables of an artifact: deterministic to write, streamed to read."""
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from data_contracts.engine.reading import TableError, decoded_batches, num_rows
 from data_contracts.engine.tables import list_tables
 
 Row = dict[str, Any]
+ImageRows = list[Row]  # the regions of one image
 PARTS = "part-*.parquet"  # what `part_name` names
 WORK_FOLDER = "_work"  # a step's private, resumable state inside its first output's draft
 
@@ -68,6 +70,20 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[Ro
     """
     for batch in read_batches(folder, columns):
         yield from batch.to_pylist()
+
+
+def split_images(rows: Iterable[Row], images_per_part: int) -> Iterator[list[ImageRows]]:
+    """Region rows by image, some images at a time; an empty part if there are no rows.
+
+    The rows of an image follow each other.
+    """
+    images = (
+        list(group)
+        for _, group in itertools.groupby(rows, key=lambda row: str(row["image_sha256"]))
+    )
+    yield list(itertools.islice(images, images_per_part))
+    while part := list(itertools.islice(images, images_per_part)):
+        yield part
 
 
 def count_rows(folder: Path) -> int:

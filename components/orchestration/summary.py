@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.core.counts import ROWS_IN, ROWS_OUT
+from components.core.counts import ROWS_FOUND, ROWS_IN, ROWS_OUT
 from components.core.errors import InputError
 from components.core.receipts import Receipt, read_receipt
 from components.core.tables import groups_of, read_rows
@@ -28,6 +28,7 @@ FOLDERS = {
     "select": "records",
     "ingest": "images",
     "deduplicate": "candidates",
+    "detect_parts": "detected",
     "segment": "regions",
     "describe": "captions",
     "pack": "longgrit",
@@ -50,11 +51,13 @@ class StepLine:
     regions_in: int
     regions_out: int
     reasons: Counter[str]
+    regions_found: int = 0
 
     @property
     def is_balanced(self) -> bool:
         """Whether nothing disappeared."""
-        return self.regions_in == self.regions_out + self.reasons.total()
+        taken = self.regions_in + self.regions_found
+        return taken == self.regions_out + self.reasons.total()
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,11 @@ def _step_lines(run: Path) -> Iterator[StepLine]:
     for step, folder in FOLDERS.items():
         counted = [r.metrics for r in _receipts(run / folder) if ROWS_IN in r.metrics]
         if counted:
-            regions_in, regions_out = (
-                sum(int(metrics[name]) for metrics in counted) for name in (ROWS_IN, ROWS_OUT)
+            regions_in, regions_out, found = (
+                sum(int(metrics.get(name, 0)) for metrics in counted)
+                for name in (ROWS_IN, ROWS_OUT, ROWS_FOUND)
             )
-            yield StepLine(step, regions_in, regions_out, reasons.get(step, Counter()))
+            yield StepLine(step, regions_in, regions_out, reasons.get(step, Counter()), found)
 
 
 def _receipts(folder: Path) -> list[Receipt]:
@@ -172,7 +176,8 @@ def render(summary: Summary) -> "RenderableType":
     table.add_column("by reason")
     for line in summary.steps:
         lost = str(line.reasons.total()) if line.is_balanced else f"{line.reasons.total()} (!)"
-        counts = f"{line.regions_in:,}", f"{line.regions_out:,}", lost
+        found = f" + {line.regions_found:,}" if line.regions_found else ""
+        counts = f"{line.regions_in:,}{found}", f"{line.regions_out:,}", lost
         table.add_row(line.step, *counts, escape(_ranked(line.reasons)))
     facts = Table.grid(padding=(0, 2))
     for name, text in _facts(summary):

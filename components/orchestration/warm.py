@@ -47,6 +47,7 @@ RANKS: tuple[str, ...] = () if HAS_GPUS else ("torch.distributed.launcher.api", 
 BY_STEP = {
     "check": ("great_expectations", "jinja2"),
     "ingest": ("imagehash", "aiohttp"),
+    "detect_parts": PICTURES,  # most runs have nothing to detect, and need no torch
     "segment": PICTURES,
     "describe": PICTURES,
     "pack": PICTURES,

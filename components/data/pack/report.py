@@ -76,6 +76,7 @@ def render_report(
         dataset=DATASETS[settings.dataset],
         licence_note=settings.licence_note,
         regions_in=stages[0].regions_in,
+        most_regions=max(stage.regions_in + stage.regions_found for stage in stages),
         mean_words=mean_words(statistics.long_words),
         histograms=[
             word_histogram("Words in a long caption", statistics.long_words),

@@ -13,6 +13,7 @@ from components.core.receipts import read_receipt
 from components.core.tables import Row, groups_of, read_batches, read_rows
 from components.data.pack.writer import read_provenance
 from components.steps import STEPS
+from data_contracts.candidates import DETECTED
 from data_contracts.reasons import SegmentReason
 from pixclip.data.layout import SPLITS
 
@@ -21,6 +22,7 @@ AREA_EDGES = (0.0, *(2.0**power for power in range(-9, 1)))
 GRID_CELLS = 24
 STAGES = ("mask", "object", "verify", "context", "merge", "check")
 OWN_MASK = "record"  # the source of a mask that came with its record, as `segment` names it
+DETECT = "detect_parts"  # the step that brings in regions
 COST_FIELDS = ("num_requests", "prompt_tokens", "completion_tokens", "cost_usd")
 WHO_FIELDS = ("describer", "model", "prompt", "prompt_version")
 
@@ -41,11 +43,12 @@ class FunnelStage:
     step: str
     regions_in: int
     reasons: Counter[str]
+    regions_found: int = 0
 
     @property
     def regions_out(self) -> int:
         """The regions that went on."""
-        return self.regions_in - self.reasons.total()
+        return self.regions_in + self.regions_found - self.reasons.total()
 
 
 @dataclass
@@ -88,7 +91,8 @@ def measure(manifest: Path, captions: Path, quarantines: Path, steps: Sequence[s
     """The statistics of a written data set; `steps` are shown also if they lost nothing."""
     statistics = Statistics()
     _measure_manifest(manifest, statistics)
-    statistics.funnel = funnel(statistics.num_regions, count_reasons(quarantines), steps)
+    found = count_found(captions, quarantines)
+    statistics.funnel = funnel(statistics.num_regions, count_reasons(quarantines), steps, found)
     _count_flawed_masks(captions, statistics)
     statistics.who = _count_who(captions)
     statistics.cost = _sum_cost(captions)
@@ -101,16 +105,23 @@ def mean_words(words: Counter[int]) -> float:
 
 
 def funnel(
-    regions_out: int, reasons: dict[str, Counter[str]], shown: Sequence[str]
+    regions_out: int,
+    reasons: dict[str, Counter[str]],
+    shown: Sequence[str],
+    regions_found: int = 0,
 ) -> list[FunnelStage]:
-    """The steps in their order; what a step took in is what came out plus what it dropped."""
+    """The steps in their order; what a step took in is what came out plus what it dropped.
+
+    `regions_found`: those of them that `detect_parts` brought in.
+    """
     order = {step: index for index, step in enumerate(STEPS)}
-    steps = {*reasons, *shown}
+    found = {DETECT: regions_found} if regions_found else {}
+    steps = {*reasons, *shown, *found}
     stages: list[FunnelStage] = []
     for step in sorted(steps, key=lambda step: (order.get(step, -1), step), reverse=True):
         lost = reasons.get(step, Counter())
-        regions_out += lost.total()
-        stages.append(FunnelStage(step, regions_out, lost))
+        regions_out += lost.total() - found.get(step, 0)
+        stages.append(FunnelStage(step, regions_out, lost, found.get(step, 0)))
     return stages[::-1]
 
 
@@ -156,6 +167,15 @@ def count_reasons(quarantines: Path) -> dict[str, Counter[str]]:
     for row in quarantine_rows(quarantines, ["step", "reason"]):
         reasons.setdefault(str(row["step"]), Counter())[str(row["reason"])] += 1
     return reasons
+
+
+def count_found(captions: Path, quarantines: Path) -> int:
+    """How many regions a detector brought in, also those that were dropped later."""
+    kept = sum(
+        str(row["box_source"]).startswith(DETECTED) for row in read_rows(captions, ["box_source"])
+    )
+    mark = f'"box_source": "{DETECTED}'  # quotes inside a text would be escaped
+    return kept + sum(mark in row["row"] for row in quarantine_rows(quarantines, ["row"]))
 
 
 def _count_flawed_masks(captions: Path, statistics: Statistics) -> None:

@@ -5,10 +5,9 @@ A group is cut into parts of some images, a Parquet file each; a rerun does what
 pixclip segment --candidates … --images … --regions … --quarantine … --set source=grabcut
 """
 
-import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,16 @@ from components.core.counts import (
 from components.core.errors import GateError
 from components.core.progress import progress
 from components.core.step import In, Metrics, Out, Work, step
-from components.core.tables import WORK_FOLDER, Row, count_rows, part_name, read_rows, write_rows
+from components.core.tables import (
+    WORK_FOLDER,
+    ImageRows,
+    Row,
+    count_rows,
+    part_name,
+    read_rows,
+    split_images,
+    write_rows,
+)
 from components.data.segment.masking import RECORD, Masker, Outcome
 from components.data.segment.segmenter import BoxSegmenter, Segmenter
 from components.data.segment.settings import SegmentSettings
@@ -115,7 +123,6 @@ def _count(num_regions: int, reports: Sequence[PartReport]) -> Metrics:
 
 # A record's mask without its damaged parts; one made because nothing of the own was usable.
 REPAIRED, REPLACED = "repaired", "replaced"
-ImageRows = list[Row]  # the candidates of one image
 
 
 @dataclass(frozen=True)
@@ -184,20 +191,6 @@ def _fate_of_flawed(outcome: Outcome) -> str:
     if outcome.region is None or outcome.region["mask_fault"] is None:
         return ""
     return REPAIRED if outcome.region["mask_source"] == RECORD else REPLACED
-
-
-def split_images(rows: Iterable[Row], images_per_part: int) -> Iterator[list[ImageRows]]:
-    """Candidates by image, some images at a time; an empty part if there are no rows.
-
-    The rows of an image follow each other in `candidates`.
-    """
-    images = (
-        list(group)
-        for _, group in itertools.groupby(rows, key=lambda row: str(row["image_sha256"]))
-    )
-    yield list(itertools.islice(images, images_per_part))
-    while part := list(itertools.islice(images, images_per_part)):
-        yield part
 
 
 def mask_part(

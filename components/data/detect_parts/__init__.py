@@ -1,0 +1,1 @@
+"""Find the parts of objects that no source annotates, with an open-vocabulary detector."""
