@@ -28,6 +28,7 @@ FOLDERS = {
     "select": "records",
     "ingest": "images",
     "deduplicate": "candidates",
+    "decontaminate": "uncontaminated",
     "detect_parts": "detected",
     "segment": "regions",
     "describe": "captions",

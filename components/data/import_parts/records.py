@@ -16,13 +16,14 @@ from components.data.formats.segmentation import box_of_mask, own_mask
 from components.data.formats.values import BadValueError, record_number
 from components.data.import_parts.part_boxes import boxes_of_points, cut_by_mask, intersection
 from components.data.import_parts.settings import ImportPartsSettings
+from data_contracts.candidates import OBJECT
 from data_contracts.reasons import ImportReason, PartReason
 from pixclip.images import ImageError, open_image, read_size
 from pixclip.masks import Box, Mask, encode_mask
 
 STEP = "import_parts"
 # Where a region's box comes from, as the column `box_source` says it.
-WHOLE_IMAGE, OBJECT, FROM_POINT, PUBLISHED = "image", "object", "points", "published"
+WHOLE_IMAGE, FROM_POINT, PUBLISHED = "image", "points", "published"
 MAJORITY = 128  # of 255: CUB's masks hold the share of annotators that drew a pixel
 
 

@@ -125,7 +125,7 @@ DATASETS = {
         "prompt of its super-class (`subset`) and verified; so are the whole image's captions. "
         "Images that equal or look like an image of a configured test split were left out. Every "
         "region says in `provenance` who spoke at each stage, and in `box_source` where its box is "
-        "from (`image`: it is the whole image; `detector:…`: model, revision and thresholds).",
-        ("select", "ingest", "deduplicate", "detect_parts", "segment", "describe_parts"),
+        "from (`image`: it is the whole image).",
+        ("select", "ingest", "deduplicate", "segment", "describe_parts"),
     ),
 }
