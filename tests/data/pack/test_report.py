@@ -86,6 +86,24 @@ def test_the_funnel_adds_up_from_the_kept_regions_backwards(make_run):
     assert "<b>38</b> of 38 </span>" in page  # deduplicate dropped nothing
 
 
+def test_regions_that_a_detector_found_come_in_where_it_looked(make_run):
+    def change(row, number):
+        row["box_source"] = "detector:some/model@1>=0.3" if number == 0 else "image"
+
+    run = make_run(change=change)
+    counts = re.findall(r"<b>(\d+)</b> of (\d+)(?: \+ (\d+) found)? ", page_of(run))
+    assert counts == [
+        ("37", "38", ""),  # select
+        ("35", "37", ""),  # ingest
+        ("35", "35", ""),  # deduplicate
+        ("38", "35", "3"),  # detect_parts
+        ("37", "38", ""),  # segment
+        ("36", "37", ""),  # describe
+    ]
+    card = (run.folder / "longgrit" / "README.md").read_text(encoding="utf-8")
+    assert "| detect\\_parts | 35 + 3 found | 38 | 0 |" in card
+
+
 def test_the_page_and_the_card_tell_which_masks_could_not_be_read(make_run):
     def change(row, number):
         row["mask_fault"] = "parts left out: two_points 1" if number < 2 else None

@@ -1,5 +1,6 @@
 import io
 import json
+from collections import Counter
 
 import pytest
 from rich.console import Console
@@ -68,6 +69,15 @@ def test_regions_are_summed_over_groups_and_balance_with_the_quarantine(finished
     ]
     assert all(line.is_balanced for line in summary.steps)
     assert summary.splits.total() == 36
+
+
+def test_regions_that_a_step_found_balance_with_those_that_went_in(finished):
+    metrics = region_counts(38, 43, Counter(), regions_found=5)
+    (finished / "detected").mkdir()
+    write_receipt(finished / "detected", "detect_parts", "detected", metrics=metrics)
+    (line,) = (line for line in summarise(finished).steps if line.step == "detect_parts")
+    assert line.is_balanced
+    assert "38 + 5" in printed(summarise(finished))
 
 
 def test_the_table_says_what_came_of_the_run_and_where_to_look(finished):
