@@ -13,7 +13,7 @@ from components.cli import StepCommand, cli
 from components.core.settings import parse_assignments, parse_settings
 from components.core.step import load_step
 from components.orchestration.kubeflow.cli import parse_overrides
-from pixclip.training.recipes import RECIPES
+from pixclip.training.recipes import ALL_RECIPES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -69,9 +69,13 @@ def test_every_command_of_the_documents_has_options_and_settings_that_exist(docu
     for name, settings in sections.items():
         # The pipeline names the stages itself, by the recipe.
         stage = (
-            {"stage": RECIPES[settings["recipe"]].stages[0].name} if "recipe" in settings else {}
+            {"stage": ALL_RECIPES[settings["recipe"]].stages[0].name}
+            if "recipe" in settings
+            else {}
         )
-        parse_settings(load_step(name), (stage if name == "train" else {}) | settings)
+        parse_settings(
+            load_step(name), (stage if name in ("train", "train_parts") else {}) | settings
+        )
 
 
 def test_every_document_is_linked_and_every_link_leads_somewhere():

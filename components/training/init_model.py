@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pixclip.config import ClipTextConfig, ModelConfig, PreprocessConfig, VisionConfig
     from pixclip.importers import ImportReport
     from pixclip.model import PixClip
-    from pixclip.training.recipes import Recipe
+    from pixclip.training.recipes import AnyRecipe
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,10 @@ NEED_CLIP_TEXT = ("context_length", "num_fixed_positions", "text_weights", "text
 class InitModelSettings(StepSettings):
     """What the model is and where its weights are from."""
 
-    recipe: str = Field("tiny", description="recipe whose model is made: the one of train.recipe")
+    recipe: str = Field(
+        "tiny",
+        description="recipe whose model is made: the one of train.recipe or train_parts.recipe",
+    )
     architecture: str = Field(
         "",
         description=(
@@ -75,14 +78,25 @@ class InitModelSettings(StepSettings):
         "language_model",
         description=(
             "what reads texts: the text tower's language model, or CLIP's own text transformer, "
-            "whose tokenizer is then taken from the text tower's folder"
+            "whose tokenizer is then taken from the text tower's folder; recipes of PA-CLIP have "
+            "the latter"
         ),
     )
     context_length: int = Field(
-        77, ge=3, description="tokens of a text of CLIP's own tower; 77 can be stretched to 248"
+        0,
+        ge=0,
+        description=(
+            "tokens of a text of CLIP's own tower; 77 can be stretched to 248; 0: the recipe's, "
+            "or 77"
+        ),
     )
     num_fixed_positions: int = Field(
-        0, ge=0, description="first text positions that never train; 20 in Long-CLIP and FG-CLIP"
+        -1,
+        ge=-1,
+        description=(
+            "first text positions that never train; 20 in Long-CLIP and FG-CLIP; -1: the recipe's, "
+            "or none"
+        ),
     )
     weights: str = place(
         "", description="file or folder of public weights; empty: weights drawn at random"
@@ -140,9 +154,16 @@ class InitModelSettings(StepSettings):
     def _texts_are_read_so(self) -> "InitModelSettings":
         defaults = {name: type(self).model_fields[name].default for name in NEED_CLIP_TEXT}
         changed = [name for name, value in defaults.items() if getattr(self, name) != value]
-        if changed and self.text != "clip":
+        if changed and not self.reads_by_clip:
             raise ValueError(f"{' and '.join(changed)} are for CLIP's own text tower: text=clip")
         return self
+
+    @property
+    def reads_by_clip(self) -> bool:
+        """Whether the model has CLIP's own text transformer."""
+        from pixclip.training.recipes import PART_RECIPES
+
+        return self.text == "clip" or self.recipe in PART_RECIPES
 
 
 @step(image="train", version=3)
@@ -163,7 +184,7 @@ def init_model(text_tower: In, parent: Out, settings: InitModelSettings) -> Metr
     }
     is_ours = (text_tower / RECEIPT_NAME).is_file()  # else somebody's files, never linked
     with tempfile.TemporaryDirectory() as scratch:
-        if settings.text == "clip":
+        if settings.reads_by_clip:
             text_tower, is_ours = _save_tokenizer(text_tower, Path(scratch), model), False
         try:
             save_checkpoint(parent, model, text_tower=text_tower, notes=notes, link=is_ours)
@@ -190,21 +211,22 @@ def model_config(text_tower: Path, settings: InitModelSettings) -> "ModelConfig"
     """
     from pixclip.config import ARCHITECTURES, ModelConfig
     from pixclip.text.encoder import read_text_tower
-    from pixclip.training.recipes import RECIPES
+    from pixclip.training.recipes import ALL_RECIPES, Recipe
 
-    for name, known in (("recipe", RECIPES), ("architecture", ARCHITECTURES)):
+    for name, known in (("recipe", ALL_RECIPES), ("architecture", ARCHITECTURES)):
         value = getattr(settings, name)
         if value not in known and (value or name == "recipe"):
             raise SettingsError(
                 f"init_model.{name}: no {name} '{value}'; known are {', '.join(known)}"
             )
-    recipe = RECIPES[settings.recipe]
+    recipe = ALL_RECIPES[settings.recipe]
     vision, preprocess = _vision(recipe, settings), _preprocess(settings)
-    if settings.text == "clip":
+    if settings.reads_by_clip:
         text = _clip_text(text_tower, recipe, settings)
         return ModelConfig(
             vision=vision, text=text, adaptor=None, preprocess=preprocess, name=recipe.name
         )
+    assert isinstance(recipe, Recipe), "recipes of PA-CLIP read texts by CLIP's tower"
     try:
         language_model, _ = read_text_tower(text_tower)
     except ValueError as error:
@@ -218,7 +240,7 @@ def model_config(text_tower: Path, settings: InitModelSettings) -> "ModelConfig"
     )
 
 
-def _vision(recipe: "Recipe", settings: InitModelSettings) -> "VisionConfig":
+def _vision(recipe: "AnyRecipe[Any]", settings: InitModelSettings) -> "VisionConfig":
     from pixclip.config import ARCHITECTURES
     from pixclip.importers import find_format
 
@@ -246,11 +268,17 @@ def _preprocess(settings: InitModelSettings) -> "PreprocessConfig":
         raise SettingsError(f"init_model.pixel_mean and pixel_std: {error}") from None
 
 
-def _clip_text(folder: Path, recipe: "Recipe", settings: InitModelSettings) -> "ClipTextConfig":
+def _clip_text(
+    folder: Path, recipe: "AnyRecipe[Any]", settings: InitModelSettings
+) -> "ClipTextConfig":
     from pixclip.config import clip_text_of
     from pixclip.text.clip_tokenizer import with_vocabulary_of
+    from pixclip.training.recipes import PartRecipe
 
-    text = clip_text_of(settings.architecture or recipe.architecture)
+    if isinstance(recipe, PartRecipe) and not settings.architecture:
+        text = recipe.text
+    else:
+        text = clip_text_of(settings.architecture or recipe.architecture)
     try:
         text = with_vocabulary_of(folder, text)
     except (OSError, ValueError) as error:
@@ -258,8 +286,10 @@ def _clip_text(folder: Path, recipe: "Recipe", settings: InitModelSettings) -> "
     try:
         return text.changed(
             activation=settings.activation or text.activation,
-            context_length=settings.context_length,
-            num_fixed_positions=settings.num_fixed_positions,
+            context_length=settings.context_length or text.context_length,
+            num_fixed_positions=text.num_fixed_positions
+            if settings.num_fixed_positions < 0
+            else settings.num_fixed_positions,
         )
     except ValueError as error:
         raise SettingsError(f"init_model: {error}") from None
@@ -270,13 +300,13 @@ def build(text_tower: Path, settings: InitModelSettings) -> "PixClip":
     import torch
 
     from pixclip.model import PixClip
-    from pixclip.training.recipes import RECIPES
+    from pixclip.training.recipes import ALL_RECIPES
 
     config = model_config(text_tower, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = PixClip(config)
-    torch.nn.init.constant_(model.logit_scale, RECIPES[settings.recipe].logit_scale)
+    torch.nn.init.constant_(model.logit_scale, ALL_RECIPES[settings.recipe].logit_scale)
     return model
 
 
@@ -293,7 +323,7 @@ def import_public(model: "PixClip", settings: InitModelSettings) -> "ImportRepor
         new_projection=settings.new_projection,
         new_adaptor=settings.new_adaptor,
         resize_positions=settings.resize_positions,
-        stretch_positions=settings.text == "clip",  # context_length asks for it
+        stretch_positions=settings.reads_by_clip,  # context_length asks for it
         text_path=Path(settings.text_weights) if settings.text_weights else None,
         text_format=settings.text_format or "openai",
     )

@@ -23,7 +23,9 @@ def contrastive(visual, text, scale, ids=None, is_valid=None, smoothing=0.0) -> 
         for anchor, answers in ((visual[i], text), (text[i], visual)):
             logits, own = [], scale * cosine(anchor, answers[i])
             for j in range(count):
-                is_same_text = ids is not None and ids[i] == ids[j]
+                is_same_text = ids is not None and bool(
+                    np.any(np.asarray(ids[i]) == np.asarray(ids[j]))
+                )
                 if j == i or (is_valid[j] and not is_same_text):
                     logits.append(scale * cosine(anchor, answers[j]))
             log_sum = math.log(sum(math.exp(logit) for logit in logits))
@@ -45,3 +47,16 @@ def pool(patches, image_index, coverage, threshold) -> Floats:
         inside = inside or [int(np.argmax(shares))]
         rows.append(sum(patches[image_index[i]][p] for p in inside) / len(inside))
     return np.stack(rows)
+
+
+def hard_negatives(crops, texts, negatives, of_part, scale) -> float:
+    """Each part's own caption among its wrong ones; the mean over parts that have any."""
+    losses = []
+    for part, crop in enumerate(crops):
+        wrong = [
+            scale * cosine(crop, n) for n, of in zip(negatives, of_part, strict=True) if of == part
+        ]
+        if wrong:
+            own = scale * cosine(crop, texts[part])
+            losses.append(math.log(sum(math.exp(logit) for logit in [own, *wrong])) - own)
+    return sum(losses) / max(1, len(losses))

@@ -16,7 +16,7 @@ from components.core.tables import WORK_FOLDER, Row, open_writer, write_rows
 from components.data.pack.images import ImageStore
 from components.data.pack.plan import ShardPlan, read_bucket
 from data_contracts.longgrit import SCHEMA
-from pixclip.data.layout import MANIFEST_NAME
+from pixclip.data.layout import MANIFEST_NAME, WHOLE_IMAGE
 from pixclip.json_files import parse_json
 
 
@@ -65,12 +65,17 @@ def _write_tables(path: Path, tables: Iterator[pa.Table]) -> int:
     return num_rows
 
 
+OPTIONAL_FIELDS = ("box_source", "hard_negatives")  # of a region, where its source tells them
 CAPTION_FIELDS = ("object_caption", "context_caption", "long_caption", "short_caption")
 
 
 def sample_json(rows: Sequence[Row]) -> dict[str, Any]:
-    """The JSON member of an image's sample; `rows` are its regions."""
+    """The JSON member of an image's sample; `rows` are its regions.
+
+    Where one of them is the image itself, its captions are those of the whole image too.
+    """
     image = rows[0]
+    whole = next((row for row in rows if row.get("box_source") == WHOLE_IMAGE), None)
     return {
         "image_id": image["image_sha256"],
         "caption": image["image_caption"],
@@ -78,6 +83,7 @@ def sample_json(rows: Sequence[Row]) -> dict[str, Any]:
         "width_px": image["image_width_px"],
         "height_px": image["image_height_px"],
         "subset": image["subset"],
+        **({name: whole[name] for name in ("long_caption", "short_caption")} if whole else {}),
         "regions": [region_json(row) for row in rows],
     }
 
@@ -89,6 +95,7 @@ def region_json(row: Row) -> dict[str, Any]:
         "box_xyxy": row["box_xyxy"],
         "mask": {"size": row["mask_size"], "counts": row["mask_counts"]},
         "phrase": row["phrase"],
+        **{name: row[name] for name in OPTIONAL_FIELDS if row.get(name)},
         **{name: row[name] for name in CAPTION_FIELDS},
         "provenance": {
             "mask": {"source": row["mask_source"], "score": _finite(row["mask_score"])},

@@ -3,6 +3,7 @@
 Captions come from strangers and language models; `components.core.pages` escapes them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from components.evaluation.evaluate.examples import (
     worst,
 )
 from components.evaluation.evaluate.settings import EvaluateSettings
-from pixclip.data.shards import iterate_images
+from pixclip.data.samples import Sample
 from pixclip.evaluation.benchmark import Embedded
 from pixclip.evaluation.metrics import METRICS
-from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, Question, protocol_of
+from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, Protocol, Question
 from pixclip.evaluation.results import MODEL, Number, Numbers, Results
 from pixclip.model import PixClip
 
@@ -33,11 +34,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 class Evaluated:
     """A model, the data it was asked about, and what came out."""
 
-    dataset: Path
+    samples: Iterable[Sample]  # those of the benchmark, in their order
     model: PixClip
     results: Results
     embedded: dict[str, Embedded]  # by variant
     texts_TD: Tensor
+    protocol: Protocol
 
 
 def write_page(folder: Path, evaluated: Evaluated, settings: EvaluateSettings) -> None:
@@ -53,25 +55,26 @@ def write_page(folder: Path, evaluated: Evaluated, settings: EvaluateSettings) -
         )
     )
     figures = FigureWriter(folder, evaluated.model, benchmark, evaluated.texts_TD).draw(
-        iterate_images(evaluated.dataset, settings.split),
+        evaluated.samples,
         _regions_of([*examples, *mistakes]),
         set(lot[: settings.num_maps]),
     )
-    page = render(results, examples, mistakes, figures, settings)
+    page = render(evaluated, examples, mistakes, figures, settings)
     (folder / PAGE_NAME).write_text(page, encoding="utf-8")
 
 
 def render(
-    results: Results,
+    evaluated: Evaluated,
     examples: list[Example],
     mistakes: list[Example],
     figures: Figures,
     settings: EvaluateSettings,
 ) -> str:
     """The page as HTML text."""
+    results = evaluated.results
     return template(TEMPLATES, "evaluation.html.j2").render(
         benchmark=results.benchmark,
-        protocol=protocol_of(settings.split),
+        protocol=evaluated.protocol,
         model=results.numbers[ALL].metrics[MODEL],
         chance=results.chances[ALL],
         tables=tables(results),

@@ -87,6 +87,8 @@ class Buffers:
     def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A tensor of anything on the CPU, in memory that no other living tensor has."""
         num_bytes = math.prod(shape) * dtype.itemsize
+        if not num_bytes:
+            return torch.empty(tuple(shape), dtype=dtype)
         memory = self._find(num_bytes)
         held = memory[:num_bytes]
         self._lent.append((memory, weakref.ref(held)))
@@ -114,11 +116,7 @@ def unpack(
     def send(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 
-    def grow(normalise: Callable[[Tensor, Tensor | None], Tensor], tensor: Tensor) -> Tensor:
-        sent = send(tensor)
-        is_here = sent.device.type == "cpu"
-        return normalise(sent, buffers.take(sent.shape, torch.float32) if is_here else None)
-
+    grow = grower(device, buffers)
     crops, crop_covers = packed["crops_BCHW"], packed["crop_covers_B1HW"]
     covers_B1HW = send(packed["covers_B1HW"])
     pixels, covers = preprocess.normalise_pixels, preprocess.normalise_cover
@@ -136,7 +134,44 @@ def unpack(
     )
 
 
+Normalise = Callable[[Tensor, Tensor | None], Tensor]
+
+
+def grower(device: torch.device | str, buffers: Buffers) -> Callable[[Normalise, Tensor], Tensor]:
+    """What sends bytes to a device and normalises them there."""
+
+    def grow(normalise: Normalise, tensor: Tensor) -> Tensor:
+        sent = tensor.to(device, non_blocking=True)
+        is_here = sent.device.type == "cpu"
+        return normalise(sent, buffers.take(sent.shape, torch.float32) if is_here else None)
+
+    return grow
+
+
 NAMED_ERRORS = 3
+
+
+class Images:
+    """The samples of a split by their number in its index."""
+
+    def __init__(self, shards: Shards, index: ImageIndex) -> None:
+        self._shards, self._index = shards, index
+
+    def read(self, image: int) -> Sample:
+        """A sample with its encoded image.
+
+        Raises:
+            DataError: it is missing, damaged, or has other regions than the manifest.
+        """
+        index = self._index
+        shard = index.shards[index.shard_I[image]]
+        sample = self._shards.sample(shard, int(index.key_hash_I[image]))
+        if len(sample.regions) != index.num_regions_I[image]:
+            raise DataError(
+                f"{sample.place}: the sample has {len(sample.regions)} regions, "
+                f"the manifest {index.num_regions_I[image]}"
+            )
+        return sample
 
 
 class Embeddings(Protocol):
@@ -161,13 +196,12 @@ class Packer:
 
     def __init__(
         self,
-        shards: Shards,
-        index: ImageIndex,
+        images: Images,
         preprocess: Preprocess,
         embeddings: Embeddings,
         config: DataConfig,
     ) -> None:
-        self._shards, self._index, self._preprocess = shards, index, preprocess
+        self._images, self._preprocess = images, preprocess
         self._embeddings, self._config = embeddings, config
 
     def pack(self, epoch: int, rows: Rows, buffers: Buffers) -> PackedBatch:
@@ -184,7 +218,7 @@ class Packer:
         texts, errors = [""] * len(images), []
         for u, image in enumerate(distinct.tolist()):
             try:
-                sample = self._read(image)
+                sample = self._images.read(image)
                 places = np.flatnonzero(image_index == u).tolist()
                 wanted = self._draw(epoch, sample, places, regions[places].tolist())
                 _fill(batch, u, wanted, self._picture(sample, wanted))
@@ -193,21 +227,9 @@ class Packer:
                 continue
             for w in wanted:
                 texts[w.place] = w.drawn.text
-        if errors:
-            raise DataError(_summary(errors, len(distinct)))
+        require_usable(errors, len(distinct))
         self._add_texts(batch, texts)
         return batch
-
-    def _read(self, image: int) -> Sample:
-        index = self._index
-        shard = index.shards[index.shard_I[image]]
-        sample = self._shards.sample(shard, int(index.key_hash_I[image]))
-        if len(sample.regions) != index.num_regions_I[image]:
-            raise DataError(
-                f"{sample.place}: the sample has {len(sample.regions)} regions, "
-                f"the manifest {index.num_regions_I[image]}"
-            )
-        return sample
 
     def _draw(
         self, epoch: int, sample: Sample, places: list[int], regions: list[int]
@@ -225,8 +247,13 @@ class Packer:
     def _add_texts(self, batch: PackedBatch, texts: Sequence[str]) -> None:
         hashes = [caption_hash(text) for text in texts]
         batch["texts_BE"] = self._embeddings.lookup(hashes)
-        ids = [int.from_bytes(bytes.fromhex(text)[:8], "little", signed=True) for text in hashes]
-        batch["text_ids_B"] = torch.tensor(ids)
+        batch["text_ids_B"] = text_ids(hashes)
+
+
+def text_ids(hashes: Sequence[str]) -> Tensor:
+    """Numbers of texts by their `caption_hash`, int64 [n]: equal for equal texts."""
+    ids = [int.from_bytes(bytes.fromhex(text)[:8], "little", signed=True) for text in hashes]
+    return torch.tensor(ids, dtype=torch.int64)
 
 
 def _empty(
@@ -274,8 +301,14 @@ def _fill(batch: PackedBatch, u: int, wanted: Sequence[Wanted], picture: Picture
         number += 1
 
 
-def _summary(errors: Sequence[str], num_images: int) -> str:
-    return (
-        f"{len(errors)} of {num_images} images of this batch cannot be used: "
-        f"{'; '.join(errors[:NAMED_ERRORS])}. The data set is damaged: fetch or pack it again"
-    )
+def require_usable(errors: Sequence[str], num_images: int) -> None:
+    """Refuse a batch with images that cannot be used.
+
+    Raises:
+        DataError: says how many, and names the first.
+    """
+    if errors:
+        raise DataError(
+            f"{len(errors)} of {num_images} images of this batch cannot be used: "
+            f"{'; '.join(errors[:NAMED_ERRORS])}. The data set is damaged: fetch or pack it again"
+        )

@@ -12,7 +12,19 @@ Number = Annotated[int, Field(ge=1, le=MOST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class DataConfig(Config):
+class ReadConfig(Config):
+    """What every loader is told; the order of an epoch depends on the seed and the epoch alone."""
+
+    batch_size: Number  # of samples in a step, over all ranks
+    seed: int = Field(0, ge=0)
+    shuffle_shards: Number = 16  # shards whose samples are shuffled together
+    # Pixels that a JPEG keeps along each side of the image and of its crops; it can be decoded at
+    # 1/2, 1/4 or 1/8 of its size. whole: all, as evaluation does. spare: twice the model's; tensors
+    # differ from whole ones by 51 dB or more on average. tight: at least the model's; by 40 dB.
+    decoding: Literal["whole", "spare", "tight"] = "spare"
+
+
+class DataConfig(ReadConfig):
     """How regions, crops and captions are drawn; the draw depends on these and the epoch alone."""
 
     batch_size: Number = 1024  # regions in a step, over all ranks
@@ -20,9 +32,14 @@ class DataConfig(Config):
     long_caption_share: Share = 0.5  # of samples take the long caption, the others the short one
     regions_per_image: Number = 1  # regions of one image that come together in a batch, at most
     needs_crops: bool = True  # I' and M' of eq. 4
-    seed: int = Field(0, ge=0)
-    shuffle_shards: Number = 16  # shards whose regions are shuffled together
-    # Pixels that a JPEG keeps along each side of the image and of its crops; it can be decoded at
-    # 1/2, 1/4 or 1/8 of its size. whole: all, as evaluation does. spare: twice the model's; tensors
-    # differ from whole ones by 51 dB or more on average. tight: at least the model's; by 40 dB.
-    decoding: Literal["whole", "spare", "tight"] = "spare"
+
+
+class PartDataConfig(ReadConfig):
+    """How images and their parts are drawn (PA-CLIP); depends on these and the epoch alone."""
+
+    batch_size: Number = 512  # images in a step, over all ranks
+    # Parts of an image in a batch, at most; which ones changes with the epoch. FG-CLIP takes 4. 0:
+    # none.
+    parts_per_image: int = Field(4, ge=0, le=MOST)
+    long_part_share: Share = 0.5  # of parts take the long caption, the others the short one
+    hard_negatives: int = Field(0, ge=0, le=MOST)  # wrong captions of a part, at most

@@ -7,7 +7,7 @@ drawn from seed, epoch and region, never from a worker.
 import hashlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import BinaryIO
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pixclip.data.config import DataConfig
+from pixclip.data.config import DataConfig, ReadConfig
 from pixclip.data.errors import DataError
 from pixclip.data.samples import Region, Sample
 from pixclip.data.shards import key_hashes, open_manifest
@@ -41,18 +41,22 @@ class ImageIndex:
         """Regions of the split."""
         return int(self.num_regions_I.sum(dtype=np.int64))
 
+    def by_image(self) -> "ImageIndex":
+        """The index of an order of images: each of them once, whatever its regions."""
+        return replace(self, num_regions_I=np.ones_like(self.num_regions_I))
+
 
 class EpochOrder:
     """Regions in the order of training.
 
     The shards are shuffled, and the regions of `shuffle_shards` neighbours together: a worker
-    reads from few shards at a time. Up to `regions_per_image` regions of an image stay together.
+    reads from few shards at a time. Up to `per_image` regions of an image stay together.
     Where a window starts follows from the number of its regions, so nothing before a row need be
     computed, let alone read.
     """
 
-    def __init__(self, index: ImageIndex, config: DataConfig) -> None:
-        self._index, self._config = index, config
+    def __init__(self, index: ImageIndex, config: ReadConfig, per_image: int = 1) -> None:
+        self._index, self._config, self._per_image = index, config, per_image
         num_shards = len(index.shards)
         self._first_image = np.searchsorted(index.shard_I, np.arange(num_shards + 1))
         ends = np.concatenate([[0], np.cumsum(index.num_regions_I, dtype=np.int64)])
@@ -99,7 +103,7 @@ class EpochOrder:
         place_r = np.arange(len(image_r)) - np.repeat(np.cumsum(counts) - counts, counts)
         # Which regions of an image come together changes with the epoch.
         region_r = place_r[np.lexsort((rng.random(len(image_r)), image_r))]
-        group_r = np.cumsum(place_r % self._config.regions_per_image == 0) - 1
+        group_r = np.cumsum(place_r % self._per_image == 0) - 1
         order_r = np.argsort(rng.random(group_r[-1] + 1)[group_r], kind="stable")
         return images[image_r[order_r]], region_r[order_r]
 

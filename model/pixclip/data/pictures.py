@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pixclip.data.config import DataConfig
+from pixclip.data.config import DataConfig, ReadConfig
 from pixclip.data.errors import DataError
 from pixclip.data.samples import Region, Sample
-from pixclip.masks import read_runs
+from pixclip.masks import Box, read_runs
 from pixclip.preprocess import MaskAreas, Preprocess, Window, crop_window
 
 JPEG_START = b"\xff\xd8"
@@ -16,23 +16,20 @@ SHRINKS = (8, 4, 2)  # what a JPEG decoder can leave out
 SPARES = {"spare": 2, "tight": 1}
 
 
-class Picture:
-    """One image with some of its regions, with crops if the config needs them.
+class Views:
+    """One image, all of it and windows of it, decoded once.
 
-    At full size, image, masks and crops are bit for bit what `Preprocess` makes for inference.
-    A JPEG of which image and crops all have pixels to spare (`DataConfig.decoding`) is decoded at
-    1/2, 1/4 or 1/8; masks never change by that, and a crop's window grows to whole decoded pixels.
+    A JPEG of which image and windows all have pixels to spare (`ReadConfig.decoding`) is decoded at
+    1/2, 1/4 or 1/8; a window then grows to whole decoded pixels.
 
     Raises:
-        DataError: the image cannot be decoded, or a mask is damaged or empty.
+        DataError: the image cannot be decoded.
     """
 
     def __init__(
-        self, preprocess: Preprocess, sample: Sample, regions: Sequence[Region], config: DataConfig
+        self, preprocess: Preprocess, sample: Sample, windows: Sequence[Window], config: ReadConfig
     ) -> None:
-        self._preprocess, self._sample, self._config = preprocess, sample, config
-        self._areas = [_areas(sample, region) for region in regions]
-        windows = [self._window(areas.box) for areas in self._areas] if config.needs_crops else []
+        self._preprocess, self._sample, self._decoding = preprocess, sample, config.decoding
         self._shrink = self._find_shrink(windows)
         self._windows = [_widen(window, self._shrink, sample) for window in windows]
         self._pixels = sample.pixels(self._shrink)
@@ -42,14 +39,9 @@ class Picture:
         """The whole image, uint8 [3, S, S]."""
         self._cut(into, self._whole)
 
-    def write_cover(self, into: Tensor, place: int) -> None:
-        """The mask of a region, float16 [1, S, S]."""
-        self._preprocess.write_cover(into, self._areas[place], self._whole)
-
-    def write_crop(self, into: Tensor, cover_into: Tensor, place: int) -> None:
-        """I' and M' of a region (eq. 4): uint8 [3, S, S] and float16 [1, S, S]."""
+    def write_window(self, into: Tensor, place: int) -> None:
+        """One of the windows, uint8 [3, S, S]."""
         self._cut(into, self._windows[place])
-        self._preprocess.write_cover(cover_into, self._areas[place], self._windows[place])
 
     def _cut(self, into: Tensor, window: Window) -> None:
         """A window of the image, which starts at a decoded pixel but may end inside one."""
@@ -58,17 +50,47 @@ class Picture:
         pixels = self._pixels[y1 // k : -(-y2 // k), x1 // k : -(-x2 // k)]
         self._preprocess.write_pixels(into, pixels, ((y2 - y1) / k, (x2 - x1) / k))
 
-    def _window(self, box: Window) -> Window:
-        margin = self._preprocess.config.crop_margin
-        return crop_window(box, self._sample.height_px, self._sample.width_px, margin)
-
     def _find_shrink(self, windows: Sequence[Window]) -> int:
-        if self._config.decoding == "whole" or not self._sample.jpeg.startswith(JPEG_START):
+        if self._decoding == "whole" or not self._sample.jpeg.startswith(JPEG_START):
             return 1
         sides = [self._sample.width_px, self._sample.height_px]
         sides += [side for x1, y1, x2, y2 in windows for side in (x2 - x1, y2 - y1)]
-        wanted = SPARES[self._config.decoding] * self._preprocess.image_size_px
+        wanted = SPARES[self._decoding] * self._preprocess.image_size_px
         return next((k for k in SHRINKS if min(sides) >= k * wanted), 1)
+
+
+class Picture(Views):
+    """One image with the masks of some of its regions, with crops if the config needs them.
+
+    At full size, image, masks and crops are bit for bit what `Preprocess` makes for inference;
+    masks are so at every size.
+
+    Raises:
+        DataError: the image cannot be decoded, or a mask is damaged or empty.
+    """
+
+    def __init__(
+        self, preprocess: Preprocess, sample: Sample, regions: Sequence[Region], config: DataConfig
+    ) -> None:
+        self._areas = [_areas(sample, region) for region in regions]
+        boxes = [areas.box for areas in self._areas] if config.needs_crops else []
+        windows = [window_of(box, preprocess, sample) for box in boxes]
+        super().__init__(preprocess, sample, windows, config)
+
+    def write_cover(self, into: Tensor, place: int) -> None:
+        """The mask of a region, float16 [1, S, S]."""
+        self._preprocess.write_cover(into, self._areas[place], self._whole)
+
+    def write_crop(self, into: Tensor, cover_into: Tensor, place: int) -> None:
+        """I' and M' of a region (eq. 4): uint8 [3, S, S] and float16 [1, S, S]."""
+        self.write_window(into, place)
+        self._preprocess.write_cover(cover_into, self._areas[place], self._windows[place])
+
+
+def window_of(box: Box, preprocess: Preprocess, sample: Sample) -> Window:
+    """What is cut out of an image for a box: whole pixels, and the model's margin around it."""
+    margin = preprocess.config.crop_margin
+    return crop_window(box, sample.height_px, sample.width_px, margin)
 
 
 def _widen(window: Window, shrink: int, sample: Sample) -> Window:

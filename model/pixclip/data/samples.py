@@ -28,6 +28,10 @@ class Region:
     context_caption: str
     long_caption: str
     short_caption: str
+    box_source: str = (
+        ""  # "image" of the region that is the image itself; else where its box is from
+    )
+    hard_negatives: tuple[str, ...] = ()  # captions that differ in one attribute and are wrong
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ class Sample:
     subset: str
     regions: tuple[Region, ...]
     jpeg: bytes
+    # What a describer said of the whole image; "" where nobody was asked.
+    long_caption: str = ""
+    short_caption: str = ""
 
     @property
     def place(self) -> str:
@@ -98,6 +105,8 @@ def parse_sample(shard: str, key: str, description: bytes, jpeg: bytes) -> Sampl
             subset=fields.text("subset"),
             regions=tuple(map(_parse_region, fields.sections("regions"))),
             jpeg=jpeg,
+            long_caption=fields.text("long_caption", default=""),
+            short_caption=fields.text("short_caption", default=""),
         )
     except DataError:
         raise
@@ -125,13 +134,14 @@ class Fields:
             raise ValueError(f"{self._place(name)} is missing")
         return self._fields[name]
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, default: str | None = None) -> str:
         """A text of whole characters.
 
         Raises:
-            ValueError: it is missing, is no text, or holds half a surrogate pair.
+            ValueError: it is missing and has no default, is no text, or holds half a surrogate
+                pair.
         """
-        value = self.any(name)
+        value = self._fields.get(name, default) if default is not None else self.any(name)
         if not isinstance(value, str):
             raise self._error(name, "a text", value)
         if not value.isascii():
@@ -140,6 +150,21 @@ class Fields:
             except UnicodeEncodeError:
                 raise self._error(name, "Unicode without half characters", value) from None
         return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts; none if it is missing.
+
+        Raises:
+            ValueError: it is no list of texts.
+        """
+        value = self._fields.get(name, [])
+        if not isinstance(value, list):
+            raise self._error(name, "a list of texts", value)
+        place = self._place(name)
+        return tuple(
+            Fields({str(number): text}, place).text(str(number))
+            for number, text in enumerate(value)
+        )
 
     def wholes(self, name: str, count: int) -> list[int]:
         """A list of so many whole numbers.
@@ -225,6 +250,8 @@ def _parse_region(fields: Fields) -> Region:
         context_caption=fields.text("context_caption"),
         long_caption=fields.text("long_caption"),
         short_caption=fields.text("short_caption"),
+        box_source=fields.text("box_source", default=""),
+        hard_negatives=fields.texts("hard_negatives"),
     )
 
 

@@ -58,6 +58,10 @@ class Protocol:
         """sha256 hex of the definition."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    def of_split(self, split: str) -> "Protocol":
+        """The protocol asked of another split: its digest differs, so that numbers never mix."""
+        return replace(self, split=split)
+
 
 LONGGRIT_REGIONS = Protocol(
     id="longgrit-regions/1",
@@ -81,9 +85,22 @@ LONGGRIT_REGIONS = Protocol(
 )
 
 
-def protocol_of(split: str) -> Protocol:
-    """The protocol, asked of another split: its digest differs, so that numbers never mix."""
-    return replace(LONGGRIT_REGIONS, split=split)
+FGPART_PARTS = replace(
+    LONGGRIT_REGIONS,
+    id="fgpart-parts/1",
+    preprocessing="the model's own: the part's box in whole pixels cut out of the original image, "
+    "squashed to the model's square; the image likewise, without what its source has below it",
+    pool="all parts and distinct captions of the split, or of the subset for its own numbers; "
+    "whole images are no parts",
+    questions=(
+        "mask_to_text: a part asks for its long caption among all long captions",
+        "text_to_mask: a part's long caption asks for the part among all parts",
+        "short_mask_to_text, short_text_to_mask: the same with short captions",
+        "scene: a part asks for its long caption among those of the parts of its image; "
+        "images with at least two different long captions only",
+        "image_to_text, text_to_image: whole images and their long captions",
+    ),
+)
 
 
 class EvaluationError(ValueError):

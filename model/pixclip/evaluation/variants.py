@@ -12,6 +12,7 @@ Legend: B regions, U images, C = 3, H = W = side of the model's square, D embedd
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +44,22 @@ class Pictures:
     image_index_B: Tensor
 
 
+class AnyVariants(Protocol):
+    """Ways of embedding regions that are compared; `Pictures` are whatever they need."""
+
+    def asked_of(self, sample: Sample) -> Sample:
+        """A sample with the regions that are asked about."""
+        ...
+
+    def prepare(self, samples: Sequence[Sample]) -> Any:
+        """The tensors of some images and all their regions."""
+        ...
+
+    def embed(self, pictures: Any) -> dict[str, Embedded]:
+        """The embeddings of every variant by its name."""
+        ...
+
+
 class Variants:
     """Embeds regions in every way that is compared."""
 
@@ -56,6 +73,10 @@ class Variants:
         self._parent_tower = parent_with_mask_conv(model.vision, parent.vision)
         self._preprocess = model.preprocess
         self._device = next(model.vision.parameters()).device
+
+    def asked_of(self, sample: Sample) -> Sample:
+        """All regions are asked about."""
+        return sample
 
     def prepare(self, samples: Sequence[Sample]) -> Pictures:
         """Decode each image once for all variants."""
@@ -132,7 +153,7 @@ def parent_with_mask_conv(tower: VisionTower, parent: VisionTower) -> VisionTowe
 
 
 def embed_benchmark(
-    variants: Variants,
+    variants: "AnyVariants",
     samples: Iterable[Sample],
     *,
     batch_size: int,
@@ -147,7 +168,7 @@ def embed_benchmark(
     """
     builder = BenchmarkBuilder()
     parts: list[dict[str, Embedded]] = []
-    for batch in _batches(samples, batch_size):
+    for batch in _batches(map(variants.asked_of, samples), batch_size):
         for sample in batch:
             builder.add(sample)
         parts.append(variants.embed(variants.prepare(batch)))

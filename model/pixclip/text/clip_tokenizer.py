@@ -10,7 +10,7 @@ Its vocabulary travels in a checkpoint as `text_tower/tokenizer.json`. Public mo
 import gzip
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from torch import Tensor
 from pixclip.config import ClipTextConfig
 from pixclip.json_files import MAX_FILE_BYTES, brief, read_json_object, shown
 from pixclip.text.language_model import damage_told
-from pixclip.text.tokens import normalise_at
+from pixclip.text.tokens import normalise, normalise_at
 
 log = logging.getLogger(__name__)
 
 TOKENIZER_NAME = "tokenizer.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 OPENAI_MERGES = ("bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt")
+NUM_BYTE_TOKENS = 2 * 256 + 2  # bytes, bytes that end a word, markers
 START, END = "<|startoftext|>", "<|endoftext|>"
 FORMS = f"{TOKENIZER_NAME}, {VOCABULARY} with {MERGES}, or {OPENAI_MERGES[0]}"
 
@@ -124,6 +125,39 @@ def with_vocabulary_of(source: Path, config: ClipTextConfig) -> ClipTextConfig:
     return config.changed(vocab_size=vocab_size, end_token_id=end_id)
 
 
+def learn_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> int:
+    """Learn a vocabulary of CLIP's form from texts, and write it as a tokenizer of a folder.
+
+    For models from scratch: public weights come with the vocabulary that they were trained with.
+
+    Returns:
+        The number of tokens: at most `vocab_size`, fewer where the texts have no more pairs.
+
+    Raises:
+        ValueError: `vocab_size` leaves no room beside the bytes and the markers.
+    """
+    import json
+
+    from tokenizers import Tokenizer, models, trainers
+
+    if vocab_size <= NUM_BYTE_TOKENS:
+        raise ValueError(f"vocab_size must be above {NUM_BYTE_TOKENS}, got {vocab_size}")
+    plain = _built(_openai_vocabulary([]), [])
+    learner = Tokenizer(models.BPE())
+    learner.normalizer, learner.pre_tokenizer = plain.normalizer, plain.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, end_of_word_suffix="</w>", show_progress=False
+    )
+    learner.train_from_iterator(map(normalise, texts), trainer)
+    learned = json.loads(learner.to_str())["model"]["merges"][: vocab_size - NUM_BYTE_TOKENS]
+    merges = [(str(first), str(second)) for first, second in learned]
+    tokenizer = _built(_openai_vocabulary(merges), merges)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / TOKENIZER_NAME))
+    size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+    return size
+
+
 def _open(source: Path, config: ClipTextConfig) -> Any:
     found = _read(source, config)
     with damage_told("its vocabulary"):
@@ -143,7 +177,7 @@ def _read(source: Path, config: ClipTextConfig) -> Callable[[], Any]:
     for name in OPENAI_MERGES:
         if name in names:
             # Its file holds far more merges than the model has tokens for.
-            merges = _merges(folder / name)[: config.vocab_size - 2 * 256 - 2]
+            merges = _merges(folder / name)[: config.vocab_size - NUM_BYTE_TOKENS]
             return partial(_built, _openai_vocabulary(merges), merges)
     raise ValueError(f"none is there; give a folder with {FORMS}")
 

@@ -6,12 +6,15 @@ Every loss is the mean over all ranks' samples of what this rank's samples contr
 it over ranks gives the loss of the whole batch, and so do its gradients.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pixclip.distributed import gather_rows, num_ranks, rank, sum_over_ranks
+from pixclip.training.recipes import LN_100
 
 
 def contrastive_loss(
@@ -33,7 +36,8 @@ def contrastive_loss(
         visual_bD: one side, not normalised.
         text_bD: the other side; row i belongs to row i.
         scale: factor of cosines, shape (1,).
-        ids_b: samples with equal ids are no wrong answers for each other; None: all are.
+        ids_b: samples with equal ids are no wrong answers for each other; None: all are. With
+            several ids a sample, [b, k], those that have one of them in common.
         is_valid_b: samples that take part, as anchor and as answer; None: all. With none at all
             the loss is 0.
         label_smoothing: share of the target that is spread over all permitted answers.
@@ -44,7 +48,7 @@ def contrastive_loss(
     """
     with torch.autocast(visual_bD.device.type, enabled=False):  # bf16 cannot tell near cosines
         return _contrastive_loss(
-            _unit(visual_bD), _unit(text_bD), scale, ids_b, is_valid_b, label_smoothing, chunk_size
+            unit(visual_bD), unit(text_bD), scale, ids_b, is_valid_b, label_smoothing, chunk_size
         )
 
 
@@ -92,7 +96,8 @@ def _rows_loss(
     # A row that takes no part keeps its own answer, so that no row is empty; its weight is 0.
     is_answer_cB = is_valid_B.expand_as(is_own_cB)
     if ids_B is not None:
-        is_answer_cB = is_answer_cB & (ids_B[rows, None] != ids_B)
+        is_other = ids_B[rows, None] != ids_B
+        is_answer_cB = is_answer_cB & (is_other.all(dim=-1) if ids_B.dim() > 1 else is_other)
     is_answer_cB = is_answer_cB | is_own_cB
     logits_cB = (scale * (anchors_cD @ answers_BD.T)).masked_fill_(~is_answer_cB, -torch.inf)
     own_c = logits_cB.gather(1, rows[:, None])[:, 0]
@@ -110,7 +115,8 @@ def positives_loss(visual_bD: Tensor, target_bD: Tensor, is_valid_b: Tensor) -> 
     return (distances_b * is_valid_b).sum() * num_ranks() / num_valid
 
 
-def _unit(side_bD: Tensor) -> Tensor:
+def unit(side_bD: Tensor) -> Tensor:
+    """Rows of length 1, in float32 at least."""
     return F.normalize(_exact(side_bD), dim=-1)
 
 
@@ -121,3 +127,28 @@ def _exact(side_bD: Tensor) -> Tensor:
 
 def _all_true(like_bD: Tensor) -> Tensor:
     return torch.ones(len(like_bD), dtype=torch.bool, device=like_bD.device)
+
+
+class _AtMostLn100(torch.autograd.Function):
+    """The smaller of a value and ln 100; a value beyond it learns to come back, never to go on.
+
+    A plain clamp gives no gradient there: one step too far, and the scale would stay for ever.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.save_for_backward(value)
+        return value.clamp(max=LN_100)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (value,) = ctx.saved_tensors
+        return torch.where(value > LN_100, gradients[0].clamp(min=0), gradients[0])
+
+
+def scale_of(log_scale: Tensor) -> Tensor:
+    """The factor of cosines; one that learns is bounded by 100, as in CLIP."""
+    if not log_scale.requires_grad:
+        return log_scale.exp()
+    bounded: Tensor = _AtMostLn100.apply(log_scale)  # type: ignore[no-untyped-call]
+    return bounded.exp()

@@ -17,34 +17,45 @@ from pydantic import Field
 from pixclip.config import Config, from_dict, to_dict
 from pixclip.files import write_whole
 from pixclip.json_files import JsonError, brief, read_json_lines, read_json_object
-from pixclip.training.recipes import Stage
+from pixclip.training.recipes import PartStage, Stage
 
 STEPS, STATES = "steps.jsonl", "states"
 FAILURE_NAME = "failure.json"
 # What this library raises of data, models and settings that cannot be used: the same again.
 REFUSALS = (ValueError, KeyError, FileNotFoundError)
 
-AnyJob = TypeVar("AnyJob", bound=Config)
+JobT = TypeVar("JobT", bound=Config)
 
 log = logging.getLogger(__name__)
 
 
-class Job(Config):
+class AnyJob(Config):
     """One stage of training on given data."""
 
-    stage: Stage
     parent: str  # checkpoint to start from, a folder
     dataset: str  # data set, a folder or an s3:// address
-    text_embeddings: str  # folder
     work: str  # steps.jsonl, and states/ to resume from
     checkpoint: str  # where the trained model goes in the end
     device: Literal["auto", "cpu"] = "auto"  # auto takes the GPUs if there are any
     num_workers: int = Field(0, ge=0)  # processes of each rank that read data
-    # Regions in the tower at a time; 0: a rank's whole batch.
-    micro_batch_size: int = Field(0, ge=0)
     save_every_steps: int = Field(500, ge=1)
     save_every_s: float = Field(600.0, gt=0)
     notes: dict[str, Any] = Field(default_factory=dict)  # for the checkpoint's notes.json
+
+
+class Job(AnyJob):
+    """A stage of PixCLIP."""
+
+    stage: Stage
+    text_embeddings: str  # folder
+    # Regions in the tower at a time; 0: a rank's whole batch.
+    micro_batch_size: int = Field(0, ge=0)
+
+
+class PartJob(AnyJob):
+    """A stage of PA-CLIP, whose text tower is in the parent."""
+
+    stage: PartStage
 
 
 def write_job(path: Path, job: Config) -> None:
@@ -53,7 +64,7 @@ def write_job(path: Path, job: Config) -> None:
     write_whole(path, json.dumps(to_dict(job), indent=1))  # ranks of before may be reading it
 
 
-def read_job(path: Path, kind: type[AnyJob]) -> AnyJob:
+def read_job(path: Path, kind: type[JobT]) -> JobT:
     """The job of a file, which is of this kind.
 
     Raises:

@@ -6,7 +6,6 @@ the tower, D = width of embeddings.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,32 +15,10 @@ from torch.utils.checkpoint import checkpoint
 from pixclip.data.batch import Batch
 from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess
-from pixclip.training.contrastive import contrastive_loss, positives_loss
-from pixclip.training.recipes import LN_100, LossConfig
+from pixclip.training.contrastive import contrastive_loss, positives_loss, scale_of
+from pixclip.training.recipes import LossConfig
 
 Branches = tuple[Tensor, Tensor | None, Tensor | None]  # regions, crops, pooled: each [b, D]
-
-
-class _AtMostLn100(torch.autograd.Function):
-    """The smaller of a value and ln 100; a value beyond it learns to come back, never to go on.
-
-    A plain clamp gives no gradient there: one step too far, and the scale would stay for ever.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        ctx.save_for_backward(value)
-        return value.clamp(max=LN_100)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (value,) = ctx.saved_tensors
-        return torch.where(value > LN_100, gradients[0].clamp(min=0), gradients[0])
-
-
-def _bounded(log_scale: Tensor) -> Tensor:
-    bounded: Tensor = _AtMostLn100.apply(log_scale)  # type: ignore[no-untyped-call]
-    return bounded
 
 
 class PixClipObjective(nn.Module):
@@ -69,16 +46,11 @@ class PixClipObjective(nn.Module):
         regions_bD, crops_bD, pooled_bD = self._visual(batch)
         return total_loss(
             Embeddings(regions_bD, self.model.adaptor(batch.texts_BE), crops_bD, pooled_bD),
-            self._scale(),
+            scale_of(self.model.logit_scale),
             text_ids_b=batch.text_ids_B,
             is_full_image_b=batch.is_full_image_B,
             config=self.config,
         )
-
-    def _scale(self) -> Tensor:
-        log_scale = self.model.logit_scale
-        # A scale that learns is bounded as in CLIP; one that is frozen is what it is.
-        return (_bounded(log_scale) if log_scale.requires_grad else log_scale).exp()
 
     def _visual(self, batch: Batch) -> Branches:
         size = self.micro_batch_size

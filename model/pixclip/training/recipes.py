@@ -4,13 +4,21 @@ What they are made of comes first: losses, stages, recipes. Without torch.
 """
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, Strict, model_validator
 
-from pixclip.config import ARCHITECTURES, AdaptorConfig, Config, from_dict, to_dict
-from pixclip.data.config import MOST, DataConfig
+from pixclip.config import (
+    ARCHITECTURES,
+    AdaptorConfig,
+    ClipTextConfig,
+    Config,
+    from_dict,
+    to_dict,
+)
+from pixclip.data.config import MOST, DataConfig, PartDataConfig, ReadConfig
 from pixclip.training.schedule import BelowOne, NotNegative, OptimizerConfig, Part
 
 LN_100 = 4.605170185988092  # see docs/decisions/0006-logit-scale.md
@@ -42,25 +50,65 @@ class LossConfig(Config):
     chunk_size: int = Field(1024, ge=1)
 
 
-class Stage(Config):
+class PartLossConfig(Config):
+    """The total loss of PA-CLIP (its eq. 1 and 2) and how its open points are read.
+
+    A weight of 0 leaves a loss out, and what it alone needs is not encoded: any subset of short,
+    long and part captions can be trained (the paper's Table 3).
+    """
+
+    short: NotNegative = 1.0  # weight of the short captions of whole images
+    long: NotNegative = 1.0  # weight of the long ones
+    # Weight of L_part. The paper does not give its alpha; as much as either caption, since its
+    # ablation finds parts alone better than long or short alone. FG-CLIP's loss of boxes has 0.1.
+    alpha: NotNegative = 1.0
+    # Weight of the cross entropy of a part's caption among its wrong ones; FG-CLIP has 0.5.
+    hard: NotNegative = 0.0
+    # A crop alone and its caption are told apart more easily, or less, than whole images are: a
+    # scale of its own, as in FG-CLIP. It is no part of the model, whose own scale is for images.
+    part_temperature: Literal["own", "shared"] = "own"
+    # Another sample with the very same text is not a wrong answer.
+    same_text: Literal["ignore", "negative"] = "ignore"
+    # Nor is the other side's part of the same image: what is true of the left eye is mostly true
+    # of the right one, and the paper's loss would call it wrong.
+    mirrored_parts: Literal["ignore", "negative"] = "ignore"
+    label_smoothing: BelowOne = 0.0
+    # Rows of the similarity matrix in memory at a time.
+    chunk_size: int = Field(1024, ge=1)
+
+
+class AnyStage(Config):
     """One part of a training run, from a checkpoint to a checkpoint."""
 
     name: str
-    losses: LossConfig = LossConfig()
-    data: DataConfig = DataConfig()
+    data: ReadConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     num_epochs: int = Field(1, ge=1, le=MOST)
     # Ends the stage earlier or later than its epochs; 0 is epochs.
     num_steps: int = Field(0, ge=0, le=MOST_STEPS)
     # The other parts stay as they are.
-    trainable: Annotated[tuple[Part, ...], Strict(False)] = ("mask", "vision")
+    trainable: Annotated[tuple[Part, ...], Strict(False)]
     precision: Literal["fp32", "bf16"] = "bf16"  # of matrix products; weights are always fp32
     gradient_checkpointing: bool = False  # less memory for a third more time
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
+    def _something_trains(self) -> Self:
         if not self.trainable:
             raise ValueError(f"stage {self.name}: trainable must name a part of the model")
+        return self
+
+
+class Stage(AnyStage):
+    """A stage of PixCLIP: regions and their texts, which a frozen language model has embedded."""
+
+    losses: LossConfig = LossConfig()
+    data: DataConfig = DataConfig()
+    trainable: Annotated[
+        tuple[Literal["mask", "vision", "adaptor", "logit_scale"], ...], Strict(False)
+    ] = ("mask", "vision")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
         if bool(self.losses.alpha) != self.data.needs_crops:
             raise ValueError(
                 f"stage {self.name}: data.needs_crops={self.data.needs_crops} does not fit "
@@ -69,15 +117,46 @@ class Stage(Config):
         return self
 
 
-class Recipe(Config):
+class PartStage(AnyStage):
+    """A stage of PA-CLIP: images with their captions and parts; the text tower may train."""
+
+    losses: PartLossConfig = PartLossConfig()
+    data: PartDataConfig = PartDataConfig()
+    trainable: Annotated[
+        tuple[Literal["mask", "vision", "text", "logit_scale"], ...], Strict(False)
+    ] = ("vision", "text", "logit_scale")
+
+    @model_validator(mode="after")
+    def _losses_fit(self) -> Self:
+        losses, data = self.losses, self.data
+        if not (losses.short or losses.long or losses.alpha):
+            raise ValueError(f"stage {self.name}: one of losses.short, long and alpha must be > 0")
+        if bool(losses.alpha) != bool(data.parts_per_image):
+            raise ValueError(
+                f"stage {self.name}: data.parts_per_image={data.parts_per_image} does not fit "
+                f"losses.alpha={losses.alpha}; parts are for L_part, so change both"
+            )
+        if bool(losses.hard) != bool(data.hard_negatives) or (losses.hard and not losses.alpha):
+            raise ValueError(
+                f"stage {self.name}: losses.hard={losses.hard} needs data.hard_negatives, and "
+                "wrong captions need losses.hard and parts; change them together"
+            )
+        return self
+
+
+StageT = TypeVar("StageT", bound=AnyStage)
+# Stretched as in Long-CLIP: rows that short texts have trained well stay as they are.
+LONG_TEXT = ClipTextConfig(context_length=248, num_fixed_positions=20)
+
+
+class AnyRecipe(Config, Generic[StageT]):
     """A model and how it is trained, stage by stage."""
 
     name: str
     architecture: str  # one of pixclip.config.ARCHITECTURES
     embed_dim: int  # width of the space that images and texts share
-    adaptor: AdaptorConfig = AdaptorConfig()
     logit_scale: float = LN_100  # natural logarithm of the factor of cosines
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[StageT, ...] = ()
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -90,6 +169,18 @@ class Recipe(Config):
         if not names or len(set(names)) < len(names):
             raise ValueError(f"recipe {self.name}: stages need distinct names, got {names}")
         return self
+
+
+class Recipe(AnyRecipe[Stage]):
+    """PixCLIP: a language model reads texts, an adaptor brings them into the shared space."""
+
+    adaptor: AdaptorConfig = AdaptorConfig()
+
+
+class PartRecipe(AnyRecipe[PartStage]):
+    """PA-CLIP: CLIP's own towers, the text tower's positions stretched for long captions."""
+
+    text: ClipTextConfig = LONG_TEXT
 
 
 def pixclip_b16_paper() -> Recipe:
@@ -169,10 +260,122 @@ def tiny() -> Recipe:
     )
 
 
+def paclip_b16_stage1() -> PartRecipe:
+    """PA-CLIP's first stage: OpenAI's ViT-B/16 on FineHARD, on ten GPUs of 128 images each.
+
+    Batch, rate and temperature are the paper's (its section 4.1). What it leaves open is FG-CLIP's,
+    whose recipe it follows: one epoch, a warm-up of 200 steps, a weight decay of 1e-3.
+    """
+    return PartRecipe(
+        name="paclip_b16_stage1",
+        architecture="clip_vit_b16",
+        embed_dim=512,
+        logit_scale=math.log(1 / 0.07),
+        stages=(
+            PartStage(
+                name="finehard",
+                data=PartDataConfig(batch_size=1280),
+                optimizer=OptimizerConfig(rest_lr=1e-6, weight_decay=1e-3, warmup_steps=200),
+            ),
+        ),
+    )
+
+
+def paclip_b16_stage2() -> PartRecipe:
+    """PA-CLIP's second stage: 20 epochs of FG-Part, on eight GPUs of 64 images each (section 4.1).
+
+    It starts from a checkpoint of the first stage, whose temperature goes on.
+    """
+    first = paclip_b16_stage1()
+    return first.changed(
+        name="paclip_b16_stage2",
+        stages=(
+            first.stages[0].changed(
+                name="fgpart",
+                data=PartDataConfig(batch_size=512, seed=1),
+                optimizer=first.stages[0].optimizer.changed(warmup_steps=300),
+                num_epochs=20,
+            ),
+        ),
+    )
+
+
+def paclip_l14_stage1() -> PartRecipe:
+    """As `paclip_b16_stage1`, of OpenAI's ViT-L/14."""
+    return _large(paclip_b16_stage1(), "paclip_l14_stage1")
+
+
+def paclip_l14_stage2() -> PartRecipe:
+    """As `paclip_b16_stage2`, of OpenAI's ViT-L/14."""
+    return _large(paclip_b16_stage2(), "paclip_l14_stage2")
+
+
+def paclip_tiny() -> PartRecipe:
+    """A small PA-CLIP from scratch on two CPU cores in minutes: same code path, tiny sizes.
+
+    Texts of the sample have up to 90 tokens; positions are drawn, so there are no trained rows to
+    keep.
+    """
+    return PartRecipe(
+        name="paclip_tiny",
+        architecture="tiny",
+        embed_dim=256,
+        logit_scale=math.log(1 / 0.07),
+        text=ClipTextConfig(
+            context_length=96,
+            vocab_size=2048,
+            width=192,
+            num_heads=3,
+            num_layers=3,
+            mlp_width=768,
+            activation="gelu",
+            end_token_id=2047,
+        ),
+        stages=(
+            PartStage(
+                name="parts",
+                data=PartDataConfig(batch_size=24, parts_per_image=3),
+                optimizer=OptimizerConfig(
+                    rest_lr=1e-3, weight_decay=0.05, warmup_steps=20, max_grad_norm=1.0
+                ),
+                num_epochs=12,
+                precision="fp32",
+            ),
+        ),
+    )
+
+
+def _large(recipe: PartRecipe, name: str) -> PartRecipe:
+    return recipe.changed(
+        name=name,
+        architecture="clip_vit_l14",
+        embed_dim=768,
+        text=LONG_TEXT.changed(width=768, num_heads=12, mlp_width=3072),
+        stages=tuple(stage.changed(gradient_checkpointing=True) for stage in recipe.stages),
+    )
+
+
 RECIPES = {recipe.__name__: recipe() for recipe in (pixclip_b16_paper, pixclip_l14, tiny)}
+PART_RECIPES = {
+    recipe.__name__: recipe()
+    for recipe in (
+        paclip_b16_stage1,
+        paclip_b16_stage2,
+        paclip_l14_stage1,
+        paclip_l14_stage2,
+        paclip_tiny,
+    )
+}
+
+ALL_RECIPES: Mapping[str, AnyRecipe[Any]] = ChainMap[str, Any](RECIPES, PART_RECIPES)
 
 
-def find_stage(recipe: str, stage: str, changes: Mapping[str, Any] | None = None) -> Stage:
+def find_stage(
+    recipes: Mapping[str, AnyRecipe[StageT]],
+    recipe: str,
+    stage: str,
+    changes: Mapping[str, Any] | None = None,
+) -> StageT:
     """A recipe's stage, with changes by dotted name, e.g. `{"optimizer.rest_lr": 1e-6}`.
 
     `{"optimizer": {"rest_lr": 1e-6}}` is the same: the section's other fields stay.
@@ -180,15 +383,15 @@ def find_stage(recipe: str, stage: str, changes: Mapping[str, Any] | None = None
     Raises:
         ValueError: no such recipe, stage or field, or a value of the wrong type or range.
     """
-    if recipe not in RECIPES:
-        raise ValueError(f"no recipe '{recipe}'; known are {', '.join(RECIPES)}")
-    stages = {known.name: known for known in RECIPES[recipe].stages}
+    if recipe not in recipes:
+        raise ValueError(f"no recipe '{recipe}'; known are {', '.join(recipes)}")
+    stages = {known.name: known for known in recipes[recipe].stages}
     if stage not in stages:
         raise ValueError(f"recipe '{recipe}' has no stage '{stage}'; it has {', '.join(stages)}")
     data = to_dict(stages[stage])
     for name, value in (changes or {}).items():
         _change(data, name, value)
-    return from_dict(Stage, data)
+    return from_dict(type(stages[stage]), data)
 
 
 def _change(data: dict[str, Any], name: str, value: Any) -> None:

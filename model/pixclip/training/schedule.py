@@ -5,7 +5,7 @@ Without torch, so that settings can be checked quickly.
 
 import math
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, Strict
 
@@ -47,11 +47,12 @@ def rate_multiplier(step: int, warmup_steps: int, num_steps: int) -> float:
 
 
 def part_of(name: str) -> Part:
-    """Which part of PixClip a parameter belongs to, by its name."""
+    """Which part of PixClip a parameter belongs to, by its name in the model or its objective."""
+    name = name.removeprefix("model.")
     if name.startswith("vision.mask_embed."):
         return "mask"
-    parts: dict[str, Part] = {part: part for part in ("vision", "adaptor", "text", "logit_scale")}
-    return parts[name.split(".")[0]]
+    parts: dict[str, Part] = {part: part for part in get_args(Part)}
+    return parts[name.removeprefix("part_").split(".")[0]]
 
 
 def freeze_other_parts(model: "nn.Module", trainable: Collection[Part]) -> None:
@@ -60,14 +61,16 @@ def freeze_other_parts(model: "nn.Module", trainable: Collection[Part]) -> None:
         parameter.requires_grad_(part_of(name) in trainable)
 
 
-def parameter_groups(model: "nn.Module", config: OptimizerConfig) -> list[ParamGroup]:
+def parameter_groups(module: "nn.Module", config: OptimizerConfig) -> list[ParamGroup]:
     """The trained parameters in groups by name: the mask convolution with its bias, the rest.
+
+    Of a model, or of an objective around one, whose own parameters train as scales do.
 
     Each is split once more: matrices, convolutions and position embeddings have weight decay;
     norms, biases, the class embedding and the logit scale (one dimension) have none.
     """
     groups: dict[str, ParamGroup] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         is_mask, has_decay = part_of(name) == "mask", parameter.ndim > 1

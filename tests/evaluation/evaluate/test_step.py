@@ -18,7 +18,7 @@ from pixclip.checkpoint import save_checkpoint
 from pixclip.checksums import sha256_of, weights_digest
 from pixclip.evaluation.compare import compare
 from pixclip.evaluation.metrics import METRICS
-from pixclip.evaluation.protocol import LONGGRIT_REGIONS, protocol_of
+from pixclip.evaluation.protocol import LONGGRIT_REGIONS
 from pixclip.text.embeddings import tower_digest, write_tower_digest
 from tests.pixclip.evaluation.models import VISION, tiny_model
 from tests.pixclip.evaluation.scenes import SUBSETS, scenes, write_longgrit
@@ -199,7 +199,11 @@ def test_two_checkpoints_compare_on_the_same_data_only(done, tmp_path):
 def test_another_split_is_another_protocol(tmp_path):
     inputs = inputs_of(tmp_path, SAMPLES[:4], split="val")
     _, content = run(inputs, tmp_path / "evaluation", split="val")
-    assert content["protocol_digest"] == protocol_of("val").digest != LONGGRIT_REGIONS.digest
+    assert (
+        content["protocol_digest"]
+        == LONGGRIT_REGIONS.of_split("val").digest
+        != LONGGRIT_REGIONS.digest
+    )
 
 
 def test_the_page_shows_numbers_examples_maps_and_mistakes(done):

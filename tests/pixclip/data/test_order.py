@@ -32,7 +32,9 @@ CONFIGS = st.builds(
 @given(SHARDS, CONFIGS, st.integers(0, 5))
 def test_every_region_is_in_an_epoch_once(shards, config, epoch):
     index = make_index(shards)
-    images, regions = EpochOrder(index, config).rows(epoch, 0, index.num_regions)
+    images, regions = EpochOrder(index, config, config.regions_per_image).rows(
+        epoch, 0, index.num_regions
+    )
     expected = {(i, r) for i, count in enumerate(index.num_regions_I) for r in range(count)}
     assert sorted(zip(images.tolist(), regions.tolist(), strict=True)) == sorted(expected)
 
@@ -43,8 +45,8 @@ def test_any_part_is_the_part_of_the_whole(shards, config, data):
     index = make_index(shards)
     start = data.draw(st.integers(0, index.num_regions - 1))
     stop = data.draw(st.integers(start + 1, index.num_regions))
-    whole = EpochOrder(index, config).rows(3, 0, index.num_regions)
-    part = EpochOrder(index, config).rows(3, start, stop)
+    whole = EpochOrder(index, config, config.regions_per_image).rows(3, 0, index.num_regions)
+    part = EpochOrder(index, config, config.regions_per_image).rows(3, start, stop)
     for column, expected in zip(part, whole, strict=True):
         assert np.array_equal(column, expected[start:stop])
 
@@ -53,7 +55,7 @@ def test_any_part_is_the_part_of_the_whole(shards, config, data):
 @given(SHARDS, CONFIGS)
 def test_regions_of_an_image_come_in_runs_of_the_wanted_length(shards, config):
     index = make_index(shards)
-    images, _ = EpochOrder(index, config).rows(0, 0, index.num_regions)
+    images, _ = EpochOrder(index, config, config.regions_per_image).rows(0, 0, index.num_regions)
     changes = np.flatnonzero(np.diff(images, prepend=-1, append=-1))
     runs = [(images[start], stop - start) for start, stop in pairwise(changes.tolist())]
     size = config.regions_per_image
@@ -68,7 +70,7 @@ def test_regions_of_an_image_come_in_runs_of_the_wanted_length(shards, config):
 @given(SHARDS, CONFIGS)
 def test_a_window_has_the_regions_of_its_shards_alone(shards, config):
     index = make_index(shards)
-    images, _ = EpochOrder(index, config).rows(0, 0, index.num_regions)
+    images, _ = EpochOrder(index, config, config.regions_per_image).rows(0, 0, index.num_regions)
     windows: list[set[int]] = [set()]
     left = 0
     for shard in index.shard_I[images].tolist():
@@ -83,7 +85,7 @@ def test_a_window_has_the_regions_of_its_shards_alone(shards, config):
 
 
 def test_siblings_that_come_together_change_with_the_epoch():
-    order = EpochOrder(make_index([[4] * 20]), DataConfig(regions_per_image=2))
+    order = EpochOrder(make_index([[4] * 20]), DataConfig(), per_image=2)
     pairs = []
     for epoch in range(2):
         images, regions = order.rows(epoch, 0, 80)

@@ -92,12 +92,14 @@ def _row(number: int, index: int, jpeg: bytes, mask: np.ndarray) -> dict[str, An
     }
 
 
-def write_longgrit(folder: Path, scenes: Sequence[Scene], per_shard: int = 3) -> Path:
-    """Pack scenes as the split `train`."""
+def write_longgrit(
+    folder: Path, scenes: Sequence[Scene], per_shard: int = 3, split: str = "train"
+) -> Path:
+    """Pack scenes as a split."""
     manifest = []
     for index, start in enumerate(range(0, len(scenes), per_shard)):
         here = scenes[start : start + per_shard]
-        plan = ShardPlan("train", index, digests_of(scene.key for scene in here))
+        plan = ShardPlan(split, index, digests_of(scene.key for scene in here))
         write_shard(
             folder / plan.name,
             (

@@ -1,12 +1,13 @@
 """Recipes are complete, and changes to them are checked."""
 
+import math
 import subprocess
 import sys
 
 import pytest
 
 from pixclip.config import ARCHITECTURES
-from pixclip.training.recipes import RECIPES, find_stage
+from pixclip.training.recipes import PART_RECIPES, RECIPES, find_stage
 
 
 def test_the_papers_recipe_has_the_numbers_of_table_9():
@@ -46,16 +47,18 @@ def test_a_recipe_names_itself_and_a_known_architecture(name):
 
 
 def test_a_change_reaches_its_field_and_nothing_else():
-    stage = find_stage("tiny", "refine", {"optimizer.rest_lr": 1, "num_steps": 2})
+    stage = find_stage(RECIPES, "tiny", "refine", {"optimizer.rest_lr": 1, "num_steps": 2})
     assert stage.optimizer.rest_lr == 1.0
     assert stage.num_steps == 2
-    assert stage.data == find_stage("tiny", "refine").data
+    assert stage.data == find_stage(RECIPES, "tiny", "refine").data
 
 
 def test_a_change_inside_a_section_leaves_its_other_fields():
     dotted = {"optimizer.rest_lr": 1e-6, "data.batch_size": 6}
     nested = {"optimizer": {"rest_lr": 1e-6}, "data": {"batch_size": 6}}
-    assert find_stage("tiny", "align", nested) == find_stage("tiny", "align", dotted)
+    assert find_stage(RECIPES, "tiny", "align", nested) == find_stage(
+        RECIPES, "tiny", "align", dotted
+    )
 
 
 DEEP: dict = {"a": 1}
@@ -68,7 +71,7 @@ for _ in range(5000):
     [
         ("huge", "refine", {}, "no recipe 'huge'; known are pixclip_b16_paper"),
         ("tiny", "first", {}, "no stage 'first'; it has align, refine"),
-        ("tiny", "refine", {"lr": 1}, "changes: no field 'lr'; known are losses"),
+        ("tiny", "refine", {"lr": 1}, "changes: no field 'lr'; known are data"),
         ("tiny", "refine", {"name": "x"}, "no field 'name'"),
         ("tiny", "refine", {"optimizer": {"lr": 1}}, "no field 'lr'; known are mask_lr"),
         ("tiny", "refine", {"optimizer": 1}, "optimizer"),
@@ -110,9 +113,52 @@ for _ in range(5000):
 )
 def test_a_wrong_change_is_refused_by_name(recipe, stage, changes, message):
     with pytest.raises(ValueError, match=message):
-        find_stage(recipe, stage, changes)
+        find_stage(RECIPES, recipe, stage, changes)
 
 
 def test_recipes_need_no_torch():
     program = "import pixclip.training.recipes, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_the_first_stage_of_pa_clip_is_the_papers():
+    recipe = PART_RECIPES["paclip_b16_stage1"]
+    (stage,) = recipe.stages
+    assert (recipe.architecture, recipe.embed_dim) == ("clip_vit_b16", 512)
+    assert recipe.text.context_length == 248
+    assert math.exp(-recipe.logit_scale) == pytest.approx(0.07)
+    assert stage.data.batch_size == 10 * 128
+    assert stage.optimizer.rest_lr == 1e-6
+    assert set(stage.trainable) == {"vision", "text", "logit_scale"}
+
+
+def test_the_second_stage_of_pa_clip_is_the_papers():
+    (stage,) = PART_RECIPES["paclip_b16_stage2"].stages
+    assert stage.data.batch_size == 8 * 64
+    assert (stage.optimizer.rest_lr, stage.optimizer.warmup_steps) == (1e-6, 300)
+    assert stage.num_epochs == 20
+
+
+@pytest.mark.parametrize("name", PART_RECIPES)
+def test_recipes_of_pa_clip_know_their_name_and_architecture(name):
+    recipe = PART_RECIPES[name]
+    assert recipe.name == name
+    assert recipe.architecture in ARCHITECTURES
+    assert recipe.embed_dim == ARCHITECTURES[recipe.architecture].embed_dim
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"losses": {"short": 0.0, "long": 0.0, "alpha": 0.0}}, "one of losses.short, long"),
+        ({"losses.alpha": 0.0}, "data.parts_per_image=4 does not fit losses.alpha=0.0"),
+        ({"data.parts_per_image": 0}, "data.parts_per_image=0 does not fit losses.alpha=1.0"),
+        ({"losses.hard": 0.5}, "losses.hard=0.5 needs data.hard_negatives"),
+        ({"data.hard_negatives": 3}, "wrong captions need losses.hard"),
+        ({"trainable": ["adaptor"]}, "trainable.0 must be one of mask, vision, text"),
+        ({"trainable": []}, "trainable must name a part"),
+    ],
+)
+def test_losses_and_data_of_parts_fit_together(changes, message):
+    with pytest.raises(ValueError, match=message):
+        find_stage(PART_RECIPES, "paclip_b16_stage2", "fgpart", changes)

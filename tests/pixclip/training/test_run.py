@@ -161,7 +161,7 @@ def test_parts_that_are_frozen_stay_bit_by_bit(world, tmp_path):
 @pytest.mark.parametrize("num_steps", [0, 5])
 def test_too_few_regions_for_a_batch_are_told(world, tmp_path, num_steps):
     big = make_stage(num_steps).changed(data=make_stage().data.changed(batch_size=600))
-    with pytest.raises(ValueError, match="has no batch of 600 regions"):
+    with pytest.raises(ValueError, match="has no batch of 600 to train on"):
         run.train(make_job(world, tmp_path, stage=big))
 
 

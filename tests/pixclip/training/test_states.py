@@ -10,6 +10,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
+from pixclip.training.pixclip import PixClipObjective
 from pixclip.training.stage import StepsFile
 from pixclip.training.states import load_state, random_state, save_state, seed_all, set_random_state
 from tests.pixclip.training.small import random_batch, small_model, stage
@@ -141,12 +142,12 @@ def test_an_engine_goes_on_bit_by_bit_from_its_state(tmp_path):
         engine.step()
 
     model = small_model()
-    engine = open_small_engine(model, stage())
+    engine = open_small_engine(PixClipObjective(model, stage().losses), stage())
     learn(engine, 0)
     save_state(tmp_path, 1, engine.state())
     learn(engine, 1)
     other = small_model(seed=9)
-    resumed = open_small_engine(other, stage())
+    resumed = open_small_engine(PixClipObjective(other, stage().losses), stage())
     resumed.load_state(load_state(tmp_path, CPU))
     learn(resumed, 1)
     for name, weight in model.named_parameters():
@@ -197,7 +198,8 @@ def test_damaged_lines_of_steps_are_left_out_and_told(tmp_path, caplog):
 
 
 def test_a_state_of_another_model_is_refused(tmp_path):
-    engine = open_small_engine(small_model(), stage())
-    other = open_small_engine(small_model(), stage(trainable=("mask",)))
+    losses = stage().losses
+    engine = open_small_engine(PixClipObjective(small_model(), losses), stage())
+    other = open_small_engine(PixClipObjective(small_model(), losses), stage(trainable=("mask",)))
     with pytest.raises(ValueError, match="of another model or number of ranks"):
         other.load_state(engine.state())

@@ -29,12 +29,18 @@ def launch(program: Path, num_ranks: int, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """What one rank found, and what each of two found."""
+def folder(tmp_path_factory):
+    """Where two ranks left what they found, for each objective."""
     folder = tmp_path_factory.mktemp("ranks")
     launch(PROGRAM, 2, str(folder))
-    pair = [torch.load(folder / f"2-{rank}.pt", weights_only=True) for rank in (0, 1)]
-    return [two_ranks.run(), *pair]
+    return folder
+
+
+@pytest.fixture(scope="module", params=two_ranks.WORLDS)
+def results(request, folder):
+    """What one rank found, and what each of two found."""
+    pair = [torch.load(folder / f"{request.param}-2-{rank}.pt") for rank in (0, 1)]
+    return [two_ranks.run(two_ranks.WORLDS[request.param]), *pair]
 
 
 def test_gradients_of_two_ranks_are_those_of_the_big_batch_parameter_by_parameter(results):

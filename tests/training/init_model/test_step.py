@@ -10,13 +10,14 @@ from components.core.errors import InputError, SettingsError
 from components.core.run import run_step
 from components.core.settings import parse_settings
 from components.core.step import load_step
-from components.training.init_model import Format, init_model
+from components.training.init_model import Format, InitModelSettings, init_model
 from pixclip.checkpoint import load
 from pixclip.config import ARCHITECTURES, PREPROCESS, TextConfig, to_dict
 from pixclip.importers import FORMATS
 from pixclip.training import recipes
 from tests.pixclip.importers import public_formats as public
 from tests.pixclip.importers.conftest import EVA02, build
+from tests.pixclip.tiny_models import CLIP_TEXT, save_clip_tokenizer
 
 SMALL = "small_eva02"
 
@@ -173,3 +174,19 @@ def test_settings_that_make_no_sense_are_refused(settings):
 
 def test_the_settings_know_every_format():
     assert set(get_args(Format)) == {"", *FORMATS}
+
+
+def test_a_recipe_of_pa_clip_gets_its_own_text_tower(tmp_path):
+    tokenizer = save_clip_tokenizer(tmp_path / "tokenizer")
+    metrics = init_model.function(
+        text_tower=tokenizer,
+        parent=tmp_path / "parent",
+        settings=InitModelSettings(recipe="paclip_tiny"),
+    )
+    model = load(tmp_path / "parent")
+    recipe = recipes.PART_RECIPES["paclip_tiny"]
+    assert model.config.text.context_length == recipe.text.context_length
+    assert model.config.text.vocab_size == CLIP_TEXT.vocab_size
+    assert model.logit_scale.item() == pytest.approx(recipe.logit_scale)
+    assert metrics["num_new"] == metrics["num_parameters"]
+    assert model.encode_text(["the red car"]).shape == (1, recipe.embed_dim)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.training.train import Followed
+from components.training.tracked import Followed
 from tests.training.train.test_step import NotingRun
 
 

@@ -20,7 +20,7 @@ from components.core.receipts import read_receipt
 from components.core.run import run_step
 from components.core.settings import parse_settings
 from components.core.step import load_step
-from components.training.train import Followed, summary
+from components.training.tracked import Followed, summary
 from pixclip.checkpoint import save_checkpoint
 from pixclip.checksums import weights_digest
 from pixclip.training.job import read_steps
