@@ -2,7 +2,9 @@
 
 import shutil
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from PIL import Image
@@ -12,13 +14,16 @@ from components.core.run import run_step
 from components.core.step import load_step
 from components.core.tables import read_rows
 from pixclip.masks import Rle, decode_mask
+from tests.data.detect_parts.tiny_detectors import save_owlv2
 from tests.part_sources import (
     CUB_PARTS,
     NABIRDS_PARTS,
     PLACES,
     Bird,
+    Machine,
     ellipse,
     put,
+    write_cars,
     write_cub,
     write_nabirds,
 )
@@ -208,7 +213,9 @@ def test_nabirds_is_read_with_the_sizes_that_it_tells(tmp_path, run):
     assert metrics["quarantined.malformed_row"] == 1 + len(NABIRDS_PARTS)
 
 
-def chain(folder: Path, **evaluation_sets: str) -> dict[str, list]:
+def chain(
+    folder: Path, detect: Mapping[str, object] = MappingProxyType({}), **evaluation_sets: object
+) -> dict[str, list]:
     """From `grit` to `regions`; gives the rows on the way and those of the quarantines."""
 
     def step(name, inputs, outputs, **settings):
@@ -237,13 +244,19 @@ def chain(folder: Path, **evaluation_sets: str) -> dict[str, list]:
         **evaluation_sets,
     )
     step(
+        "detect_parts",
+        {"candidates": "uncontaminated", "images": "images"},
+        {"detected": "detected", "quarantine": "quarantine/detect_parts.parquet"},
+        **detect,
+    )
+    step(
         "segment",
-        {"candidates": "uncontaminated/00000", "images": "images/00000"},
+        {"candidates": "detected/00000", "images": "images/00000"},
         {"regions": "regions/00000", "quarantine": "quarantine/segment.parquet"},
         fallback="box",
         rules={"max_image_share": 1.0, "min_area_px": 4},
     )
-    names = ("records", "candidates", "regions", "quarantine")
+    names = ("records", "candidates", "detected", "regions", "quarantine")
     return {name: list(read_rows(folder / name)) for name in names}
 
 
@@ -275,3 +288,27 @@ def test_a_test_image_that_another_set_trains_with_is_caught_and_no_region_is_lo
     assert {row["url"] for row in made["quarantine"]} == {found.rows[1]["url"]}
     assert found.metrics["regions_out"] == len(made["regions"]) + len(made["quarantine"])
     assert found.metrics["regions_in"] == found.metrics["regions_out"] + len(found.quarantine)
+
+
+def test_cars_get_parts_by_a_detector_and_birds_keep_those_of_their_points(tmp_path, run):
+    """A detector of random weights: its boxes mean nothing, their way is that of real ones."""
+    save_owlv2(tmp_path / "tiny")
+    cars, birds = [Machine(), Machine()], [Bird(seed=71)]
+    run(cars=str(write_cars(tmp_path / "data", cars)), cub=str(write_cub(tmp_path / "data", birds)))
+    detect = {
+        "model": str(tmp_path / "tiny"),
+        "parts": {"car": ["logo", "wheel hub"]},
+        "box_threshold": 1e-6,
+        "rules": {"min_inside_share": 0.01, "max_object_share": 1, "min_side_px": 4},
+        "min_found_share": 0,
+    }
+    made = chain(tmp_path / "run", detect)
+    found = [row for row in made["detected"] if row["box_source"].startswith("detector:")]
+    lost = [row for row in made["quarantine"] if row["step"] == "detect_parts"]
+    assert found
+    assert {row["subset"] for row in found} == {"car"}
+    assert len(made["detected"]) == len(made["candidates"]) + len(found)
+    total = len(made["records"]) + len(found) + len(lost)
+    assert total == len(made["regions"]) + len(made["quarantine"])
+    sources = {row["region_id"]: row["box_source"] for row in made["regions"]}
+    assert all(sources[row["region_id"]].startswith("detector:tiny@main>=") for row in found)
