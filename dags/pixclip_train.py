@@ -25,98 +25,42 @@ twice (`docs/cluster.md`). The settings are then those of the version that was u
 Either way the model's asset `pixclip` has a new event in the end.
 """
 
-import os
-from typing import Any
+from airflow.sdk import Asset, dag
 
-from airflow.sdk import Asset, dag, task
+from components.orchestration.airflow.params import TASK_DEFAULTS
+from components.orchestration.airflow.pipelines import Place
+from components.orchestration.airflow.training import EVALUATION, Training
+from components.orchestration.airflow_home import GPU_POOL
+from components.orchestration.kubeflow.pixclip_train import PIXCLIP_TRAIN
 
-from components.orchestration.airflow.operators import ResolveOperator
-from components.orchestration.airflow.params import TASK_DEFAULTS, run_params
-from components.orchestration.airflow.pipelines import Place, SubmitOperator, Tasks
-from components.orchestration.kubeflow.pixclip_train import NAME, STEPS, graph
-from pixclip.training.recipes import RECIPES
-
-LONGGRIT = Asset(name="longgrit", uri="pixclip://longgrit/", group="pixclip")
-MODEL = Asset(name="pixclip", uri="pixclip://model/", group="pixclip")
-RECIPE = os.environ.get("PIXCLIP_RECIPE", "tiny")
-STAGES = tuple(stage.name for stage in RECIPES[RECIPE].stages)
-IS_SUBMITTED = os.environ.get("PIXCLIP_BACKEND") == "kubeflow"
-GPU_POOL = "gpu"
-PARAMS_FILE = "params/pixclip.yaml"
-
-RUN_PARAMS = run_params("runs/pixclip", PARAMS_FILE, STEPS)
-PARAMS = {"overrides": RUN_PARAMS["overrides"]} if IS_SUBMITTED else RUN_PARAMS
-
-
-def trained(stage: str) -> Place:
-    """Where a stage's checkpoint lies; the last one's is the result."""
-    is_last = stage == STAGES[-1]
-    return Place(
-        {
-            "checkpoint": "checkpoint" if is_last else f"stages/{stage}/checkpoint",
-            "curves": f"stages/{stage}/curves.csv",
-        },
-        settings={"recipe": RECIPE},
-        pool=GPU_POOL,
-    )
-
-
-PLACES = {
-    "resolve_data": Place({"dataset": "dataset/longgrit"}, kind=ResolveOperator),
-    "check": Place(
-        {"data_docs": "dataset/data_docs"},
-        page="dataset/data_docs/index.html",
-        settings={"artifact": "longgrit"},
-    ),
-    "adapt_text": Place({"text_tower": "text_tower"}, pool=GPU_POOL),
-    "embed_text": Place({"text_embeddings": "text_embeddings"}, pool=GPU_POOL),
-    "init_model": Place({"parent": "parent"}, settings={"recipe": RECIPE}),
-    **{f"train_{stage}": trained(stage) for stage in STAGES},
-    "evaluate": Place(
-        {"evaluation": "evaluation"}, page="evaluation/evaluation.html", pool=GPU_POOL
-    ),
-    "register": Place({"registration": "registration"}),
-    "promote": Place({"promotion": "promotion"}, page="promotion/report.html"),
-}
-
-
-@task
-def check_settings(params: Any = None, dag_run: Any = None) -> None:
-    """Refuse wrong settings now, not hours later."""
-    from components.orchestration.airflow.conf import refuse_fixed, refuse_wrong_conf
-
-    refuse_fixed(params["overrides"], {"train": {"recipe", "stage"}, "init_model": {"recipe"}})
-    params = {"params_file": PARAMS_FILE, **params}
-    refuse_wrong_conf(STEPS, PARAMS, params, dag_run.conf or {})
-
-
-def run_here(checked: Any) -> None:
-    """A task for each step, on workers of Airflow."""
-    tasks = Tasks(PLACES)
-    graph(tasks, STAGES, **dict.fromkeys(STEPS, ""))
-    first, *_, last = tasks.operators
-    checked >> first
-    last.add_outlets([MODEL])
-
-
-def submit(checked: Any) -> None:
-    """One task for the whole pipeline, on Kubeflow."""
-    checked >> SubmitOperator(task_id="train", pipeline=NAME, deferrable=True, outlets=[MODEL])
+TRAINING = Training(
+    pipeline=PIXCLIP_TRAIN,
+    dataset="longgrit",
+    model=Asset(name="pixclip", uri="pixclip://model/", group="pixclip"),
+    variable="PIXCLIP_RECIPE",
+    recipe="tiny",
+    run_folder="runs/pixclip",
+    places={
+        "adapt_text": Place({"text_tower": "text_tower"}, pool=GPU_POOL),
+        "embed_text": Place({"text_embeddings": "text_embeddings"}, pool=GPU_POOL),
+        "evaluate": EVALUATION,
+    },
+)
 
 
 @dag(
     dag_display_name="Train PixCLIP",
-    schedule=[LONGGRIT],
+    schedule=[TRAINING.data],
     catchup=False,
     max_active_runs=1,  # two runs over one folder would disturb each other
-    params=PARAMS,
+    params=TRAINING.params,
     tags=["pixclip", "training", "longgrit"],
     doc_md=__doc__,
     default_args=TASK_DEFAULTS,
 )
 def pixclip_train() -> None:
     """The pipeline's graph, here or on Kubeflow."""
-    (submit if IS_SUBMITTED else run_here)(check_settings())
+    TRAINING.graph()
 
 
 pixclip_train()

@@ -21,6 +21,9 @@ from components.core.params import params_text
 from components.core.settings import parse_settings
 from components.core.step import ARTIFACTS, Step, load_step
 from components.orchestration.kubeflow.compile import compile_pipeline, pipeline_settings
+from components.orchestration.kubeflow.paclip_train import PACLIP_TRAIN
+from components.orchestration.kubeflow.pipeline import Pipeline
+from components.orchestration.kubeflow.pipelines import PIPELINES
 from components.steps import STEPS
 from data_contracts.engine.contract import load_contract
 

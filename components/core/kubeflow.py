@@ -64,15 +64,19 @@ def component_of(step: Step) -> Any:
     """The step as a Kubeflow component, whose program calls the step in the step's image."""
     from kfp import dsl
 
-    source, file = component_source(step), f"<component of {step.name}>"
+    words = ("Input", "Output", "Metrics", *Kind)
+    known = {word: getattr(dsl, word) for word in words}
+    function = function_of(step.name, component_source(step), known)
+    return dsl.component(function, base_image=image(step.image), install_kfp_package=False)
+
+
+def function_of(name: str, source: str, known: Mapping[str, Any]) -> Any:
+    """A function for a component, of its source; `known` are the names that it is written with."""
+    file, namespace = f"<component {name}>", dict(known)
     # kfp reads the function's source as `inspect` does, which asks here.
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    words = ("Input", "Output", "Metrics", *Kind)
-    namespace: dict[str, Any] = {word: getattr(dsl, word) for word in words}
     exec(compile(source, file, "exec"), namespace)  # noqa: S102  # made of names of artifacts
-    return dsl.component(
-        namespace[step.name], base_image=image(step.image), install_kfp_package=False
-    )
+    return namespace[name]
 
 
 def component_source(step: Step) -> str:

@@ -26,7 +26,7 @@ from components.orchestration.live import FOLDER, Mark, living
 AIRFLOW_FOLDER = ".cache/airflow"
 DATABASE = "airflow.db"
 CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
-GPU_POOL = "gpu"  # of dags/pixclip_train.py: a task at a time, as training takes all cores
+GPU_POOL = "gpu"  # of the DAGs that train: a task at a time, as training takes all cores
 # What names another Airflow, place of code or repository than a step's own, or is for another
 # program of Python: with warnings as errors no Airflow starts.
 FOREIGN_PREFIXES = ("AIRFLOW_", "_AIRFLOW_", "KFP_", "_KFP_", "PYTHONPATH", "PYTHONHOME")

@@ -18,6 +18,7 @@ from components.core.step import load_step
 from components.core.trainjob import NODE, Ranks, make_trainjob
 from components.orchestration.kubeflow.cluster import ClusterSettings, job_place_of, read_cluster
 from components.orchestration.kubeflow.compile import compile_pipeline, pipeline_settings
+from components.orchestration.kubeflow.pipelines import PIPELINES
 from tests.cluster.trainer import WHERE
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +27,8 @@ OVERLAYS = ("small", "production")
 OWN_API = ("trainer.kubeflow.org", "kueue.x-k8s.io")
 RANKS = {"app.kubernetes.io/name": "pixclip-ranks"}
 NUM_RANKS = {
-    "small": {"train": 1},
-    "production": {"train": 16, "embed_text": 16, "adapt_text": 8},
+    "small": {"train": 1, "train_parts": 1},
+    "production": {"train": 16, "train_parts": 16, "embed_text": 16, "adapt_text": 8},
 }
 MIB = {"Mi": 1, "Gi": 1024, "Ti": 1024**2}
 
@@ -154,16 +155,23 @@ def test_the_server_refuses_a_misspelt_field(kind, path, value, api):
     assert caught.value.status in (400, 422)
 
 
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=lambda one: one.name)
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_pipeline_compiles_for_it_and_its_trainjobs_are_taken(overlay, api, tmp_path):
-    overrides = {name: {"num_ranks": number} for name, number in NUM_RANKS[overlay].items()}
-    overrides["train"]["changes"] = {"data.batch_size": 64}
+def test_the_pipelines_compile_for_it(overlay, pipeline):
+    own = {name: one for name, one in NUM_RANKS[overlay].items() if name in pipeline.steps}
+    overrides = {name: {"num_ranks": number} for name, number in own.items()}
+    overrides[pipeline.trains]["changes"] = {"data.batch_size": 64}
     cluster = read_cluster(DEPLOY / overlay / "cluster.yaml")
-    settings = pipeline_settings(ROOT / "params/pixclip.yaml", overrides, cluster)
-    text = compile_pipeline(settings, cluster)
+    settings = pipeline_settings(pipeline, overrides, cluster)
+    text = compile_pipeline(pipeline, settings, cluster)
+    num_stages = len(pipeline.stages(pipeline.recipe(settings)))
     assert text.count("PIXCLIP_TRAINJOB") == sum(
-        2 if name == "train" else 1 for name in cluster.nodes
+        num_stages if name == pipeline.trains else 1 for name in own
     )
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_its_trainjobs_are_taken(overlay, api, tmp_path):
     for name, place in places(overlay).items():
         path = tmp_path / "job.json"
         path.write_text("{}")

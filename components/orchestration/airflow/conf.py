@@ -45,8 +45,12 @@ def refuse_wrong_conf(
         raise AirflowFailException(f"SettingsError: {error}") from error
 
 
-def refuse_fixed(overrides: Mapping[str, Mapping[str, Any]], fixed: Mapping[str, set[str]]) -> None:
+def refuse_fixed(
+    overrides: Mapping[str, Mapping[str, Any]], fixed: Mapping[str, set[str]], variable: str
+) -> None:
     """Refuse overrides of settings (names by step) that the DAG's own tasks decide.
+
+    `variable` of the environment decides those.
 
     Raises:
         AirflowFailException: names them; there is no retry.
@@ -59,7 +63,7 @@ def refuse_fixed(overrides: Mapping[str, Mapping[str, Any]], fixed: Mapping[str,
     if named:
         raise AirflowFailException(
             f"overrides: {', '.join(named)}: the tasks of this DAG decide that; they follow "
-            "PIXCLIP_RECIPE in the environment of Airflow"
+            f"{variable} in the environment of Airflow"
         )
 
 

@@ -14,8 +14,9 @@ from components.core.errors import SettingsError
 from components.core.settings import parse_settings
 from components.core.step import Step, StepSettings, is_marked, load_step
 from components.orchestration.kubeflow.cluster import STATE_PATH
+from components.orchestration.kubeflow.pipeline import Settings
+from components.orchestration.kubeflow.pipelines import TRAINING
 
-Settings = Mapping[str, Mapping[str, Any]]
 ADDRESS = re.compile(
     r"[a-z][a-z0-9+.-]*://|[\w.-]+@[\w.-]+:|[\w-]+(\.[\w-]+)+:"
 )  # also git@host:path
@@ -23,7 +24,7 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def check_step(name: str, settings: Mapping[str, Any]) -> None:
-    """Check a step's settings, those of `train` for every stage of its recipe.
+    """Check a step's settings, those of one that trains for every stage of its recipe.
 
     Raises:
         SettingsError: names what is wrong.
@@ -33,12 +34,13 @@ def check_step(name: str, settings: Mapping[str, Any]) -> None:
 
 
 def parsed(name: str, settings: Mapping[str, Any]) -> Iterator[StepSettings]:
-    """A step's settings; those of `train` once for every stage of its recipe.
+    """A step's settings; those of one that trains once for every stage of its recipe.
 
     Raises:
         SettingsError: names what is wrong.
     """
-    stages = recipe_stages(recipe_of({name: settings})) if name == "train" else ()
+    pipeline = TRAINING.get(name)
+    stages = pipeline.stages(pipeline.recipe({name: settings})) if pipeline else ()
     for own in [{"stage": stage} for stage in stages] or [{}]:
         yield parse_settings(load_step(name), {**settings, **own})
 
@@ -96,22 +98,3 @@ def moving_data(settings: Settings) -> list[str]:
         "the one of before; give revision the commit with all its 40 digits, or compile the "
         "pipeline with `pinned_data: false` in the cluster file"
     ]
-
-
-def recipe_of(settings: Settings, step: str = "train") -> str:
-    """The recipe that a step follows."""
-    default = load_step(step).settings_type.model_fields["recipe"].default
-    return str(settings[step].get("recipe", default))
-
-
-def recipe_stages(recipe: str) -> tuple[str, ...]:
-    """The names of a recipe's stages, in order.
-
-    Raises:
-        SettingsError: there is no such recipe.
-    """
-    from pixclip.training.recipes import RECIPES
-
-    if recipe not in RECIPES:
-        raise SettingsError(f"train.recipe: no recipe '{recipe}'; known are {', '.join(RECIPES)}")
-    return tuple(stage.name for stage in RECIPES[recipe].stages)

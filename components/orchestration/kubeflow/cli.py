@@ -16,11 +16,11 @@ from components.core.errors import InputError, SettingsError
 from components.core.settings import merge, parse_assignments
 from components.core.step import load_step
 from components.orchestration.kubeflow.compile import (
-    PIPELINES,
     compile_component,
     compile_pipeline,
     pipeline_settings,
 )
+from components.orchestration.kubeflow.pipelines import PIPELINES
 from components.steps import STEPS
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 def params_option() -> Decorator:
     """The option `--params`."""
-    files = ", ".join(f"{file} of {name}" for name, file in PIPELINES.items())
+    files = ", ".join(f"{one.params_file} of {name}" for name, one in PIPELINES.items())
     return click.option("--params", type=FILE, help=f"Settings of each step.  [default: {files}]")
 
 
@@ -122,7 +122,7 @@ def compile_command(
 ) -> None:
     """Write a pipeline as Kubeflow's YAML."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(_compile(params or PIPELINES[name], assignments, cluster), encoding="utf-8")
+    out.write_text(_compile(name, params, assignments, cluster), encoding="utf-8")
     click.echo(f"{name}: {out}")
 
 
@@ -148,7 +148,7 @@ def upload_command(
     """Compile a pipeline and bring it to a server as a new version."""
     from components.orchestration.kubeflow.server import upload
 
-    text = _compile(params or PIPELINES[name], assignments, cluster)
+    text = _compile(name, params, assignments, cluster)
     version = version or time.strftime("%Y%m%d-%H%M%S")
     with _client(server) as client:
         made = client.run(upload(client.server, text, name, version))
@@ -186,21 +186,21 @@ def run_command(
     and --set change them for this run.
     """
     if is_local:
-        _run_here(params or PIPELINES[name], assignments, root)
+        _run_here(name, params, assignments, root)
     else:
         overrides = parse_overrides(assignments)
         if params:
-            overrides = pipeline_settings(params, overrides)
+            overrides = pipeline_settings(PIPELINES[name], overrides, params_file=params)
         _run_there(name, server, experiment, wait, overrides)
 
 
-def _run_here(params: Path, assignments: tuple[str, ...], root: Path) -> None:
+def _run_here(name: str, params: Path | None, assignments: tuple[str, ...], root: Path) -> None:
     from rich.console import Console
 
     from components.orchestration.kubeflow.local import run_local
     from components.orchestration.summary import render_results
 
-    done = run_local(_compile(params, assignments, None), root.absolute(), click.echo)
+    done = run_local(_compile(name, params, assignments, None), root.absolute(), click.echo)
     Console().print(render_results(done.artifacts))
 
 
@@ -351,11 +351,14 @@ def _run(client: "Client", pipeline_name: str, run_id: str) -> "Plan[Run]":
     return run
 
 
-def _compile(params: Path, assignments: tuple[str, ...], cluster: Path | None) -> str:
+def _compile(
+    name: str, params: Path | None, assignments: tuple[str, ...], cluster: Path | None
+) -> str:
     from components.orchestration.kubeflow.cluster import read_cluster
 
-    known = read_cluster(cluster) if cluster else None
-    return compile_pipeline(pipeline_settings(params, parse_overrides(assignments), known), known)
+    known, pipeline = read_cluster(cluster) if cluster else None, PIPELINES[name]
+    settings = pipeline_settings(pipeline, parse_overrides(assignments), known, params)
+    return compile_pipeline(pipeline, settings, known)
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, dict[str, object]]:

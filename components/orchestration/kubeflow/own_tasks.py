@@ -1,31 +1,33 @@
-"""The pipeline's own small tasks: the first checks all settings, the last says how it ended.
+"""A pipeline's own small tasks: the first checks all settings, the last says how it ended.
 
 They run in the image `data`, the small one; what they call is imported there.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 from kfp.dsl import Metrics, Output, PipelineTaskFinalStatus, component
 
-from components.core.kubeflow import image
+from components.core.kubeflow import function_of, image
 
-
-@component(base_image=image("data"), install_kfp_package=False)
+CHECK_SETTINGS = '''\
 def check_settings(
-    resolve_data: str,
-    check: str,
-    adapt_text: str,
-    embed_text: str,
-    init_model: str,
-    train: str,
-    evaluate: str,
-    register: str,
-    promote: str,
+    {parameters},
     pinned_data: bool = False,
 ) -> None:
     """Check the settings of all steps, before anything is downloaded."""
-    arguments = {name: text for name, text in locals().items() if name != "pinned_data"}
+    arguments = {{name: text for name, text in locals().items() if name != "pinned_data"}}
     from components.orchestration.kubeflow.checks import check_run
 
     check_run(arguments, pinned_data=pinned_data)
+'''
+
+
+def check_settings_of(steps: Iterable[str]) -> Any:
+    """The component that checks the settings of these steps, each a parameter with JSON."""
+    source = CHECK_SETTINGS.format(parameters=",\n    ".join(f"{name}: str" for name in steps))
+    check_settings = function_of("check_settings", source, {})
+    return component(base_image=image("data"), install_kfp_package=False)(check_settings)
 
 
 @component(base_image=image("data"), install_kfp_package=False)

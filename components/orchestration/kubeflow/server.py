@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from components.core.errors import InputError, SettingsError
+from components.core.errors import InputError
 from components.core.settings import merge, parse_settings
 from components.core.step import load_step
 from components.orchestration.kubeflow.checks import ADDRESS
@@ -25,7 +25,7 @@ from components.orchestration.kubeflow.client import (
     patiently,
     post,
 )
-from components.orchestration.kubeflow.compile import NO_STAGE, check_step
+from components.orchestration.kubeflow.compile import check_step, stage_refused
 from components.orchestration.kubeflow.runs import Run
 from components.orchestration.plan import Overrides
 
@@ -230,6 +230,6 @@ def changed_arguments(spec: Spec, overrides: Overrides) -> dict[str, str]:
                     f"{step}.{name}={settings[name]}`"
                 )
         if settings.get("stage") != defaults[step].get("stage"):
-            raise SettingsError(NO_STAGE)
+            raise stage_refused(step)
         check_step(step, settings)
     return {step: json.dumps(settings) for step, settings in changed.items()}

@@ -19,21 +19,25 @@ from components.core.trainjob import JobPlace
 from components.orchestration.kubeflow.checks import check_run, foreign_places
 from components.orchestration.kubeflow.cluster import ClusterSettings, read_cluster
 from components.orchestration.kubeflow.compile import (
-    PIPELINES,
     compile_pipeline,
     pipeline_arguments,
     pipeline_settings,
 )
 from components.orchestration.kubeflow.outcome import succeeded, told
-from components.orchestration.kubeflow.pixclip_train import STEPS
+from components.orchestration.kubeflow.paclip_train import PACLIP_TRAIN
+from components.orchestration.kubeflow.pipelines import PIPELINES
+from components.orchestration.kubeflow.pixclip_train import PIXCLIP_TRAIN
 
 ROOT = Path(__file__).parents[3]
-PARAMS = ROOT / PIPELINES["pixclip-train"]
+STEPS, PARAMS = PIXCLIP_TRAIN.steps, ROOT / PIXCLIP_TRAIN.params_file
 FOLDER = Path(__file__).parent
+# Golden file -> the pipeline and the cluster file that it is compiled for.
 GOLDEN = {
-    "local": FOLDER / "pixclip-train-local.yaml",
-    "small": FOLDER / "pixclip-train-small.yaml",
-    "production": FOLDER / "pixclip-train.yaml",
+    "pixclip-train-local": (PIXCLIP_TRAIN, ""),
+    "pixclip-train-small": (PIXCLIP_TRAIN, "deploy/small/cluster.yaml"),
+    "pixclip-train": (PIXCLIP_TRAIN, "cluster.yaml"),
+    "paclip-train-local": (PACLIP_TRAIN, ""),
+    "paclip-train": (PACLIP_TRAIN, "cluster.yaml"),
 }
 NOT_CACHED = {"check-settings", "register", "promote", "record-outcome"}
 DIGEST = {"data": f"sha256:{'a' * 64}", "train": f"sha256:{'b' * 64}"}
@@ -62,7 +66,8 @@ def committed(name: str) -> ClusterSettings:
 
 def compiled(on: ClusterSettings | None = None, **overrides: Any) -> str:
     on = on or committed("cluster.yaml")
-    return compile_pipeline(pipeline_settings(PARAMS, overrides, on), on)
+    settings = pipeline_settings(PIXCLIP_TRAIN, overrides, on)
+    return compile_pipeline(PIXCLIP_TRAIN, settings, on)
 
 
 @pytest.fixture(scope="module")
@@ -93,16 +98,16 @@ def step_of(executor: str) -> str:
     return executor.removeprefix("exec-").rstrip("-0123456789").replace("-", "_")
 
 
-@pytest.mark.parametrize("kind", GOLDEN)
-def test_the_pipeline_is_the_one_we_know(kind, text):
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_pipeline_is_the_one_we_know(name):
     """After a wanted change, write it anew: `make golden` (UPDATE_GOLDEN=1)."""
-    if kind == "small":
-        text = compiled(committed("deploy/small/cluster.yaml"))
-    if kind == "local":
-        text = compile_pipeline(pipeline_settings(PARAMS, {}), None)
+    pipeline, file = GOLDEN[name]
+    on = committed(file) if file else None
+    text = compile_pipeline(pipeline, pipeline_settings(pipeline, {}, on), on)
+    path = FOLDER / f"{name}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
-        GOLDEN[kind].write_text(text)
-    assert GOLDEN[kind].read_text() == text
+        path.write_text(text)
+    assert path.read_text() == text
 
 
 def test_the_same_settings_give_the_same_bytes(text):
@@ -188,7 +193,7 @@ def test_a_step_on_nodes_is_looked_after_by_a_task_without_accelerators():
         ({}, 8, r"train gets 16 accelerator\(s\), but train\.num_ranks is 8"),
         ({"nodes": {"train": 3}}, 8, r"num_ranks is 8, which 3 nodes cannot share evenly"),
         ({"nodes": {"evaluate": 2}}, 8, r"nodes: evaluate has no ranks"),
-        ({"nodes": {"trian": 2}}, 8, r"nodes: no such step in this pipeline: trian"),
+        ({"nodes": {"trian": 2}}, 8, r"nodes: no such step in any pipeline: trian"),
     ],
 )
 def test_nodes_that_no_rank_would_use_are_refused(changes, num_ranks, message):
@@ -286,7 +291,7 @@ def test_data_that_may_be_another_tomorrow_is_not_cached():
 def arguments(**changes: dict[str, Any]) -> dict[str, str]:
     """What a run on a cluster is started with."""
     pinned = {"resolve_data": {"revision": "c" * 40}}
-    settings = pipeline_settings(PARAMS, merge(pinned, changes), cluster())
+    settings = pipeline_settings(PIXCLIP_TRAIN, merge(pinned, changes), cluster())
     return pipeline_arguments(settings)
 
 
@@ -296,6 +301,24 @@ def test_the_first_task_checks_the_settings_of_all_steps_before_anything_is_fetc
     assert set(inner["check-settings"]["inputs"]["parameters"]) == {*STEPS, "pinned_data"}
     assert "dependentTasks" not in inner["check-settings"]
     check_run(arguments(), pinned_data=True)
+
+
+def test_every_pipeline_s_first_task_takes_the_settings_of_all_its_steps():
+    for pipeline in PIPELINES.values():
+        on = committed("cluster.yaml")
+        text = compile_pipeline(pipeline, pipeline_settings(pipeline, {}, on), on)
+        first = tasks(next(yaml.safe_load_all(text)))["check-settings"]
+        assert set(first["inputs"]["parameters"]) == {*pipeline.steps, "pinned_data"}
+
+
+def test_the_first_task_checks_a_training_of_parts_for_every_stage():
+    pinned = {"resolve_data": {"revision": "c" * 40}}
+    settings = pipeline_settings(PACLIP_TRAIN, pinned, cluster())
+    given = pipeline_arguments(settings)
+    check_run(given, pinned_data=True)
+    given["train_parts"] = json.dumps({**settings["train_parts"], "changes": {"losses.beta": 1}})
+    with pytest.raises(SettingsError, match=r"train_parts.*losses\.beta"):
+        check_run(given, pinned_data=True)
 
 
 @pytest.mark.parametrize(
@@ -469,17 +492,36 @@ def test_a_wrong_setting_is_refused_before_anything_is_compiled(tmp_path):
     only_train = tmp_path / "params.yaml"
     only_train.write_text("train: {recipe: pixclip_l14, stage: regions}\n")
     with pytest.raises(SettingsError, match=r"init_model\.recipe is 'tiny', train\.recipe is"):
-        pipeline_settings(only_train, {})
-    with pytest.raises(SettingsError, match="gpus: no such step in this pipeline: trian"):
+        pipeline_settings(PIXCLIP_TRAIN, {}, params_file=only_train)
+    with pytest.raises(SettingsError, match="gpus: no such step in any pipeline: trian"):
         compiled(cluster(gpus={"trian": 2}))
     secret = {"name": "s", "steps": ["resolve"], "keys": {}}
     with pytest.raises(SettingsError, match=r"secrets\.s\.steps: no such step .*: resolve"):
         compiled(cluster(secrets=[secret]))
 
 
-def test_a_single_stage_cannot_be_asked_of_a_pipeline_that_trains_all():
-    with pytest.raises(SettingsError, match=r"train\.stage cannot be set here"):
-        pipeline_settings(PARAMS, {"train": {"stage": "align"}})
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=lambda one: one.name)
+def test_a_pipeline_and_its_start_model_follow_one_recipe(pipeline):
+    known = [name for name in pipeline.recipes if "tiny" not in name]
+    begun = rf"init_model\.recipe is '{known[0]}', {pipeline.trains}\.recipe is '\w*tiny'"
+    with pytest.raises(SettingsError, match=begun):
+        pipeline_settings(pipeline, {"init_model": {"recipe": known[0]}})
+    with pytest.raises(SettingsError, match=rf"{pipeline.trains}\.recipe: no recipe 'huge'"):
+        pipeline_settings(pipeline, {pipeline.trains: {"recipe": "huge"}})
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=lambda one: one.name)
+def test_a_single_stage_cannot_be_asked_of_a_pipeline_that_trains_all(pipeline):
+    stage, *_ = pipeline.stages(pipeline.recipe(pipeline_settings(pipeline, {})))
+    with pytest.raises(SettingsError, match=rf"{pipeline.trains}\.stage cannot be set here"):
+        pipeline_settings(pipeline, {pipeline.trains: {"stage": stage}})
+
+
+def test_a_recipe_of_the_other_pipeline_is_refused():
+    for pipeline, other in ((PIXCLIP_TRAIN, PACLIP_TRAIN), (PACLIP_TRAIN, PIXCLIP_TRAIN)):
+        recipe = {"recipe": next(iter(other.recipes))}
+        with pytest.raises(SettingsError, match=rf"{pipeline.trains}\.recipe: no recipe"):
+            pipeline_settings(pipeline, {pipeline.trains: recipe, "init_model": recipe})
 
 
 def test_a_wrong_cluster_file_is_told_by_field(tmp_path):

@@ -27,12 +27,11 @@ from components.core.run import run_step
 from components.core.step import load_step
 from components.orchestration.kubeflow.cluster import ClusterSettings
 from components.orchestration.kubeflow.compile import (
-    PIPELINES,
     compile_pipeline,
     pipeline_arguments,
     pipeline_settings,
 )
-from components.orchestration.kubeflow.pixclip_train import STEPS
+from components.orchestration.kubeflow.pixclip_train import PIXCLIP_TRAIN
 from tests.data.pack.conftest import build_run
 from tests.language_models import save_language_model
 from tests.orchestration.kubeflow.double.backend import CACHED, COMPLETE, FAILED, Backend, Run
@@ -138,9 +137,9 @@ def world(tmp_path_factory, s3_endpoint, images) -> Iterator[World]:
         },
         retries=1,
     )
-    settings = pipeline_settings(ROOT / PIPELINES["pixclip-train"], {}, cluster)
+    settings = pipeline_settings(PIXCLIP_TRAIN, {}, cluster)
     settings["resolve_data"]["revision"] = commit
-    text = compile_pipeline(settings, cluster)
+    text = compile_pipeline(PIXCLIP_TRAIN, settings, cluster)
     yield World(backend, text, pipeline_arguments(settings), num_bytes)
     shutil.rmtree(folder)
 
@@ -285,4 +284,4 @@ def test_a_claim_of_root_is_told_with_what_to_do(world, runs):
 
 def test_the_tasks_are_those_of_all_steps(runs):
     names = {it.name.removesuffix("-2").replace("-", "_") for it in runs.first.reports}
-    assert names == {*STEPS, "check_settings", "record_outcome"}
+    assert names == {*PIXCLIP_TRAIN.steps, "check_settings", "record_outcome"}

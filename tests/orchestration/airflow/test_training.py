@@ -1,7 +1,8 @@
-"""The DAG `pixclip_train`: what it imports, promises and refuses, and which data it takes."""
+"""The DAGs that train: what they import, promise and refuse, and which data they take."""
 
 import json
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,21 +16,54 @@ from components.core.step import load_step
 from components.orchestration.airflow import operators as step_module
 from components.orchestration.airflow.operators import ResolveOperator, StepOperator
 from components.orchestration.airflow.pipelines import SubmitOperator
-from components.orchestration.kubeflow.pixclip_train import STEPS
+from components.orchestration.kubeflow.paclip_train import PACLIP_TRAIN
+from components.orchestration.kubeflow.pipeline import Pipeline
+from components.orchestration.kubeflow.pixclip_train import PIXCLIP_TRAIN
 from tests.orchestration.airflow.conftest import as_served, load_dag, parsed
 from tests.orchestration.airflow.kubeflow_task import Task, connect
 from tests.orchestration.airflow.test_operators import FakeBackend
 from tests.orchestration.kubeflow.kubeflow_server import KubeflowServer
 
-GOLDEN = Path(__file__).with_name("pixclip_train.json")
-PIPELINE = Path(__file__).parents[1] / "kubeflow" / "pixclip-train.yaml"
+FOLDER = Path(__file__).parent
+PIPELINE = FOLDER.parent / "kubeflow" / "pixclip-train.yaml"
 MODEL = Asset(name="pixclip", uri="pixclip://model/")
 PUBLICATION = {"repository": "/data/versions", "name": "longgrit", "git_commit": "a" * 40}
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of a DAG that trains."""
+
+    dag_id: str
+    pipeline: Pipeline
+    built_by: str
+    dataset: str
+    model: str
+    checkpoints: frozenset[str]
+    recipe: tuple[str, str, str]  # variable, another recipe, its only stage
+
+
+DAGS = [
+    Known(
+        "pixclip_train", PIXCLIP_TRAIN, "longgrit_build", "longgrit", "pixclip",
+        frozenset({"checkpoint", "stages/align/checkpoint"}),
+        ("PIXCLIP_RECIPE", "pixclip_b16_paper", "regions"),
+    ),
+    Known(
+        "paclip_train", PACLIP_TRAIN, "fgpart_build", "fgpart", "paclip",
+        frozenset({"checkpoint"}), ("PACLIP_RECIPE", "paclip_b16_stage2", "fgpart"),
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=DAGS, ids=lambda known: known.dag_id)
+def known(request) -> Known:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def dag() -> Any:
-    return load_dag("pixclip_train")
+def dag(known) -> Any:
+    return load_dag(known.dag_id)
 
 
 def steps_of(dag: Any) -> dict[str, StepOperator]:
@@ -37,9 +71,9 @@ def steps_of(dag: Any) -> dict[str, StepOperator]:
 
 
 @pytest.mark.parametrize("backend", ["", "kubeflow"])
-def test_parsing_takes_less_than_a_second_and_imports_nothing_heavy(monkeypatch, backend):
+def test_parsing_takes_less_than_a_second_and_imports_nothing_heavy(monkeypatch, known, backend):
     monkeypatch.setenv("PIXCLIP_BACKEND", backend)
-    seconds, heavy = parsed("pixclip_train")
+    seconds, heavy = parsed(known.dag_id)
     assert heavy == []
     assert seconds < 1
 
@@ -48,15 +82,16 @@ def test_the_graph_is_the_one_we_know(dag):
     """After a wanted change, write the new graph: `make golden` (UPDATE_GOLDEN=1)."""
     graph = {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}
     text = json.dumps(graph, indent=1, sort_keys=True) + "\n"
+    golden = FOLDER / f"{dag.dag_id}.json"
     if os.environ.get("UPDATE_GOLDEN"):
-        GOLDEN.write_text(text)
-    assert GOLDEN.read_text() == text
+        golden.write_text(text)
+    assert golden.read_text() == text
 
 
-def test_it_starts_when_the_data_set_has_a_new_version(dag):
+def test_it_starts_when_the_data_set_has_a_new_version(dag, known):
     ((asset, uri),) = [(asset.name, asset.uri) for asset in dag.timetable.asset_condition.objects]
-    assert (asset, uri) == ("longgrit", "pixclip://longgrit/")
-    (published,) = load_dag("longgrit_build").get_task("publish").outlets
+    assert (asset, uri) == (known.dataset, f"pixclip://{known.dataset}/")
+    (published,) = load_dag(known.built_by).get_task("publish").outlets
     assert (published.name, published.uri) == (asset, uri)
 
 
@@ -68,17 +103,17 @@ def test_every_task_is_retried_and_the_dag_explains_itself(dag):
     assert all(param.description and param.schema["section"] for param in params.values())
 
 
-def test_its_steps_are_those_of_the_kubeflow_pipeline(dag):
-    assert {task.step for task in steps_of(dag).values()} == set(STEPS)
+def test_its_steps_are_those_of_the_kubeflow_pipeline(dag, known):
+    assert {task.step for task in steps_of(dag).values()} == set(known.pipeline.steps)
 
 
-def test_every_artifact_is_made_before_it_is_read(dag):
+def test_every_artifact_is_made_before_it_is_read(dag, known):
     made: set[str] = set()
     for task in dag.topological_sort():
         if isinstance(task, StepOperator):
             assert set(task.inputs.values()) <= made, task.task_id
             made |= set(task.outputs.values())
-    assert {"checkpoint", "evaluation", "promotion", "stages/align/checkpoint"} <= made
+    assert {"evaluation", "promotion", *known.checkpoints} <= made
 
 
 def test_steps_with_a_gpu_wait_for_a_slot_of_its_pool(dag):
@@ -86,12 +121,15 @@ def test_steps_with_a_gpu_wait_for_a_slot_of_its_pool(dag):
         assert (task.pool == "gpu") == (load_step(task.step).gpus > 0), name
 
 
-def test_another_recipe_has_other_stages(monkeypatch):
-    monkeypatch.setenv("PIXCLIP_RECIPE", "pixclip_b16_paper")
-    tasks = steps_of(load_dag("pixclip_train"))
-    assert [name for name in tasks if name.startswith("train")] == ["train_regions"]
-    assert tasks["train_regions"].settings == {"recipe": "pixclip_b16_paper", "stage": "regions"}
-    assert tasks["train_regions"].outputs["checkpoint"] == "checkpoint"
+def test_another_recipe_has_other_stages(known, monkeypatch):
+    variable, recipe, stage = known.recipe
+    monkeypatch.setenv(variable, recipe)
+    tasks = steps_of(load_dag(known.dag_id))
+    task_id = f"{known.pipeline.trains}_{stage}"
+    assert [name for name in tasks if name.startswith("train")] == [task_id]
+    assert tasks[task_id].settings == {"recipe": recipe, "stage": stage}
+    assert tasks[task_id].outputs["checkpoint"] == "checkpoint"
+    assert tasks["init_model"].settings == {"recipe": recipe}
 
 
 @pytest.mark.parametrize(
@@ -110,9 +148,9 @@ def test_a_run_cannot_take_another_recipe_than_its_tasks():
     from components.orchestration.airflow.conf import refuse_fixed
 
     fixed = {"train": {"recipe", "stage"}}
-    refuse_fixed({"train": {"num_ranks": 1}}, fixed)
+    refuse_fixed({"train": {"num_ranks": 1}}, fixed, "PIXCLIP_RECIPE")
     with pytest.raises(AirflowFailException, match=r"train\.recipe: .* PIXCLIP_RECIPE"):
-        refuse_fixed({"train": {"recipe": "pixclip_l14"}}, fixed)
+        refuse_fixed({"train": {"recipe": "pixclip_l14"}}, fixed, "PIXCLIP_RECIPE")
 
 
 @pytest.fixture
@@ -161,24 +199,24 @@ def test_another_run_takes_the_version_of_the_settings(resolve, events):
 
 
 @pytest.fixture
-def submitting(monkeypatch) -> Any:
+def submitting(known, monkeypatch) -> Any:
     """The DAG of a deployment whose pipelines run on Kubeflow."""
     monkeypatch.setenv("PIXCLIP_BACKEND", "kubeflow")
-    return load_dag("pixclip_train")
+    return load_dag(known.dag_id)
 
 
-def test_on_kubeflow_one_task_submits_the_pipeline_after_the_checks(submitting):
+def test_on_kubeflow_one_task_submits_the_pipeline_after_the_checks(submitting, known):
     graph = {task.task_id: sorted(task.downstream_task_ids) for task in submitting.tasks}
     assert graph == {"check_settings": ["train"], "train": []}
     train = submitting.get_task("train")
-    assert (train.pipeline, train.deferrable) == ("pixclip-train", True)
+    assert (train.pipeline, train.deferrable) == (known.pipeline.name, True)
     assert {task.task_id for task in submitting.tasks if task.retries < 2} == set()
     assert list(submitting.params) == ["overrides"]
 
 
-def test_the_model_s_asset_has_an_event_wherever_it_was_trained(dag, submitting):
+def test_the_model_s_asset_has_an_event_wherever_it_was_trained(dag, known, submitting):
     for one, task_id in ((dag, "promote"), (submitting, "train")):
-        assert [asset.name for asset in one.get_task(task_id).outlets] == ["pixclip"]
+        assert [asset.name for asset in one.get_task(task_id).outlets] == [known.model]
 
 
 def test_the_submitted_run_takes_the_published_version_and_the_run_s_overrides(monkeypatch):
