@@ -6,7 +6,9 @@ LANGUAGE_MODEL := .cache/models/smollm2-135m-instruct
 BACKEND ?= local
 IMAGES := data annotate train airflow mlflow
 IN_CONTAINERS := $(filter docker,$(BACKEND))
-RUN ?= runs/demo$(if $(IN_CONTAINERS),-docker)
+RUN ?=
+DEMO_RUN = $(or $(RUN),runs/demo$(if $(IN_CONTAINERS),-docker))
+PARTS_RUN = $(or $(RUN),runs/parts)
 PYTEST_ARGS ?=
 WORKERS ?= 4
 export GX_ANALYTICS_ENABLED = false
@@ -17,7 +19,7 @@ export PYTHONUTF8 = 1
 PORT = 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment demo demo-images demo-vllm airflow images images-test test test-vllm test-python test-peers test-kills lint ablation params golden versions lock clean
+.PHONY: help setup environment demo demo-images demo-parts demo-vllm airflow images images-test test test-vllm test-python test-peers test-kills lint ablation params golden versions lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,32 +39,40 @@ $(LANGUAGE_MODEL)/config.json: | environment
 
 comma := ,
 # Small groups, so that even the sample runs through every mapped task twice.
-LONGGRIT_CONF = {"run_folder": "$(1)", $(2)"overrides": { \
+BUILD_CONF = {"run_folder": "$(1)", $(2)"overrides": { \
 	"select": {"records_per_group": 150}, "publish": {"repository": "$(1)/repository"}}}
 PLACE := $(if $(IN_CONTAINERS),"backend": "docker"$(comma) )
-DEMO_CONF = $(call LONGGRIT_CONF,$(RUN),$(PLACE))
 
 # Two ranks through DeepSpeed, one a core.
-TRAIN_CONF = {"run_folder": "$(RUN)", $(PLACE)"overrides": { \
-	"resolve_data": {"repository": "$(RUN)/repository"}, "train": {"num_ranks": 2}}}
+TRAIN_CONF = {"run_folder": "$(1)", $(2)"overrides": { \
+	"resolve_data": {"repository": "$(1)/repository"}, "$(3)": {"num_ranks": 2}}}
 MLFLOW_DATABASE := sqlite:///runs/mlflow/mlflow.db
 
-# Whatever tracking server a person uses otherwise: the demo has its own.
-demo demo-vllm: export MLFLOW_TRACKING_URI =
+# Whatever tracking server a person uses otherwise: the demos have their own.
+demo demo-parts demo-vllm: export MLFLOW_TRACKING_URI =
 # With BACKEND=docker every step runs in its image, and LongGRIT is compared with that of processes.
 ENGINE := DOCKER_HOST=$$(images/start-engine) && export DOCKER_HOST &&
 LAPTOP := $(BIN)/python -m components.orchestration.laptop run
 demo: setup $(if $(IN_CONTAINERS),demo-images)  ## photographs become LongGRIT, and a small model is trained on it, in runs/demo (RUN=folder, BACKEND=docker)
 	@$(if $(IN_CONTAINERS),$(ENGINE)) $(LAPTOP) \
-		--dag longgrit_build --conf '$(DEMO_CONF)' --dag pixclip_train --conf '$(TRAIN_CONF)'
-	@$(BIN)/pixclip summary "$(RUN)"
+		--dag longgrit_build --conf '$(call BUILD_CONF,$(DEMO_RUN),$(PLACE))' \
+		--dag pixclip_train --conf '$(call TRAIN_CONF,$(DEMO_RUN),$(PLACE),train)'
+	@$(BIN)/pixclip summary "$(DEMO_RUN)"
 ifneq ($(IN_CONTAINERS),)
-	@$(LAPTOP) --dag longgrit_build --conf '$(call LONGGRIT_CONF,$(RUN)-processes,)'
-	@diff --recursive --brief "$(RUN)/longgrit" "$(RUN)-processes/longgrit"
-	@echo "LongGRIT            the same bytes in containers as in processes: $$(find $(RUN)/longgrit -type f | wc -l) files"
+	@$(LAPTOP) --dag longgrit_build --conf '$(call BUILD_CONF,$(DEMO_RUN)-processes,)'
+	@diff --recursive --brief "$(DEMO_RUN)/longgrit" "$(DEMO_RUN)-processes/longgrit"
+	@echo "LongGRIT            the same bytes in containers as in processes: $$(find $(DEMO_RUN)/longgrit -type f | wc -l) files"
 endif
 	@echo "runs and registry   $(BIN)/mlflow ui --backend-store-uri $(MLFLOW_DATABASE)"
 	@echo "the champion        $(BIN)/pixclip fetch models:/pixclip@champion"
+
+demo-parts: setup  ## the same with the objects of scenes as parts: FG-Part and PA-CLIP, in runs/parts (RUN=folder)
+	@$(LAPTOP) \
+		--dag fgpart_build --conf '$(call BUILD_CONF,$(PARTS_RUN),)' \
+		--dag paclip_train --conf '$(call TRAIN_CONF,$(PARTS_RUN),,train_parts)'
+	@$(BIN)/pixclip summary "$(PARTS_RUN)"
+	@echo "runs and registry   $(BIN)/mlflow ui --backend-store-uri $(MLFLOW_DATABASE)"
+	@echo "the champion        $(BIN)/pixclip fetch models:/paclip@champion"
 
 demo-images: environment
 	@$(ENGINE) $(BIN)/python images/build.py data annotate train

@@ -115,10 +115,16 @@ def summary(run: Path) -> None:
     """Print what became of every region of a run folder, and what a model learnt from them."""
     from rich.console import Console
 
-    from components.orchestration.summary import find_results, render, render_results, summarise
+    from components.orchestration.summary import (
+        find_dataset,
+        find_results,
+        render,
+        render_results,
+        summarise,
+    )
 
     console, results = Console(), find_results(run)
-    if (run / "longgrit").exists() or not results:
+    if find_dataset(run) or not results:
         console.print(render(summarise(run)))
     if results:
         console.print(render_results(results))

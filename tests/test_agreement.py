@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,47 @@ import yaml
 from components.cli import cli
 from components.core.kubeflow import component_of, image
 from components.core.params import params_text
-from components.core.settings import parse_settings
+from components.core.settings import merge, parse_assignments, parse_settings, read_params
 from components.core.step import ARTIFACTS, Step, load_step
 from components.orchestration.kubeflow.compile import compile_pipeline, pipeline_settings
 from components.orchestration.kubeflow.paclip_train import PACLIP_TRAIN
 from components.orchestration.kubeflow.pipeline import Pipeline
 from components.orchestration.kubeflow.pipelines import PIPELINES
+from components.orchestration.kubeflow.pixclip_train import PIXCLIP_TRAIN
 from components.steps import STEPS
 from data_contracts.engine.contract import load_contract
 
 ROOT = Path(__file__).parents[1]
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))
-RUN_FOLDER = "runs/dvc"
-# Other sources; DVC inside DVC; steps that look beyond their inputs; FG-Part's.
+# Other sources; DVC inside DVC; steps that look beyond their inputs.
 NOT_IN_DVC = {
-    "import_grit", "import_coco", "import_parts", "decontaminate", "detect_parts", "describe_parts",
-    "make_tokenizer", "train_parts", "evaluate_parts", "publish", "resolve_data", "register",
-    "promote", "rollback",
+    "import_grit", "import_coco", "import_parts", "publish", "resolve_data", "register", "promote",
+    "rollback",
 }  # fmt: skip
-BY_COMMAND = {"make_tokenizer", "train_parts", "evaluate_parts"}  # no DAG runs them
-# The DVC pipeline reads the data set where it was made; the DAG brings a version of it.
-BROUGHT = {"dataset/longgrit": "longgrit", "dataset/data_docs": "data_docs/longgrit"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A data set and the pipeline that trains on it, wherever their steps are run."""
+
+    pipeline: Pipeline
+    dataset: str
+    dags: tuple[str, str]  # that build the one and run the other
+    prefix: str  # of the names of its stages in dvc.yaml
+    folder: str  # that those write to
+
+    @property
+    def brought(self) -> dict[str, str]:
+        """Paths of the DAG, which brings a version of the data set, where DVC has made it."""
+        made = self.dataset, f"data_docs/{self.dataset}"
+        return dict(zip((f"dataset/{self.dataset}", "dataset/data_docs"), made, strict=True))
+
+
+LINES = [
+    Line(PIXCLIP_TRAIN, "longgrit", ("longgrit_build", "pixclip_train"), "", "runs/dvc"),
+    Line(PACLIP_TRAIN, "fgpart", ("fgpart_build", "paclip_train"), "parts-", "runs/dvc-parts"),
+]
+each_line = pytest.mark.parametrize("line", LINES, ids=lambda line: line.dataset)
 
 
 @pytest.fixture(params=STEPS)
@@ -103,11 +124,14 @@ def sections_of(params_file: Path) -> dict[str, Any]:
     return yaml.safe_load(params_file.read_text())
 
 
-def dvc_stages() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The stages of dvc.yaml, the repeated ones written out."""
+def dvc_stages(line: Line) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The stages of dvc.yaml, the repeated ones written out; their names without the prefix."""
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text())
     (variables,) = content["vars"]
-    for name, stage in content["stages"].items():
+    for full_name, stage in content["stages"].items():
+        prefix, _, name = full_name.rpartition("-")
+        if prefix != line.prefix.removesuffix("-"):
+            continue
         items = stage.get("foreach", [""])
         for key in items:
             text = yaml.safe_dump(stage.get("do", stage), width=10_000)
@@ -118,21 +142,25 @@ def dvc_stages() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}@{key}" if key else name, yaml.safe_load(text)
 
 
-@pytest.mark.parametrize(("name", "stage"), dvc_stages(), ids=lambda value: str(value)[:30])
+ALL_STAGES = [stage for line in LINES for stage in dvc_stages(line)]
+
+
+@pytest.mark.parametrize(("name", "stage"), ALL_STAGES, ids=lambda value: str(value)[:30])
 def test_a_dvc_stage_is_the_command_of_its_step(name, stage):
     step = load_step(name.partition("@")[0])
     program, command, *arguments = shlex.split(stage["cmd"])
     assert (program, command.replace("-", "_")) == ("pixclip", step.name)
     options = cli.get_command(click.Context(cli), command).make_context(command, arguments).params
     assert stage["params"] == [{str(options["params"]): [step.name]}]
-    assert step.name in sections_of(ROOT / options["params"])
+    own = parse_assignments(options["assignments"], step.settings_type)
+    parse_settings(step, merge(read_params(ROOT / options["params"], step.name), own))
     inputs = {str(options[name]) for name in step.inputs}
     assert inputs <= set(stage.get("deps", []))
     assert {str(options[name]) for name in step.outputs} == set(stage["outs"])
 
 
 def test_every_step_has_a_dvc_stage():
-    stages = {name.partition("@")[0] for name, _ in dvc_stages()}
+    stages = {name.partition("@")[0] for name, _ in ALL_STAGES}
     assert stages == set(STEPS) - NOT_IN_DVC
 
 
@@ -173,20 +201,23 @@ def test_an_airflow_task_names_every_artifact_of_its_step(tasks):
             parse_settings(step, fixed)
             assert set(own) <= set(step.settings_type.model_fields), task.task_id
             seen.add(step.name)
-    assert seen == set(STEPS) - BY_COMMAND
+    assert seen == set(STEPS)
 
 
-def test_dvc_and_airflow_keep_artifacts_at_the_same_places(tasks):
+@each_line
+def test_dvc_and_airflow_keep_artifacts_at_the_same_places(tasks, line):
     airflow = {
         path.format(group="00000")
         for name, task in tasks.items()
         for path in arguments_of(task).get("outputs", {}).values()
-        if not name.startswith("fgpart") and steps_of(task)[0].name not in NOT_IN_DVC
+        if name.split(".")[0] in line.dags and steps_of(task)[0].name not in NOT_IN_DVC
     }
     dvc = {
-        path.removeprefix(f"{RUN_FOLDER}/") for _, stage in dvc_stages() for path in stage["outs"]
+        path.removeprefix(f"{line.folder}/")
+        for _, stage in dvc_stages(line)
+        for path in stage["outs"]
     }
-    assert dvc == {BROUGHT.get(path, path) for path in airflow}
+    assert dvc == {line.brought.get(path, path) for path in airflow}
 
 
 # Task -> input -> the task and the output that it comes from.
@@ -199,9 +230,9 @@ def joined(inputs: dict[str, dict[str, str]], outputs: dict[str, dict[str, str]]
     return {task: {name: made[path] for name, path in own.items()} for task, own in inputs.items()}
 
 
-def kubeflow_graph() -> Graph:
-    settings = pipeline_settings(ROOT / "params" / "pixclip.yaml", {})
-    spec, *_ = yaml.safe_load_all(compile_pipeline(settings, None))
+def kubeflow_graph(pipeline: Pipeline) -> Graph:
+    settings = pipeline_settings(pipeline, {})
+    spec, *_ = yaml.safe_load_all(compile_pipeline(pipeline, settings, None))
     tasks = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     names = {key: re.sub("[ -]", "_", task["taskInfo"]["name"]) for key, task in tasks.items()}
     producers = {
@@ -220,11 +251,11 @@ def kubeflow_graph() -> Graph:
     }
 
 
-def airflow_graph(tasks: dict[str, Any]) -> Graph:
+def airflow_graph(tasks: dict[str, Any], dag_id: str) -> Graph:
     own = {
-        name.removeprefix("pixclip_train."): arguments_of(task)
+        name.removeprefix(f"{dag_id}."): arguments_of(task)
         for name, task in tasks.items()
-        if name.startswith("pixclip_train.") and "outputs" in arguments_of(task)
+        if name.startswith(f"{dag_id}.") and "outputs" in arguments_of(task)
     }
     return joined(
         {name: arguments.get("inputs", {}) for name, arguments in own.items()},
@@ -232,30 +263,38 @@ def airflow_graph(tasks: dict[str, Any]) -> Graph:
     )
 
 
-def dvc_graph() -> Graph:
+def dvc_graph(line: Line) -> Graph:
     inputs, outputs = {}, {}
-    for name, stage in dvc_stages():
+    brought = {"pack": "resolve_data", f"check@{line.dataset}": "check"}
+    for name, stage in dvc_stages(line):
         step = load_step(name.partition("@")[0])
         _, command, *arguments = shlex.split(stage["cmd"])
         options = cli.get_command(click.Context(cli), command).make_context(command, arguments)
         # The DVC pipeline makes the data set that the others bring.
-        task = {"pack": "resolve_data", "check@longgrit": "check"}.get(name, name.replace("@", "_"))
+        task = brought.get(name, name.replace("@", "_"))
         inputs[task] = {key: str(options.params[key]) for key in step.inputs}
         named = {key: "dataset" if key == "longgrit" else key for key in step.outputs}
         outputs[task] = {name: str(options.params[key]) for key, name in named.items()}
-    wanted = kubeflow_graph().keys() - {"resolve_data", "register", "promote"}
+    wanted = kubeflow_graph(line.pipeline).keys() - {"resolve_data", "register", "promote"}
     return joined({task: own for task, own in inputs.items() if task in wanted}, outputs)
 
 
-def test_airflow_and_kubeflow_train_by_the_same_graph(tasks):
-    assert airflow_graph(tasks) == kubeflow_graph()
+@each_line
+def test_airflow_and_kubeflow_train_by_the_same_graph(tasks, line):
+    _, trains = line.dags
+    assert airflow_graph(tasks, trains) == kubeflow_graph(line.pipeline)
 
 
-def test_dvc_trains_by_the_same_graph():
-    known = kubeflow_graph()
+@each_line
+def test_dvc_trains_by_the_same_graph(line):
+    known = kubeflow_graph(line.pipeline)
     for task in ("resolve_data", "register", "promote"):
         del known[task]
-    assert dvc_graph() == known
+    assert dvc_graph(line) == known
+
+
+def test_every_pipeline_has_its_line():
+    assert [line.pipeline for line in LINES] == list(PIPELINES.values())
 
 
 def test_every_contract_is_kept_by_an_artifact_and_the_other_way_round():

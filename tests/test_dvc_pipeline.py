@@ -17,7 +17,7 @@ PHOTOGRAPHS = ROOT / DEFAULT_FOLDER
 @pytest.fixture
 def project(tmp_path) -> Path:
     """The pipeline's files in a fresh Git repository, with a smaller sample."""
-    params = ("params/longgrit.yaml", "params/pixclip.yaml")
+    params = [f"params/{path.name}" for path in sorted((ROOT / "params").glob("*.yaml"))]
     for name in ("dvc.yaml", *params, ".dvcignore", ".gitignore", ".dvc/config"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)

@@ -15,6 +15,7 @@ from components.core.counts import ROWS_FOUND, ROWS_IN, ROWS_OUT
 from components.core.errors import InputError
 from components.core.receipts import Receipt, read_receipt
 from components.core.tables import groups_of, read_rows
+from components.data.pack.settings import DATASETS
 from components.data.pack.statistics import count_reasons, mean_words
 from pixclip.data.layout import CARD_NAME, MANIFEST_NAME, REPORT_NAME
 from pixclip.evaluation.protocol import SCENE_ACCURACY, SUBSETS, Question
@@ -23,25 +24,13 @@ from pixclip.json_files import JsonError, read_json_object
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-# Step -> the folder with its receipts, in the order of the run.
-FOLDERS = {
-    "select": "records",
-    "ingest": "images",
-    "deduplicate": "candidates",
-    "decontaminate": "uncontaminated",
-    "detect_parts": "detected",
-    "segment": "regions",
-    "describe": "captions",
-    "pack": "longgrit",
-}
-SHOWN_PATHS = (
-    "grit",
-    *(f"longgrit/{name}" for name in (MANIFEST_NAME, CARD_NAME, REPORT_NAME)),
-    "quarantine",
-    "data_docs",
-    "exports",
-    "publication",
+# Folders with receipts of steps that regions pass, in the order of the run, before the data set's.
+FOLDERS = (
+    *("grit", "records", "images", "candidates", "uncontaminated", "detected"),
+    *("regions", "captions"),
 )
+SHOWN_FILES = (MANIFEST_NAME, CARD_NAME, REPORT_NAME)  # of the data set
+SHOWN_PATHS = ("quarantine", "data_docs", "exports", "publication")
 
 
 @dataclass(frozen=True)
@@ -76,6 +65,7 @@ class Summary:
     """All that the closing table says."""
 
     run: Path
+    dataset: str  # empty: none was packed yet
     steps: tuple[StepLine, ...]
     splits: Counter[str]  # regions
     long_words: Counter[int]
@@ -89,23 +79,32 @@ def summarise(run: Path) -> Summary:
     Raises:
         InputError: no step has finished there.
     """
+    dataset = find_dataset(run)
     steps = tuple(_step_lines(run))
     if not steps:
         raise InputError(f"{run} holds no finished step; run `make demo` or the DAG first")
-    splits, long_words = _count_manifest(run / "longgrit" / MANIFEST_NAME)
-    paths = tuple(run / name for name in SHOWN_PATHS if (run / name).exists())
-    return Summary(run, steps, splits, long_words, read_cost(run / "ledger"), paths)
+    splits, long_words = _count_manifest(run / dataset / MANIFEST_NAME)
+    packed = [f"{dataset}/{name}" for name in SHOWN_FILES] if dataset else []
+    names = ("grit", *packed, *SHOWN_PATHS)
+    paths = tuple(run / name for name in names if (run / name).exists())
+    return Summary(run, dataset, steps, splits, long_words, read_cost(run / "ledger"), paths)
+
+
+def find_dataset(run: Path) -> str:
+    """The data set that a run has packed, which is its folder's name; empty if none."""
+    return next((name for name in DATASETS if (run / name).is_dir()), "")
 
 
 def _step_lines(run: Path) -> Iterator[StepLine]:
     reasons = count_reasons(run / "quarantine")
-    for step, folder in FOLDERS.items():
-        counted = [r.metrics for r in _receipts(run / folder) if ROWS_IN in r.metrics]
+    for folder in (*FOLDERS, *DATASETS):
+        counted = [receipt for receipt in _receipts(run / folder) if ROWS_IN in receipt.metrics]
         if counted:
             regions_in, regions_out, found = (
-                sum(int(metrics.get(name, 0)) for metrics in counted)
+                sum(int(receipt.metrics.get(name, 0)) for receipt in counted)
                 for name in (ROWS_IN, ROWS_OUT, ROWS_FOUND)
             )
+            step = counted[0].step
             yield StepLine(step, regions_in, regions_out, reasons.get(step, Counter()), found)
 
 
@@ -170,7 +169,8 @@ def render(summary: Summary) -> "RenderableType":
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(f"LongGRIT · {summary.run}"), title_justify="left")
+    title = DATASETS[summary.dataset].title if summary.dataset else "No data set yet"
+    table = Table(title=escape(f"{title} · {summary.run}"), title_justify="left")
     table.add_column("step", no_wrap=True)
     for name in ("regions in", "out", "quarantined"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -99,6 +100,24 @@ def test_a_step_whose_quarantine_lacks_regions_is_pointed_at(finished):
     (finished / "quarantine" / "ingest-00000.parquet").unlink()
     text = printed(summarise(finished))
     assert "NOT at ingest" in text
+
+
+def test_a_run_of_fg_part_is_told_by_its_own_steps_and_folders(finished, make_run):
+    (finished / "longgrit").rename(finished / "fgpart")
+    for group in ("00000", "00001"):
+        shutil.rmtree(finished / "captions" / group)
+        nothing = Counter[str]()
+        write_step_receipt(finished / "captions" / group, "describe_parts", 18, 18, nothing)
+    write_step_receipt(finished / "uncontaminated", "decontaminate", 38, 38, Counter[str]())
+    write_step_receipt(finished / "grit", "import_parts", 41, 41, Counter[str]())
+    summary = summarise(finished)
+    assert [line.step for line in summary.steps] == [
+        *("import_parts", "select", "ingest", "deduplicate", "decontaminate", "segment"),
+        *("describe_parts", "pack"),
+    ]
+    text = printed(summary)
+    assert "FG-Part" in text
+    assert "fgpart/report.html" in text
 
 
 def test_a_run_that_stopped_early_shows_the_steps_it_finished(make_run):
