@@ -84,6 +84,7 @@ def write_evaluation(
     checkpoint: Path,
     right: Sequence[bool],
     dataset: str = "d" * 64,
+    protocol: str = LONGGRIT_REGIONS.id,
     protocol_digest: str = LONGGRIT_REGIONS.digest,
     num_asked: int | None = None,
     revision: str = "v1",
@@ -95,7 +96,7 @@ def write_evaluation(
     numbers = {"scene_accuracy": share, "mask_to_text_r1": share, "text_to_mask_r1": share}
     weights = (checkpoint / "model.safetensors").read_bytes()
     content = {
-        "protocol": LONGGRIT_REGIONS.id,
+        "protocol": protocol,
         "protocol_digest": protocol_digest,
         "checkpoint": hashlib.sha256(weights).hexdigest(),
         "data": {

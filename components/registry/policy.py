@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from components.core.step import StepSettings, runtime
 from components.registry.models import ROLLED_BACK_TAG, Version
-from pixclip.evaluation.protocol import LONGGRIT_REGIONS, SCENE_ACCURACY, Question
+from pixclip.evaluation.protocol import LONGGRIT_REGIONS, PROTOCOLS, SCENE_ACCURACY, Question
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ class PromoteSettings(StepSettings):
     fail_if_kept: bool = runtime(
         False, "end with an error if the champion stays; for schedulers that want one"
     )
+
+    @field_validator("protocol")
+    @classmethod
+    def _protocol_is_known(cls, protocol: str) -> str:
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"no protocol '{protocol}'; known are {', '.join(PROTOCOLS)}")
+        return protocol
 
     @field_validator("must_not_lose", "must_beat", "minimums")
     @classmethod
@@ -130,14 +137,14 @@ def _not_rolled_back(taken_back: Version | None) -> Check:
 
 def _protocol(content: dict[str, Any], settings: PromoteSettings) -> Check:
     protocol = str(content.get("protocol"))
-    is_same = content["protocol_digest"] == LONGGRIT_REGIONS.digest
+    known = PROTOCOLS[settings.protocol]
+    is_same = content["protocol_digest"] == known.digest
     return Check(
         name="protocol",
         value=protocol if is_same else f"{protocol}, but another definition or split",
         limit=settings.protocol,
         passed=protocol == settings.protocol and is_same,
-        explanation="Only numbers of this protocol decide, on its own split "
-        f"({LONGGRIT_REGIONS.split}).",
+        explanation=f"Only numbers of this protocol decide, on its own split ({known.split}).",
     )
 
 

@@ -102,6 +102,8 @@ FGPART_PARTS = replace(
     ),
 )
 
+PROTOCOLS = {protocol.id: protocol for protocol in (LONGGRIT_REGIONS, FGPART_PARTS)}
+
 
 class EvaluationError(ValueError):
     """An evaluation cannot be made, read or compared; the message says why and what to do."""

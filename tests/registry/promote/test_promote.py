@@ -13,7 +13,7 @@ from components.core.run import run_step
 from components.core.step import load_step
 from components.registry.models import ROLLED_BACK_TAG, Reference, Registry
 from components.registry.store import TrackingError
-from pixclip.evaluation.protocol import protocol_of
+from pixclip.evaluation.protocol import FGPART_PARTS, LONGGRIT_REGIONS
 from tests.model_registry import World
 
 
@@ -94,7 +94,7 @@ def test_a_candidate_that_is_not_better_is_registered_but_not_promoted(
         ({"minimums": {"held_out_objects.scene_accuracy": 0.1}},
          ["number of samples", "held_out_objects.scene_accuracy: minimum"]),
         ({"min_samples": 121}, ["number of samples"]),
-        ({"protocol": "longgrit-regions/2"}, ["protocol"]),
+        ({"protocol": "fgpart-parts/1"}, ["protocol"]),
     ],
 )  # fmt: skip
 def test_a_first_candidate_must_meet_the_policy_too(
@@ -131,10 +131,25 @@ def test_a_metric_that_nobody_asked_is_not_an_incomparable_champion(
 def test_numbers_of_another_split_are_not_those_of_the_protocol(
     world: World, registry: Registry
 ) -> None:
-    val = protocol_of("val")
+    val = LONGGRIT_REGIONS.of_split("val")
     report = promote(world, world.candidate("a", num_right=30, protocol_digest=val.digest))
     assert failed(report) == ["protocol"]
     assert "champion" not in numbers(registry)
+
+
+def test_numbers_of_parts_decide_where_the_policy_asks_for_them(
+    world: World, registry: Registry
+) -> None:
+    digest = FGPART_PARTS.digest
+    registration = world.candidate(
+        "a", num_right=30, protocol_digest=digest, protocol="fgpart-parts/1"
+    )
+    assert promote(world, registration, protocol="fgpart-parts/1")["outcome"] == "promoted"
+
+
+def test_a_protocol_that_nobody_knows_is_refused(world: World) -> None:
+    with pytest.raises(SettingsError, match=r"promote\.protocol: .*known are longgrit-regions/1"):
+        promote(world, world.candidate("a", num_right=30), protocol="longgrit-regions/2")
 
 
 def test_a_version_that_was_taken_back_does_not_return(world: World, registry: Registry) -> None:
