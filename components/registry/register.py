@@ -34,7 +34,7 @@ from pixclip.checksums import (
     weights_digest,
 )
 from pixclip.data.layout import CARD_NAME
-from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, SUBSETS, Question
+from pixclip.evaluation.protocol import ALL, FGPART_PARTS, SCENE_ACCURACY, SUBSETS, Question
 
 REGISTRATION_NAME = "registration.json"
 EVALUATION_FOLDER = "evaluation"
@@ -271,6 +271,7 @@ def render_card(tags: Mapping[str, str], evaluation: Evaluation, settings: Regis
         tags=tags,
         settings=settings,
         data=evaluation.content["data"],
+        is_of_parts=tags["protocol"] == FGPART_PARTS.id,
         tables=[{"subset": name, **_table(evaluation, name)} for name in subsets],
     )
 

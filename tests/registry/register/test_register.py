@@ -13,6 +13,7 @@ import pixclip
 from components.core.errors import InputError
 from components.registry.models import Reference, Registry
 from components.registry.runs import Run
+from pixclip.evaluation.protocol import FGPART_PARTS, LONGGRIT_REGIONS, Protocol
 from tests.model_registry import World, some_right, write_checkpoint, write_evaluation
 
 CANDIDATE = Reference("pixclip", "candidate")
@@ -41,6 +42,24 @@ def test_a_version_is_a_plain_checkpoint_with_card_evaluation_and_lineage(
     assert version.tags["all.scene_accuracy"] == "0.7500"
     check = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
     subprocess.run(check, cwd=folder, check=True)
+
+
+def test_the_card_of_a_model_of_parts_tells_of_crops_and_its_data(
+    world: World, registry: Registry, tmp_path: Path
+) -> None:
+    def card_of(name: str, protocol: Protocol) -> str:
+        changes = {"protocol": protocol.id, "protocol_digest": protocol.digest}
+        world.candidate(name, num_right=30, **changes)
+        (tmp_path / f"got {name}").mkdir()
+        folder = registry.download_verified(registry.get(CANDIDATE), tmp_path / f"got {name}")
+        return (folder / "README.md").read_text()
+
+    regions, parts = card_of("a", LONGGRIT_REGIONS), card_of("b", FGPART_PARTS)
+    assert "after PixCLIP" in regions
+    assert "| training data | LongGRIT," in regions
+    assert "after PA-CLIP" in parts
+    assert "image.crop(first_box)" in parts
+    assert "| training data | FG-Part," in parts
 
 
 def test_the_same_checkpoint_twice_is_the_same_version(world: World, registry: Registry) -> None:
