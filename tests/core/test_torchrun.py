@@ -1,5 +1,6 @@
 """Ranks that are started through torchrun, and what becomes of them when the step is killed."""
 
+import importlib
 import json
 import os
 import signal
@@ -170,3 +171,16 @@ def test_the_reason_of_a_rank_is_the_reason_of_the_step(job, way, error, kind, m
     (job.parent / "failure.json").write_text('{"message": "of long ago", "is_refusal": true}')
     with pytest.raises(kind, match=message):
         run_ranks("ranked", job, num_ranks=1)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pixclip.training.run",
+        "pixclip.training.run_parts",
+        "components.training.adapt_text.rank",
+        "components.training.embed_text.rank",
+    ],
+)
+def test_every_module_of_ranks_has_the_function_that_a_forked_rank_calls(module):
+    assert callable(importlib.import_module(module).main)

@@ -163,5 +163,10 @@ def run_rank(kind: type[JobT], train_job: Callable[[JobT], bool], about: str | N
         sys.exit(STOPPED)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be a rank of the job that `--job` names."""
     run_rank(Job, train, __doc__)
+
+
+if __name__ == "__main__":
+    main()

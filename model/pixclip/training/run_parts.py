@@ -33,5 +33,10 @@ def train(job: PartJob) -> bool:
     return train_model(job, job.stage, prepare)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be a rank of the job that `--job` names."""
     run_rank(PartJob, train, __doc__)
+
+
+if __name__ == "__main__":
+    main()
