@@ -159,7 +159,7 @@ def _be_torchrun(module: str, job: Path, num_ranks: int, num_threads: int, paren
     except SignalException:
         sys.exit(STOPPED)
     except ChildFailedError as error:
-        log.error("%s", error)
+        os.write(2, f"{error}\n".encode())  # whatever the runner has made of logging
         sys.exit(1)
 
 

@@ -5,10 +5,12 @@ version 5 holds numbers and texts only: nothing in it is run.
 """
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from components.core.errors import InputError
@@ -44,7 +46,8 @@ OLD = "cars_annos.mat"
 SPLITS: dict[str, Split] = {"0": TRAIN, "1": TEST}  # of the older layout
 BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 MAX_BYTES = 1 << 26  # of a file's content unpacked; the published ones have 3 MB
-HEADER_BYTES, COMPRESSED = 128, 15
+HEADER_BYTES, MATRIX, COMPRESSED = 128, 14, 15
+MAX_DEPTH = 16  # of arrays in arrays; the published ones are three deep
 
 
 class Cars:
@@ -189,20 +192,50 @@ def read_mat(files: Files, name: str) -> dict[str, Any]:
 
 
 def _require_bounded(data: bytes) -> None:
-    """Refuse a file whose compressed variables unpack to more than any such file has.
+    """Refuse a file that unpacks to more than any such file has, or claims arrays it does not hold.
 
     https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf: elements of type and size.
 
     Raises:
-        ValueError: they do.
+        ValueError: it does.
     """
     order = "<" if data[HEADER_BYTES - 2 : HEADER_BYTES] == b"IM" else ">"
-    place, left = HEADER_BYTES, MAX_BYTES
+    left = MAX_BYTES
+    for kind, content in _elements(data[HEADER_BYTES:], order):
+        if kind == COMPRESSED:
+            content = zlib.decompressobj().decompress(content, left + 1)
+            left -= len(content)
+            if left < 0:
+                raise ValueError(f"its variables have more than {MAX_BYTES} bytes")
+            _require_whole_arrays(content, order)
+        else:
+            _require_whole_arrays(struct.pack(f"{order}II", kind, len(content)) + content, order)
+
+
+def _require_whole_arrays(data: bytes, order: str, depth: int = 0) -> None:
+    """Refuse arrays of more entries than bytes: a reader would allocate them before it looks."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"its arrays are nested over {MAX_DEPTH} deep")
+    for kind, content in _elements(data, order):
+        if kind != MATRIX:
+            continue
+        _, dimensions, *_ = [*islice(_elements(content, order), 2), (0, b""), (0, b"")]
+        sides = struct.unpack(f"{order}{len(dimensions[1]) // 4}i", dimensions[1])
+        if math.prod(sides) > len(content) or any(side < 0 for side in sides):
+            raise ValueError(f"an array of {len(content)} bytes claims to be {sides} large")
+        _require_whole_arrays(content, order, depth + 1)
+
+
+def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """Type and content of each data element; the last may be cut off."""
+    place = 0
     while place + 8 <= len(data):
         kind, num_bytes = struct.unpack_from(f"{order}II", data, place)
-        content = data[place + 8 : place + 8 + num_bytes]
-        if kind == COMPRESSED:
-            left -= len(zlib.decompressobj().decompress(content, left + 1))
-        if left < 0:
-            raise ValueError(f"its variables have more than {MAX_BYTES} bytes")
-        place += 8 + num_bytes
+        if kind >> 16:  # a small element: size, type and content in eight bytes
+            num_bytes, kind = kind >> 16, kind & 0xFFFF
+            yield kind, data[place + 4 : place + 4 + min(num_bytes, 4)]
+            place += 8
+            continue
+        yield kind, data[place + 8 : place + 8 + num_bytes]
+        # All but compressed elements are filled up to eight bytes.
+        place += 8 + (num_bytes if kind == COMPRESSED else -(-num_bytes // 8) * 8)

@@ -19,12 +19,12 @@ def evaluate_parts(
     """Measure retrieval of parts and of whole images on the benchmark, against the baselines.
 
     A part is seen as PA-CLIP sees it, cut out of the original image; beside it stand the whole
-    image and the model that training began with, under the same texts and questions.
+    image, and the model that training began with, both of its towers, under the same questions.
     """
 
     def open_models() -> Asked:
         from pixclip.checksums import weights_digest
-        from pixclip.evaluation.part_variants import PartVariants
+        from pixclip.evaluation.part_variants import PARENT, PartVariants
         from pixclip.evaluation.protocol import FGPART_PARTS
 
         model, began = (_load(folder, settings.device) for folder in (checkpoint, parent))
@@ -34,6 +34,7 @@ def evaluate_parts(
             PartVariants(model, began),
             model.encode_text,
             FGPART_PARTS.of_split(settings.split),
+            {PARENT: began.encode_text},
         )
 
     return measure(dataset, evaluation, settings, open_models)

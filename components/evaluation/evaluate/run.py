@@ -1,7 +1,7 @@
 """What `evaluate` and `evaluate_parts` share: from models and their texts to numbers and a page."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pixclip.evaluation.variants import AnyVariants
     from pixclip.model import PixClip
 
+    EmbedTexts = Callable[[Sequence[str]], Tensor]  # normalised [T, D]
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -27,8 +29,9 @@ class Asked:
     model: "PixClip"
     digest: str  # SHA-256 of the checkpoint's weights
     variants: "AnyVariants"
-    embed_texts: "Callable[[Sequence[str]], Tensor]"  # normalised [T, D]
+    embed_texts: "EmbedTexts"
     protocol: "Protocol"
+    own_texts: "Mapping[str, EmbedTexts]" = field(default_factory=dict)  # of other variants
 
 
 def measure(
@@ -59,6 +62,9 @@ def measure(
             on_regions=bar.update,
         )
         texts_TD = asked.embed_texts(benchmark.texts)
+        for variant, embed_texts in asked.own_texts.items():
+            own_TD = embed_texts(benchmark.texts)
+            embedded[variant] = replace(embedded[variant], texts_TD=own_TD)
         results = evaluate_embeddings(
             benchmark, embedded, texts_TD, num_resamples=settings.num_resamples, seed=settings.seed
         )

@@ -117,6 +117,7 @@ class Embedded:
 
     regions_RD: Tensor
     images_UD: Tensor | None = None  # None: whole images are no question of this variant
+    texts_TD: Tensor | None = None  # None: it is asked by the model's texts
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 - `model`: the part cut out of the original image, as PA-CLIP sees it (its eq. 4).
 - `whole_image`: the image; all parts of it get one embedding, so their ties count against it.
-- `parent`: the crop again, in the model that training began with.
+- `parent`: the crop again, in the model that training began with, whose own text tower asks.
 
 Legend: B parts, U images, C = 3, H = W = side of the model's square, D embedding width.
 """

@@ -81,12 +81,17 @@ def evaluate_embeddings(
     num_resamples: int,
     seed: int,
 ) -> Results:
-    """Ask every variant the benchmark's questions; `texts_TD` embeds `benchmark.texts`.
+    """Ask every variant the benchmark's questions.
+
+    `texts_TD` embeds `benchmark.texts`, for variants without texts of their own.
 
     Raises:
         EvaluationError: an embedding is not finite.
     """
-    answers = {name: answer(benchmark, vectors, texts_TD) for name, vectors in embedded.items()}
+    answers = {
+        name: answer(benchmark, vectors, texts_TD if vectors.texts_TD is None else vectors.texts_TD)
+        for name, vectors in embedded.items()
+    }
     numbers = {
         subset: summarise(benchmark, answers, subset, num_resamples=num_resamples, seed=seed)
         for subset in benchmark.subsets

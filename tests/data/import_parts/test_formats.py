@@ -2,16 +2,20 @@
 
 import json
 import shutil
+import struct
 import zipfile
 import zlib
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.io import savemat
 
 from components.core.errors import GateError, InputError
+from components.data.formats.cars import read_mat
 from components.data.formats.files import FolderFiles
 from components.data.formats.sources import FORMATS
 from components.data.formats.values import LeftOut
@@ -272,6 +276,18 @@ def test_damaged_tables_cost_rows_or_are_refused_but_never_break_the_reader(
     places = [part.place for image in images for part in image.parts]
     assert len(places) == len(set(places))
     json.dumps(left_out.entries)
+
+
+def test_a_matlab_file_that_claims_a_huge_array_is_refused_before_it_is_allocated(tmp_path):
+    WRITERS["cars"](tmp_path)
+    table = next(tmp_path.rglob("cars_meta.mat"))
+    savemat(table, {"class_names": np.array(["a car"], dtype=object)}, do_compression=False)
+    content = bytearray(table.read_bytes())
+    place = content.index(struct.pack("<ii", 1, 1))
+    content[place : place + 8] = struct.pack("<ii", 1 << 16, 1 << 16)
+    table.write_bytes(content)
+    with pytest.raises(InputError, match=r"claims to be \(65536, 65536\) large"):
+        read_mat(FolderFiles(tmp_path, str(tmp_path)), table.relative_to(tmp_path).as_posix())
 
 
 def test_a_setting_names_every_format():

@@ -95,3 +95,21 @@ def test_a_model_that_reads_texts_by_a_language_model_is_refused(folder, tmp_pat
             evaluation=tmp_path / "evaluation",
             settings=SETTINGS,
         )
+
+
+def test_the_parent_is_asked_by_its_own_texts(folder, tmp_path):
+    model = tiny_clip(context_length=64)
+    with torch.no_grad():
+        model.text.projection.weight.mul_(-1.0)
+    save_checkpoint(tmp_path / "other", model, text_tower=folder / "tokenizer")
+    evaluate_parts.function(
+        dataset=folder / "dataset",
+        parent=tmp_path / "other",
+        checkpoint=folder / "parent",
+        evaluation=tmp_path / "evaluation",
+        settings=SETTINGS,
+    )
+    content = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    own, parents = content["metrics"]["all"], content["baselines"]["parent"]["all"]
+    # With the model's texts the same vision tower would answer alike.
+    assert own != parents
