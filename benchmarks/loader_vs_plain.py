@@ -228,8 +228,8 @@ def compare(
 def step_seconds(dataset: Path, config: DataConfig) -> dict[str, float]:
     """Core seconds of one batch and of the tiny model's step on it, forwards and backwards."""
     from pixclip.model import PixClip
+    from pixclip.training.config import LossConfig
     from pixclip.training.pixclip import PixClipObjective
-    from pixclip.training.recipes import LossConfig
 
     vision = ARCHITECTURES["tiny"]
     model = PixClip(

@@ -39,9 +39,9 @@ from pixclip.data.parts import PartsBatch
 from pixclip.data.shards import iterate_images
 from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess
+from pixclip.training.config import PartLossConfig
 from pixclip.training.contrastive import contrastive_loss
 from pixclip.training.paclip import PaClipObjective
-from pixclip.training.recipes import PartLossConfig
 
 CONTEXT, END = 248, 1999
 LENGTHS = {"long": (50, 90), "short": (6, 20), "part": (12, 40)}  # tokens

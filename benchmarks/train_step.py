@@ -28,8 +28,8 @@ from pixclip.data.batch import Batch
 from pixclip.model import PixClip
 from pixclip.text.encoder import TextEncoder
 from pixclip.text.language_model import open_language_model
+from pixclip.training.config import LossConfig
 from pixclip.training.pixclip import Embeddings, PixClipObjective, pool_regions, total_loss
-from pixclip.training.recipes import LossConfig
 
 CAPTION = (
     "A {colour} {thing} with a smooth surface and a slightly worn edge stands at place {side} "

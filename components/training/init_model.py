@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pixclip.config import ClipTextConfig, ModelConfig, PreprocessConfig, VisionConfig
     from pixclip.importers import ImportReport
     from pixclip.model import PixClip
-    from pixclip.training.recipes import AnyRecipe
+    from pixclip.training.config import AnyRecipe
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,8 @@ def model_config(text_tower: Path, settings: InitModelSettings) -> "ModelConfig"
     """
     from pixclip.config import ARCHITECTURES, ModelConfig
     from pixclip.text.encoder import read_text_tower
-    from pixclip.training.recipes import ALL_RECIPES, Recipe
+    from pixclip.training.config import Recipe
+    from pixclip.training.recipes import ALL_RECIPES
 
     for name, known in (("recipe", ALL_RECIPES), ("architecture", ARCHITECTURES)):
         value = getattr(settings, name)
@@ -273,7 +274,7 @@ def _clip_text(
 ) -> "ClipTextConfig":
     from pixclip.config import clip_text_of
     from pixclip.text.clip_tokenizer import with_vocabulary_of
-    from pixclip.training.recipes import PartRecipe
+    from pixclip.training.config import PartRecipe
 
     if isinstance(recipe, PartRecipe) and not settings.architecture:
         text = recipe.text

@@ -20,8 +20,8 @@ from components.registry.store import TrackingError
 from pixclip.checksums import WEIGHTS_NAME, weights_digest
 from pixclip.config import to_dict
 from pixclip.data.layout import MANIFEST_NAME
+from pixclip.training.config import AnyRecipe, AnyStage
 from pixclip.training.job import AnyJob, read_steps, write_job
-from pixclip.training.recipes import AnyRecipe, AnyStage
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,9 @@ from components.training.tracked import (
     train_tracked,
 )
 from pixclip.json_files import JsonError, read_json_object
+from pixclip.training.config import Stage
 from pixclip.training.job import Job
-from pixclip.training.recipes import RECIPES, Stage, find_stage
+from pixclip.training.recipes import RECIPES, find_stage
 
 
 class TrainSettings(TrainingSettings):

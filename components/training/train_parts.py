@@ -18,8 +18,9 @@ from components.training.tracked import (
     stages_of,
     train_tracked,
 )
+from pixclip.training.config import PartStage
 from pixclip.training.job import PartJob
-from pixclip.training.recipes import PART_RECIPES, PartStage, find_stage
+from pixclip.training.recipes import PART_RECIPES, find_stage
 
 
 class TrainPartsSettings(TrainingSettings):

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pixclip.training.config import LossConfig
 from pixclip.training.contrastive import contrastive_loss, positives_loss
 from pixclip.training.pixclip import Embeddings, pool_regions, total_loss
-from pixclip.training.recipes import LossConfig
 from tests.pixclip import numpy_losses
 
 torch.set_num_threads(1)

@@ -16,7 +16,7 @@ from components.core.errors import SettingsError
 from components.core.kubeflow import component_of
 from components.core.step import load_step
 from components.orchestration.kubeflow.cluster import DAY_S, ClusterSettings, place, use_state
-from pixclip.training.recipes import AnyRecipe
+from pixclip.training.config import AnyRecipe
 
 # Makes the task of a step: its name, and its component's arguments.
 Run = Callable[..., Any]

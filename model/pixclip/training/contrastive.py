@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pixclip.distributed import gather_rows, num_ranks, rank, sum_over_ranks
-from pixclip.training.recipes import LN_100
+from pixclip.training.config import LN_100
 
 
 def contrastive_loss(

@@ -17,7 +17,7 @@ from pydantic import Field
 from pixclip.config import Config, from_dict, to_dict
 from pixclip.files import write_whole
 from pixclip.json_files import JsonError, brief, read_json_lines, read_json_object
-from pixclip.training.recipes import PartStage, Stage
+from pixclip.training.config import PartStage, Stage
 
 STEPS, STATES = "steps.jsonl", "states"
 FAILURE_NAME = "failure.json"

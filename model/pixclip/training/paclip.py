@@ -14,8 +14,8 @@ from pixclip.data.parts import PartsBatch
 from pixclip.distributed import num_ranks, sum_over_ranks
 from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess
+from pixclip.training.config import PartLossConfig
 from pixclip.training.contrastive import contrastive_loss, scale_of, unit
-from pixclip.training.recipes import PartLossConfig
 
 
 class PaClipObjective(nn.Module):

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from pixclip.data.batch import Batch
 from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess
+from pixclip.training.config import LossConfig
 from pixclip.training.contrastive import contrastive_loss, positives_loss, scale_of
-from pixclip.training.recipes import LossConfig
 
 Branches = tuple[Tensor, Tensor | None, Tensor | None]  # regions, crops, pooled: each [b, D]
 

@@ -24,10 +24,10 @@ from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess
 from pixclip.text.clip_tower import ClipTextTower
 from pixclip.text.embeddings import TextEmbeddings
+from pixclip.training.config import AnyStage
 from pixclip.training.engine import open_engine, ranks_leave_together
 from pixclip.training.job import AnyJob, Job, JobT, failure_told, read_job
 from pixclip.training.pixclip import PixClipObjective
-from pixclip.training.recipes import AnyStage
 from pixclip.training.schedule import freeze_other_parts, parameter_groups
 from pixclip.training.stage import STOPPED, SaveSignals, StageRun, train_stage
 from pixclip.training.states import seed_all

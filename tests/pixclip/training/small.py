@@ -5,7 +5,7 @@ import torch
 from pixclip.config import ARCHITECTURES, AdaptorConfig, ModelConfig, TextConfig
 from pixclip.data.batch import Batch
 from pixclip.model import PixClip
-from pixclip.training.recipes import LossConfig, Stage
+from pixclip.training.config import LossConfig, Stage
 from pixclip.training.schedule import OptimizerConfig
 
 VISION = ARCHITECTURES["tiny"].changed(

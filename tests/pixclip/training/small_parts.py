@@ -6,7 +6,7 @@ from pixclip.config import ClipTextConfig, ModelConfig
 from pixclip.data.config import PartDataConfig
 from pixclip.data.parts import PartsBatch
 from pixclip.model import PixClip
-from pixclip.training.recipes import PartLossConfig, PartStage
+from pixclip.training.config import PartLossConfig, PartStage
 from pixclip.training.schedule import OptimizerConfig
 from tests.pixclip.training.small import VISION
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pixclip.training.config import PartLossConfig
 from pixclip.training.paclip import PaClipObjective, hard_negative_loss
-from pixclip.training.recipes import PartLossConfig
 from tests.pixclip import numpy_losses
 from tests.pixclip.training.small_parts import (
     MIRRORED,

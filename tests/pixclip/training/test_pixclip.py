@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pixclip.training.config import LN_100, LossConfig
 from pixclip.training.pixclip import Embeddings, PixClipObjective, pool_regions, total_loss
-from pixclip.training.recipes import LN_100, LossConfig
 from tests.pixclip.training.small import random_batch, small_model
 
 torch.set_num_threads(1)

@@ -16,8 +16,8 @@ from pixclip.checkpoint import save_checkpoint
 from pixclip.data.config import PartDataConfig
 from pixclip.model import PixClip
 from pixclip.training import run_parts
+from pixclip.training.config import PartLossConfig, PartStage
 from pixclip.training.job import PartJob, write_job
-from pixclip.training.recipes import PartLossConfig, PartStage
 from pixclip.training.schedule import OptimizerConfig
 from tests.pixclip.data.part_world import write_fgpart
 from tests.pixclip.tiny_models import (

@@ -15,11 +15,11 @@ from torch import nn
 
 from pixclip.distributed import num_ranks, rank
 from pixclip.model import PixClip
+from pixclip.training.config import AnyStage
 from pixclip.training.engine import Engine, open_engine, ranks_leave_together
 from pixclip.training.loop import Plan, fit
 from pixclip.training.paclip import PaClipObjective
 from pixclip.training.pixclip import PixClipObjective
-from pixclip.training.recipes import AnyStage
 from pixclip.training.schedule import freeze_other_parts, parameter_groups
 from tests.pixclip.training.small import random_batch, small_model, stage
 from tests.pixclip.training.small_parts import part_stage, random_parts, small_part_model

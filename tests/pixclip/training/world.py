@@ -13,8 +13,8 @@ from pixclip.checkpoint import save_checkpoint
 from pixclip.data.config import DataConfig
 from pixclip.data.shards import iterate_images
 from pixclip.text.embeddings import caption_hash, write_part
+from pixclip.training.config import Stage
 from pixclip.training.job import Job
-from pixclip.training.recipes import Stage
 from tests.packed import make_longgrit
 from tests.pixclip.data.world import some_scenes, write_longgrit
 from tests.pixclip.training.small import TEXT_DIM, small_model, stage
