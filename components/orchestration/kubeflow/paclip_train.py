@@ -7,7 +7,7 @@ recipe → evaluate_parts → register → promote, which happens only if the po
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.orchestration.kubeflow.pipeline import Pipeline, Run
+from components.orchestration.kubeflow.pipeline import Pipeline, Run, register_and_promote
 from pixclip.training.recipes import PART_RECIPES
 
 
@@ -43,10 +43,7 @@ def graph(
         checkpoint=checkpoint,
         settings=evaluate_parts,
     ).outputs["evaluation"]
-    registration = run(
-        "register", checkpoint=checkpoint, evaluation=evaluation, settings=register
-    ).outputs["registration"]
-    run("promote", registration=registration, settings=promote)
+    register_and_promote(run, checkpoint, evaluation, register=register, promote=promote)
 
 
 PACLIP_TRAIN = Pipeline(

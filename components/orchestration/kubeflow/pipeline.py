@@ -66,6 +66,16 @@ class Pipeline:
         return recipe_of(settings, self.trains)
 
 
+def register_and_promote(
+    run: Run, checkpoint: Any, evaluation: Any, *, register: str, promote: str
+) -> None:
+    """The last tasks of every graph: the model becomes candidate, and champion if better."""
+    registration = run(
+        "register", checkpoint=checkpoint, evaluation=evaluation, settings=register
+    ).outputs["registration"]
+    run("promote", registration=registration, settings=promote)
+
+
 def recipe_of(settings: Settings, step: str) -> str:
     """The recipe that a step follows."""
     default = load_step(step).settings_type.model_fields["recipe"].default

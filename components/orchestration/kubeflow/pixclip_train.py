@@ -7,7 +7,7 @@ recipe → evaluate → register → promote, which happens only if the policy i
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.orchestration.kubeflow.pipeline import Pipeline, Run
+from components.orchestration.kubeflow.pipeline import Pipeline, Run, register_and_promote
 from pixclip.training.recipes import RECIPES
 
 
@@ -54,10 +54,7 @@ def graph(
         checkpoint=checkpoint,
         settings=evaluate,
     ).outputs["evaluation"]
-    registration = run(
-        "register", checkpoint=checkpoint, evaluation=evaluation, settings=register
-    ).outputs["registration"]
-    run("promote", registration=registration, settings=promote)
+    register_and_promote(run, checkpoint, evaluation, register=register, promote=promote)
 
 
 PIXCLIP_TRAIN = Pipeline(
