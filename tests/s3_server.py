@@ -69,7 +69,9 @@ def _command(folder: Path, ports: dict[str, int]) -> list[str]:
         f"-dir={folder}",
         f"-s3.config={config}",
         "-master.volumeSizeLimitMB=64",
-        "-volume.max=0",
+        # By default it counts free disk space, and writes nothing where 1 % is left.
+        "-volume.max=500",
+        "-volume.minFreeSpace=64MiB",
         "-master.telemetry=false",  # on by default: tests call nobody
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
