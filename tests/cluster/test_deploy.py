@@ -263,17 +263,27 @@ def require_server(cluster: ClusterSettings, there: set[tuple[str, str | None, s
 
 def test_airflow_s_values_name_secrets_that_exist():
     values = yaml.safe_load((DEPLOY / "airflow" / "values.yaml").read_text())
-    named = [(value, "") for key, value in values.items() if key.endswith("SecretName")]
+    keys = ("fernet-key", "api-secret-key", "jwt-secret")  # that the chart looks up there
+    settings = ("fernetKeySecretName", "apiSecretKeySecretName", "jwtSecretName")
+    named = [(values[setting], key) for setting, key in zip(settings, keys, strict=True)]
     named += [(values["data"]["metadataSecretName"], "connection")]
     named += [(values["registry"]["secretName"], ".dockerconfigjson")]
     named += list(named_secrets(yaml.safe_load(values["extraEnvFrom"])))
     assert len(named) == 6
+    assert sum(name.endswith("SecretName") for name in values) == len(settings)
     require_secrets(named, "airflow")
+
+
+def test_airflow_gets_no_user_whose_password_everybody_knows():
+    values = yaml.safe_load((DEPLOY / "airflow" / "values.yaml").read_text())
+    assert values["createUserJob"] == {"enabled": False}
 
 
 def test_airflow_s_pods_meet_on_a_claim_that_exists_where_the_image_has_its_runs():
     values = yaml.safe_load((DEPLOY / "airflow" / "values.yaml").read_text())
-    claim = yaml.safe_load((DEPLOY / "airflow" / "runs.yaml").read_text())
+    claim, logs = yaml.safe_load_all((DEPLOY / "airflow" / "runs.yaml").read_text())
+    assert values["logs"]["persistence"]["existingClaim"] == logs["metadata"]["name"]
+    assert logs["spec"]["accessModes"] == ["ReadWriteMany"]
     (volume,), (mount,) = values["volumes"], values["volumeMounts"]
     assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
