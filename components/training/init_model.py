@@ -33,14 +33,11 @@ Format = Literal[
     "fgclip",
     "fgclip_short",
     "pixclip",
+    "checkpoint",
 ]
-NEED_WEIGHTS = (
-    "weights_sha256",
-    "new_projection",
-    "new_adaptor",
-    "resize_positions",
-    "text_weights",
-)
+OWN = "checkpoint"  # a model of ours, which goes on as it is
+CHANGE_WEIGHTS = ("new_projection", "new_adaptor", "resize_positions", "text_weights")
+NEED_WEIGHTS = ("weights_sha256", *CHANGE_WEIGHTS)
 NEED_CLIP_TEXT = ("context_length", "num_fixed_positions", "text_weights", "text_format")
 
 
@@ -99,13 +96,18 @@ class InitModelSettings(StepSettings):
         ),
     )
     weights: str = place(
-        "", description="file or folder of public weights; empty: weights drawn at random"
+        "",
+        description=(
+            "file or folder of public weights, or the folder of a checkpoint of ours; empty: "
+            "weights drawn at random"
+        ),
     )
     format: Format = Field(
         "",
         description=(
             "form of the weights: openai, open_clip, huggingface, eva_clip, timm, llm2clip, "
-            "alphaclip, longclip, fgclip, fgclip_short or pixclip"
+            "alphaclip, longclip, fgclip, fgclip_short or pixclip (the authors' file); checkpoint: "
+            "what train or train_parts wrote, e.g. of the stage before"
         ),
     )
     weights_sha256: str = Field(
@@ -148,6 +150,11 @@ class InitModelSettings(StepSettings):
         useless = [name for name in NEED_WEIGHTS if getattr(self, name)]
         if useless and not self.weights:
             raise ValueError(f"{' and '.join(useless)} are for imported weights; give weights")
+        refused = [name for name in CHANGE_WEIGHTS if getattr(self, name)]
+        if self.format == OWN and refused:
+            raise ValueError(f"format=checkpoint takes a model as it is, without {refused[0]}")
+        if self.text_format == OWN:
+            raise ValueError("text_format names public weights; format=checkpoint has both towers")
         return self
 
     @model_validator(mode="after")
@@ -170,18 +177,28 @@ class InitModelSettings(StepSettings):
 def init_model(text_tower: In, parent: Out, settings: InitModelSettings) -> Metrics:
     """Make the model that training starts from, of public weights or at random.
 
-    The mask convolution of a new model is zero: it equals its parent exactly. `notes.json` of the
-    checkpoint says of every key of imported weights what became of it.
+    The mask convolution of a new model is zero: it equals its parent exactly. `notes.json` says of
+    every key of imported weights what became of it. With format=checkpoint a model of ours goes on,
+    e.g. from a first stage on other data: it must be the recipe's in every size.
     """
-    from pixclip.checkpoint import CheckpointError, save_checkpoint
+    from pixclip.checkpoint import CheckpointError, read_notes, save_checkpoint
 
-    model = build(text_tower, settings)
-    report = import_public(model, settings) if settings.weights else None
-    notes = {
+    report: ImportReport | None = None
+    if settings.format == OWN:
+        model, report = take_checkpoint(text_tower, settings)
+    else:
+        model = build(text_tower, settings)
+        if settings.weights:
+            report = import_public(model, settings)
+    notes: dict[str, Any] = {
         "recipe": settings.recipe,
         "seed": settings.seed,
         "import_report": report.to_dict() if report else None,
     }
+    if settings.format == OWN:
+        notes["goes_on_from"] = before = read_notes(Path(settings.weights))
+        if "import_report" in before:  # it was not trained: what was drawn there still is
+            notes["import_report"] = before["import_report"]
     is_ours = (text_tower / RECEIPT_NAME).is_file()  # else somebody's files, never linked
     with tempfile.TemporaryDirectory() as scratch:
         if settings.reads_by_clip:
@@ -194,10 +211,9 @@ def init_model(text_tower: In, parent: Out, settings: InitModelSettings) -> Metr
 
 
 def _save_tokenizer(source: Path, folder: Path, model: "PixClip") -> Path:
-    from pixclip.config import ClipTextConfig
     from pixclip.text.clip_tokenizer import ClipTokenizer
 
-    assert isinstance(model.config.text, ClipTextConfig)
+    assert model.config.text.kind == "clip"
     ClipTokenizer.open(source, model.config.text).save(folder)
     return folder
 
@@ -245,13 +261,14 @@ def _vision(recipe: "AnyRecipe[Any]", settings: InitModelSettings) -> "VisionCon
     from pixclip.config import ARCHITECTURES
     from pixclip.importers import find_format
 
+    is_public = settings.format not in ("", OWN)
     vision = ARCHITECTURES[settings.architecture or recipe.architecture]
     usual_dim = vision.embed_dim if settings.architecture else recipe.embed_dim
     try:
         return vision.changed(
             embed_dim=settings.embed_dim or usual_dim,
             activation=settings.activation or vision.activation,
-            mask_bias=bool(settings.format) and find_format(settings.format).mask_bias,
+            mask_bias=is_public and find_format(settings.format).mask_bias,
         )
     except ValueError as error:
         raise SettingsError(f"init_model: {error}") from None
@@ -311,6 +328,26 @@ def build(text_tower: Path, settings: InitModelSettings) -> "PixClip":
     return model
 
 
+def take_checkpoint(
+    text_tower: Path, settings: InitModelSettings
+) -> "tuple[PixClip, ImportReport]":
+    """The model of a checkpoint of ours, under the name of the recipe.
+
+    Raises:
+        InputError: it is no checkpoint, another one than asked for, or of another model.
+    """
+    from pixclip.checkpoint import CheckpointError
+    from pixclip.importers import WeightsRefused, import_checkpoint
+
+    path, config = Path(settings.weights), model_config(text_tower, settings)
+    try:
+        model, report = import_checkpoint(path, config, text_tower)
+    except (CheckpointError, WeightsRefused) as error:
+        raise InputError(f"init_model.weights: {error}") from None
+    _require_pinned(report, settings)
+    return model, report
+
+
 def import_public(model: "PixClip", settings: InitModelSettings) -> "ImportReport":
     """Fill the model with the weights of the settings, and tell what had to be assumed of them.
 
@@ -332,16 +369,20 @@ def import_public(model: "PixClip", settings: InitModelSettings) -> "ImportRepor
         report = import_weights(model, path, settings.format, choices)
     except (OSError, WeightsRefused) as error:
         raise InputError(f"init_model.weights: {error}") from None
-    if settings.weights_sha256 not in ("", report.sha256):
-        raise InputError(
-            f"init_model.weights: {path} has SHA-256 {report.sha256}, weights_sha256 is "
-            f"{settings.weights_sha256}; bring the right file or change the setting"
-        )
+    _require_pinned(report, settings)
     for change in report.changed:
         log.warning("init_model: %s", change)
     for fact in report.assumed:
         log.warning("init_model assumes %s", fact)
     return report
+
+
+def _require_pinned(report: "ImportReport", settings: InitModelSettings) -> None:
+    if settings.weights_sha256 not in ("", report.sha256):
+        raise InputError(
+            f"init_model.weights: {settings.weights} has SHA-256 {report.sha256}, weights_sha256 "
+            f"is {settings.weights_sha256}; bring the right file or change the setting"
+        )
 
 
 def count(model: "PixClip", report: "ImportReport | None") -> Metrics:

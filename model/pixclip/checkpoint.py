@@ -187,6 +187,18 @@ def _read_config(folder: Path) -> ModelConfig:
         raise CheckpointError(f"{folder / CONFIG_NAME}: {error}; {OTHER}") from None
 
 
+def read_notes(folder: Path) -> dict[str, Any]:
+    """What was noted of where a checkpoint's weights come from.
+
+    Raises:
+        CheckpointError: the notes are missing or damaged.
+    """
+    try:
+        return dict(read_json_object(folder / NOTES_NAME))
+    except JsonError as error:
+        raise CheckpointError(f"{error}; {OTHER}") from None
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)

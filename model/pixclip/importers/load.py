@@ -189,7 +189,7 @@ def _advice(
             but = f", but that does not fit either ({also[0]})" if also else ""
             return f"its keys are those of '{other.name}'{but}:"
     if all(key.startswith(OWN_PARTS) for key in source.tensors):
-        return "it is a checkpoint of PixCLIP: train from it as the parent, nothing is imported:"
+        return "it is a checkpoint of PixCLIP: give its folder, and checkpoint as the format:"
     return "give weights, format and architecture that belong together:"
 
 

@@ -77,6 +77,10 @@ class ClipTokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         self._tokenizer.save(str(folder / TOKENIZER_NAME))
 
+    def is_same(self, other: "ClipTokenizer") -> bool:
+        """Whether both make the same tokens of every text."""
+        return bool(self._tokenizer.to_str() == other._tokenizer.to_str())
+
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """The token ids [n, L] of texts, int64, filled up with 0 to the longest of them.
 

@@ -228,7 +228,7 @@ def test_no_format_is_advised_that_would_not_help(tmp_path):
 
 def test_a_checkpoint_of_ours_is_told_to_be_one(tmp_path):
     save_file(build(CLIP).state_dict(), tmp_path / "model.safetensors")
-    with pytest.raises(WeightsRefused, match="a checkpoint of PixCLIP: train from it"):
+    with pytest.raises(WeightsRefused, match="a checkpoint of PixCLIP: give its folder"):
         import_weights(build(CLIP), tmp_path, "openai")
 
 

@@ -13,7 +13,7 @@ from components.core.step import load_step
 from components.training.init_model import Format, InitModelSettings, init_model
 from pixclip.checkpoint import load
 from pixclip.config import ARCHITECTURES, PREPROCESS, TextConfig, to_dict
-from pixclip.importers import FORMATS
+from pixclip.importers import CHECKPOINT, FORMATS
 from pixclip.training import recipes
 from tests.pixclip.importers import public_formats as public
 from tests.pixclip.importers.conftest import EVA02, build
@@ -165,6 +165,8 @@ def test_an_unknown_recipe_is_named_with_those_that_exist(text_tower, tmp_path):
         {"weights_sha256": "0" * 64},
         {"weights": "w.pt", "format": "clip"},
         {"weights": "w.pt", "format": "openai", "weights_sha256": "abc"},
+        {"weights": "stage1", "format": "checkpoint", "new_projection": True},
+        {"weights": "w.pt", "format": "alphaclip", "text": "clip", "text_format": "checkpoint"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings):
@@ -173,7 +175,7 @@ def test_settings_that_make_no_sense_are_refused(settings):
 
 
 def test_the_settings_know_every_format():
-    assert set(get_args(Format)) == {"", *FORMATS}
+    assert set(get_args(Format)) == {"", *FORMATS, CHECKPOINT}
 
 
 def test_a_recipe_of_pa_clip_gets_its_own_text_tower(tmp_path):
