@@ -37,7 +37,9 @@ def test_the_dags_can_be_imported_and_submitted_to_kubeflow(run_in, backend, num
 
 
 def test_airflow_finds_the_provider_and_the_chart_s_user(run_in):
-    told = run_in("airflow", "/entrypoint", "airflow", "providers", "list", "--output", "json", options=HOME)
+    told = run_in(
+        "airflow", "/entrypoint", "airflow", "providers", "list", "--output", "json", options=HOME
+    )
     names = {line["package_name"] for line in json.loads(told[told.index("[") :])}
     wanted = {"pixclip", *(f"apache-airflow-providers-{n}" for n in ("cncf-kubernetes", "fab"))}
     assert wanted <= names
