@@ -21,6 +21,7 @@ STEPS = {
     "check": "components.data.check.step",
     "publish": "components.data.publish.step",
     "resolve_data": "components.data.resolve_data.step",
+    "merge_data": "components.data.merge_data.step",
     "adapt_text": "components.training.adapt_text.step",
     "embed_text": "components.training.embed_text.step",
     "make_tokenizer": "components.training.make_tokenizer",

@@ -231,6 +231,20 @@ class DescribeReason(Reason):
     MERGE_LOST_LOCATION = "merge_lost_location", "the long caption no longer says where it is"
 
 
+class MergeReason(Reason):
+    """Why `merge_data` leaves an image of one data set out, with its regions."""
+
+    REPEATED_IMAGE = "repeated_image", "an earlier set holds the same bytes in the same split"
+    LEAKED_IMAGE = (
+        "leaked_image",
+        "another set holds the same bytes in a stricter split: benchmark before val before train",
+    )
+    LEAKED_LOOK_ALIKE = (
+        "leaked_look_alike",
+        "an image of a stricter split of another set looks the same",
+    )
+
+
 class ContractReason(Reason):
     """Why any step drops a row of its own output."""
 
@@ -248,6 +262,7 @@ BY_STEP: Mapping[str, tuple[type[Reason], ...]] = {
     "segment": (SegmentReason, ImageReason),
     "describe": (DescribeReason, ImageReason),
     "describe_parts": (DescribeReason, ImageReason),
+    "merge_data": (MergeReason,),
 }
 
 

@@ -344,6 +344,7 @@ ARTIFACTS = {
     "ledger": Artifact("requests, tokens, seconds and cost as JSON", ending=".json"),
     "longgrit": Artifact("the data set: shards, manifest, card and report", contract="longgrit"),
     "dataset": Artifact("a data set in LongGRIT's layout, whoever made it", contract="longgrit"),
+    "datasets": Artifact("data sets in LongGRIT's layout, each in a folder of its name"),
     "exports": Artifact("the data set as COCO JSON and Hugging Face Parquet"),
     "checked": Artifact("any artifact whose contract is checked as a whole"),
     "data_docs": Artifact("Great Expectations results as web pages"),

@@ -5,7 +5,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,15 @@ def _of_other_groups(home: Path, mapped: Iterable[str], groups: set[str]) -> Ite
             group = path.name.removeprefix(before).removesuffix(after)
             if group.isdigit() and group not in groups:
                 yield path
+
+
+def keep_only(run_folder: str, folder: str, names: Collection[str]) -> None:
+    """Remove what an earlier run has left in a folder under other names than those."""
+    home = at_home(run_folder) / folder
+    for path in sorted(home.iterdir()) if home.is_dir() else []:
+        if path.name[0] != "." and path.name not in names:
+            log.warning("%s is of an earlier run with other names and is removed", path)
+            remove(path)
 
 
 def write_registration(run_folder: str, model: str, version: str) -> None:

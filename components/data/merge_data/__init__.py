@@ -1,0 +1,1 @@
+"""Make one data set of several, with one split everywhere."""
