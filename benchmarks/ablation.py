@@ -138,19 +138,25 @@ def main() -> None:
 
 def make_data(folder: Path, num_scenes: int) -> None:
     """The sample, the text tower and the captions' embeddings."""
-    overrides = {
-        "sample_grit": {"num_scenes": num_scenes, "fault_share": 0.0},
-        "publish": {"repository": str(folder / "repository")},
-    }
-    if not (folder / "longgrit" / "_receipt.json").exists():
-        conf = json.dumps({"run_folder": str(folder), "overrides": overrides})
-        laptop = [sys.executable, "-m", "components.orchestration.laptop", "run", "--conf", conf]
-        subprocess.run(laptop, check=True, cwd=ROOT)
+    build("longgrit", folder, num_scenes)
     dataset, tower = folder / "longgrit", folder / "text_tower"
     step("adapt_text", {"dataset": dataset, "text_tower": tower}, folder, TEXT)
     embeddings = folder / "text_embeddings"
     paths = {"dataset": dataset, "text_tower": tower, "text_embeddings": embeddings}
     step("embed_text", paths, folder)
+
+
+def build(name: str, folder: Path, num_scenes: int) -> None:
+    """The data set of this name, made of composed scenes without faults, if it is not there."""
+    overrides = {
+        "sample_grit": {"num_scenes": num_scenes, "fault_share": 0.0},
+        "publish": {"repository": str(folder / "repository")},
+    }
+    if not (folder / name / "_receipt.json").exists():
+        conf = json.dumps({"run_folder": str(folder), "overrides": overrides})
+        laptop = [sys.executable, "-m", "components.orchestration.laptop", "run"]
+        dag = ["--dag", f"{name}_build", "--conf", conf]
+        subprocess.run([*laptop, *dag], check=True, cwd=ROOT)
 
 
 def train_all(study: Study, rows: list[str], num_jobs: int) -> None:
@@ -223,13 +229,17 @@ def data_of(study: Study) -> dict[str, Path]:
 
 
 def step(
-    name: str, paths: Mapping[str, Path], folder: Path, settings: Mapping[str, Any] | None = None
+    name: str,
+    paths: Mapping[str, Path],
+    folder: Path,
+    settings: Mapping[str, Any] | None = None,
+    params_file: str = "pixclip.yaml",
 ) -> None:
-    """Run a step of the pipeline, unless its output is there; only texts take more than a core."""
+    """Run a step of a pipeline, unless its output is there; only texts take more than a core."""
     outputs = "-".join(path.relative_to(folder).as_posix() for path in paths.values())
     own = folder / "params" / f"{name}-{outputs.replace('/', '_')}.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)
-    params = yaml.safe_load((ROOT / "params" / "pixclip.yaml").read_text(encoding="utf-8"))
+    params = yaml.safe_load((ROOT / "params" / params_file).read_text(encoding="utf-8"))
     section = merge(params[name], settings or {})
     own.write_text(yaml.safe_dump({name: section}), encoding="utf-8")
     options = [text for key, path in paths.items() for text in (f"--{key.replace('_', '-')}", path)]
@@ -299,11 +309,7 @@ def write_page(page: Path, study: Study, rows: list[str]) -> None:
     seeds = range(study.num_seeds)
     aligned = [read_result(study.aligned(seed)) for seed in seeds]
     results = {row: [read_result(study.refined(row, seed)) for seed in seeds] for row in rows}
-    title = "# Does it learn, and does each loss help?\n\n"
-    kept = page.read_text(encoding="utf-8").split(MARKER)[0] if page.exists() else title
     lines = [
-        MARKER,
-        "",
         *about(study),
         "",
         *(line for subset in SUBSETS for line in results_table(subset, aligned, results)),
@@ -321,7 +327,13 @@ def write_page(page: Path, study: Study, rows: list[str]) -> None:
         "",
         *baselines_table(aligned, results),
     ]
-    page.write_text(kept + "\n".join(lines), encoding="utf-8")
+    write_below(MARKER, page, "# Does it learn, and does each loss help?", lines)
+
+
+def write_below(marker: str, page: Path, title: str, lines: list[str]) -> None:
+    """Put lines behind the marker of a page; a new page has the title before it."""
+    kept = page.read_text(encoding="utf-8").split(marker)[0] if page.exists() else f"{title}\n\n"
+    page.write_text(kept + "\n".join([marker, "", *lines]), encoding="utf-8")
 
 
 def about(study: Study) -> list[str]:
