@@ -19,10 +19,10 @@ export PYTHONUTF8 = 1
 PORT = 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment demo demo-images demo-parts demo-vllm airflow images images-test test test-vllm test-python test-peers test-kills lint ablation params golden versions lock clean
+.PHONY: help setup environment demo demo-images demo-parts demo-vllm airflow images images-test test test-vllm test-python test-peers test-kills lint ablation part-ablation params golden versions lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 setup: environment $(PHOTOGRAPHS)/.complete $(LANGUAGE_MODEL)/config.json  ## the virtual environment, the photographs, a small language model
 
@@ -119,6 +119,9 @@ lint: setup  ## ruff, mypy --strict, import-linter
 
 ablation: setup  ## does each loss help? rows, options and seeds into docs/ablation.md (about two and a half hours on 2 cores)
 	$(BIN)/python benchmarks/ablation.py
+
+part-ablation: setup  ## what do long, short and part captions each bring PA-CLIP? into docs/part-ablation.md (about half an hour on 2 cores)
+	$(BIN)/python benchmarks/part_ablation.py
 
 params: setup  ## write the meaning of every setting, and new settings, into params/*.yaml; values stay
 	$(BIN)/python -m components.core.params params/*.yaml

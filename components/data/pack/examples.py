@@ -22,7 +22,8 @@ from components.core.tables import Row, groups_of, read_rows
 from components.data.pack.plan import shuffle_rank
 from components.data.pack.statistics import quarantine_rows
 from components.steps import STEPS
-from pixclip.data.layout import BENCHMARK, SPLITS, TRAIN, VAL
+from data_contracts.reasons import PartReason
+from pixclip.data.layout import BENCHMARK, SPLITS, TRAIN, VAL, WHOLE_IMAGE
 from pixclip.images import open_image
 from pixclip.json_files import JsonError, parse_json
 from pixclip.masks import Mask, Rle, decode_mask, mask_box
@@ -42,6 +43,9 @@ class Picture:
     scale: float  # its pixels for one pixel of the original
 
 
+Box = tuple[float, float, float, float]  # x, y, width, height in the picture
+
+
 @dataclass(frozen=True)
 class Outline:
     """A mask's outline as an SVG path, and a place for its number."""
@@ -49,6 +53,7 @@ class Outline:
     path: str
     x: float
     y: float
+    box: Box | None = None  # of a part, which is cut out by its box
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,12 @@ class Sample:
     content: Mapping[str, Any]
     picture: Picture
     outlines: list[Outline]
+    unseen: Sequence[str] = ()  # names of parts that the annotators did not see
+
+    @property
+    def number_scale(self) -> float:
+        """How large numbers are drawn: smaller where many parts are close together."""
+        return number_scale(len(self.outlines), self.picture)
 
 
 @dataclass(frozen=True)
@@ -72,11 +83,14 @@ class Rejected:
     url: str
     said: str  # the caption that was refused, if it came so far
     picture: Picture | None
-    box: tuple[float, float, float, float] | None  # x, y, width, height in the picture
+    box: Box | None
 
 
-def samples_by_lot(longgrit: Path, manifest: Path, number: int, seed: int) -> Iterator[Sample]:
+def samples_by_lot(
+    longgrit: Path, manifest: Path, quarantines: Path, number: int, seed: int
+) -> Iterator[Sample]:
     """Samples of all splits, half of them for training, each split in the order of the lot."""
+    unseen = _unseen_parts(quarantines)
     chosen = _draw_images(manifest, number, seed)
     quota = {TRAIN: number - 2 * (number // 4), VAL: number // 4, BENCHMARK: number // 4}
     for split in SPLITS:
@@ -84,8 +98,17 @@ def samples_by_lot(longgrit: Path, manifest: Path, number: int, seed: int) -> It
             shard, key = longgrit / image["shard"], image["key"]
             content = json.loads(read_member(shard, f"{key}.json"))
             picture = shrink(read_member(shard, f"{key}.jpg"), SAMPLE_SIDE_PX)
-            outlines = [outline(region["mask"], picture) for region in content["regions"]]
-            yield Sample(split, content, picture, outlines)
+            outlines = outlines_of(content["regions"], picture)
+            yield Sample(split, content, picture, outlines, unseen.get(content["url"], ()))
+
+
+def _unseen_parts(quarantines: Path) -> dict[str, list[str]]:
+    """By an image's URL, the names of the parts that its annotators did not see."""
+    unseen: dict[str, list[str]] = {}
+    for row in quarantine_rows(quarantines, ["reason", "url", "phrase"]):
+        if row["reason"] == PartReason.PART_NOT_VISIBLE:
+            unseen.setdefault(row["url"], []).append(row["phrase"])
+    return unseen
 
 
 def _draw_images(manifest: Path, number: int, seed: int) -> dict[str, list[Row]]:
@@ -180,7 +203,7 @@ def _content(text: str) -> Row:
     return content if isinstance(content, dict) else {}
 
 
-def _box_in_picture(content: Row, picture: Picture) -> tuple[float, float, float, float] | None:
+def _box_in_picture(content: Row, picture: Picture) -> Box | None:
     """x, y, width and height of the region's box in the picture, if it has a usable one."""
     pixels, norm = _four(content.get("box_xyxy")), _four(content.get("box_norm"))
     if pixels:
@@ -208,6 +231,8 @@ def _is_place(value: Any) -> bool:
 
 
 JPEG_QUALITY = 80
+NUMBER_RADIUS = 15.0  # in a picture that is 640 pixels wide
+FEW_REGIONS = 6  # numbers of more are smaller
 THIN_SHARE, NUMBER_GAP_SHARE = 0.045, 0.03  # of the picture's width
 SIMPLIFY_PX = 0.6  # how far an outline may leave the mask's edge, in pixels of the small picture
 
@@ -223,6 +248,57 @@ def shrink(jpeg: bytes, max_side_px: int) -> Picture:
     return Picture(
         f"data:image/jpeg;base64,{text}", image.width, image.height, image.width / original_width
     )
+
+
+def number_scale(num_regions: int, picture: Picture) -> float:
+    """How large numbers are drawn, whose radius is `NUMBER_RADIUS` at 1."""
+    return picture.width_px / 640 * (1.0 if num_regions <= FEW_REGIONS else 0.7)
+
+
+def outlines_of(regions: Sequence[Mapping[str, Any]], picture: Picture) -> list[Outline]:
+    """The outlines of an image's regions; those of parts have their boxes too.
+
+    A number on a small part would hide it: it stands at a corner of the part's box, away from
+    other parts and numbers. That of the whole image stands in the picture's corner.
+    """
+    radius = NUMBER_RADIUS * number_scale(len(regions), picture)
+    boxes = [_part_box(region, picture) for region in regions]
+    taken = [(x + width / 2, y + height / 2) for x, y, width, height in filter(None, boxes)]
+    found = []
+    for region, box in zip(regions, boxes, strict=True):
+        if region.get("box_source") == WHOLE_IMAGE:
+            shape = Outline("", 1.3 * radius, 1.3 * radius)
+        elif box:
+            drawn = outline(region["mask"], picture)
+            shape = Outline(drawn.path, *_free_corner(box, taken, radius, picture), box)
+        else:
+            shape = outline(region["mask"], picture)
+        taken.append((shape.x, shape.y))
+        found.append(shape)
+    return found
+
+
+def _part_box(region: Mapping[str, Any], picture: Picture) -> Box | None:
+    if region.get("box_source", WHOLE_IMAGE) == WHOLE_IMAGE:
+        return None
+    x1, y1, x2, y2 = (value * picture.scale for value in region["box_xyxy"])
+    return x1, y1, x2 - x1, y2 - y1
+
+
+def _free_corner(
+    box: Box, taken: Sequence[tuple[float, float]], radius: float, picture: Picture
+) -> tuple[float, float]:
+    """The corner of a box, inside the picture, that is farthest from places that are taken."""
+    x, y, width, height = box
+    corners = [
+        (
+            min(max(corner_x, radius), picture.width_px - radius),
+            min(max(corner_y, radius), picture.height_px - radius),
+        )
+        for corner_y in (y, y + height)
+        for corner_x in (x, x + width)
+    ]
+    return max(corners, key=lambda corner: min(math.dist(corner, place) for place in taken))
 
 
 def outline(mask: Mapping[str, Any], picture: Picture) -> Outline:

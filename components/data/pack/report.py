@@ -30,10 +30,19 @@ from components.data.pack.statistics import (
     mean_words,
     stage_order,
 )
-from pixclip.data.layout import CARD_NAME, MANIFEST_NAME, REPORT_NAME, SHARDS
+from data_contracts.candidates import OBJECT
+from pixclip.data.layout import CARD_NAME, MANIFEST_NAME, REPORT_NAME, SHARDS, WHOLE_IMAGE
 
 SAMPLE_BUDGET_BYTES, REJECTED_BUDGET_BYTES = 3_200_000, 1_000_000
 TEMPLATES = Path(__file__).parent / "templates"
+
+# Whose a region's box is, beside its name; a detector says so itself.
+BOX_SOURCES = {
+    WHOLE_IMAGE: "the whole picture",
+    "points": "a box by rule around an annotated point",
+    "published": "the source's own box",
+    OBJECT: "the source's box of the whole object",
+}
 
 Item = TypeVar("Item", Sample, Rejected)
 
@@ -47,7 +56,11 @@ def write_report(
 ) -> None:
     """Draw samples and rejected regions by lot and write the page into the data set."""
     samples = samples_by_lot(
-        longgrit, longgrit / MANIFEST_NAME, settings.report_images, settings.seed
+        longgrit,
+        longgrit / MANIFEST_NAME,
+        quarantines,
+        settings.report_images,
+        settings.seed,
     )
     rejected = rejected_by_lot(quarantines, images, settings.report_rejected, settings.seed)
     page = render_report(
@@ -83,6 +96,9 @@ def render_report(
             word_histogram("Words in a short caption", statistics.short_words),
             area_histogram(statistics),
         ],
+        most_outlines=max((len(sample.outlines) for sample in samples), default=0),
+        box_sources=BOX_SOURCES,
+        has_parts=any(o.box for sample in samples for o in sample.outlines),
         cells=cover_cells(statistics),
         num_cells=GRID_CELLS,
         reasons=reason_bars(stages),

@@ -9,7 +9,7 @@ from components.data.pack.settings import DATASETS, PackSettings
 from pixclip.data.layout import MANIFEST_NAME
 
 
-@step(image="data", version=2)
+@step(image="data", version=3)
 def pack(
     captions: In, images: In, quarantines: In, longgrit: Out, settings: PackSettings
 ) -> Metrics:

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from pixclip.data.samples import Sample
+from pixclip.data.pictures import window_of
+from pixclip.data.samples import Region, Sample
 from pixclip.evaluation.benchmark import Benchmark, Embedded, Indices
 from pixclip.evaluation.metrics import Columns, Floats
 from pixclip.evaluation.pictures import cls_attention, heat, outlined, patch_similarity
@@ -21,6 +22,7 @@ from pixclip.evaluation.protocol import Question
 from pixclip.evaluation.retrieval import best_candidates
 from pixclip.masks import Mask, decode_mask
 from pixclip.model import PixClip
+from pixclip.preprocess import crop_window
 
 NUM_BEST = 5
 
@@ -116,6 +118,7 @@ def _found_regions(
 
 
 REGION_SIDE_PX, MAP_SIDE_PX = 224, 320
+LEAST_AROUND_PX = 96  # of an image, along the longer side of a region that is shown by itself
 JPEG_QUALITY = 82
 FOLDER = "pictures"
 
@@ -152,12 +155,17 @@ class Figures:
 
 @dataclass(frozen=True)
 class FigureWriter:
-    """Draws for one model into one folder; `texts_TD` embeds the benchmark's texts."""
+    """Draws for one model into one folder; `texts_TD` embeds the benchmark's texts.
+
+    A model that sees crops is shown regions cut out; pictures then show what is around them, not
+    the whole image, in which a small part could not be made out.
+    """
 
     folder: Path
     model: PixClip
     benchmark: Benchmark
     texts_TD: Tensor
+    sees_crops: bool = False
 
     def draw(self, samples: Iterable[Sample], regions: Set[int], with_maps: Set[int]) -> Figures:
         """Draw regions; `samples` come in the order in which the benchmark was built."""
@@ -172,23 +180,42 @@ class FigureWriter:
             for place, region in zip(wanted, sample.regions, strict=True):
                 mask = decode_mask(region.mask)
                 if place in regions:
-                    drawn = outlined(image, mask, REGION_SIDE_PX)
+                    drawn = outlined(*self._around(sample, region, image, mask), REGION_SIDE_PX)
                     figures.regions[place] = self._save(f"region-{place:06d}", drawn)
                 if place in with_maps:
-                    figures.maps[place] = self._maps(place, image, mask)
+                    figures.maps[place] = self._maps(place, sample, region, image, mask)
         return figures
 
-    def _maps(self, place: int, image: Image.Image, mask: Mask) -> Maps:
-        whole, region = (cls_attention(self.model, image, some) for some in (None, mask))
+    def _around(
+        self, sample: Sample, region: Region, image: Image.Image, mask: Mask
+    ) -> tuple[Image.Image, Mask]:
+        """A picture that shows a region well, and its mask in there."""
+        if not self.sees_crops:
+            return image, mask
+        x1, y1, x2, y2 = region.box_xyxy
+        sides = x2 - x1, y2 - y1
+        margin = max(1.0, (LEAST_AROUND_PX / max(sides) - 1) / 2)
+        window = crop_window(region.box_xyxy, sample.height_px, sample.width_px, margin)
+        left, top, right, bottom = window
+        return image.crop(window), mask[top:bottom, left:right]
+
+    def _maps(
+        self, place: int, sample: Sample, region: Region, image: Image.Image, mask: Mask
+    ) -> Maps:
+        shown, cover = image, mask if not self.sees_crops else None
+        if self.sees_crops:
+            shown = image.crop(window_of(region.box_xyxy, self.model.preprocess, sample))
+        whole = cls_attention(self.model, image, None)
+        attention = cls_attention(self.model, shown, cover)
         text_D = self.texts_TD[int(self.benchmark.long_R[place])]
         similarity = patch_similarity(self.model, image, text_D)
         low, high = float(similarity.min()), float(similarity.max())
-        brightest = max(whole.max(), region.max())  # one scale for both, or they do not compare
+        brightest = max(whole.max(), attention.max())  # one scale for both, or they do not compare
         return Maps(
             place,
             self._save(f"map-{place:06d}-region", outlined(image, mask, MAP_SIDE_PX)),
             self._heat(f"map-{place:06d}-attention-whole", image, whole, 0, brightest),
-            self._heat(f"map-{place:06d}-attention-region", image, region, 0, brightest),
+            self._heat(f"map-{place:06d}-attention-region", shown, attention, 0, brightest),
             self._heat(f"map-{place:06d}-similarity", image, similarity, low, high),
             (low, high),
         )

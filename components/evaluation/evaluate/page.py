@@ -22,8 +22,10 @@ from components.evaluation.evaluate.settings import EvaluateSettings
 from pixclip.data.samples import Sample
 from pixclip.evaluation.benchmark import Embedded
 from pixclip.evaluation.metrics import METRICS
+from pixclip.evaluation.part_variants import PARENT
 from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, Protocol, Question
 from pixclip.evaluation.results import MODEL, Number, Numbers, Results
+from pixclip.evaluation.variants import MASK_CONV_ONLY, MASKED_CROP, WHOLE_IMAGE
 from pixclip.model import PixClip
 
 PAGE_NAME = "evaluation.html"
@@ -40,6 +42,7 @@ class Evaluated:
     embedded: dict[str, Embedded]  # by variant
     texts_TD: Tensor
     protocol: Protocol
+    sees_crops: bool  # the model is given regions cut out
 
 
 def write_page(folder: Path, evaluated: Evaluated, settings: EvaluateSettings) -> None:
@@ -54,7 +57,10 @@ def write_page(folder: Path, evaluated: Evaluated, settings: EvaluateSettings) -
             worst(benchmark, samples, settings.num_mistakes),
         )
     )
-    figures = FigureWriter(folder, evaluated.model, benchmark, evaluated.texts_TD).draw(
+    writer = FigureWriter(
+        folder, evaluated.model, benchmark, evaluated.texts_TD, evaluated.sees_crops
+    )
+    figures = writer.draw(
         evaluated.samples,
         _regions_of([*examples, *mistakes]),
         set(lot[: settings.num_maps]),
@@ -78,6 +84,8 @@ def render(
         model=results.numbers[ALL].metrics[MODEL],
         chance=results.chances[ALL],
         tables=tables(results),
+        notes=[VARIANT_NOTES[name] for name in results.answers if name in VARIANT_NOTES],
+        sees_crops=evaluated.sees_crops,
         examples=examples,
         mistakes=mistakes,
         figures=figures,
@@ -99,6 +107,17 @@ TITLES = {
     Question.SHORT_TEXT_TO_MASK: "Short text → region",
     Question.IMAGE_TO_TEXT: "Image → caption",
     Question.TEXT_TO_IMAGE: "Caption → image",
+}
+
+
+VARIANT_NOTES = {
+    WHOLE_IMAGE: "Whole image: no mask, so the regions of an image are one to it, and their ties "
+    "count against it.",
+    MASKED_CROP: "Masked crop: the region cut out on the mean colour, no mask.",
+    MASK_CONV_ONLY: "Mask conv only: the vision weights that training began with, under this "
+    "checkpoint's mask convolution and adaptor.",
+    PARENT: "Parent: the same crops in the model that training began with, asked by the texts as "
+    "its own text tower reads them.",
 }
 
 

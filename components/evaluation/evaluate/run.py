@@ -78,7 +78,15 @@ def measure(
         version=_version(dataset),
     )
     samples = map(asked.variants.asked_of, iterate_images(dataset, settings.split))
-    evaluated = Evaluated(samples, asked.model, results, embedded, texts_TD, asked.protocol)
+    evaluated = Evaluated(
+        samples,
+        asked.model,
+        results,
+        embedded,
+        texts_TD,
+        asked.protocol,
+        asked.variants.sees_crops,
+    )
     write_page(evaluation, evaluated, settings)
     num_asked = len(benchmark.region_ids)
     return {"num_regions": num_asked, "num_images": len(benchmark.image_ids), **metrics}

@@ -41,6 +41,8 @@ class PartPictures:
 class PartVariants:
     """Embeds parts in every way that is compared."""
 
+    sees_crops = True
+
     def __init__(self, model: PixClip, parent: PixClip) -> None:
         """Takes the model that is evaluated and the one its training began with.
 

@@ -47,6 +47,8 @@ class Pictures:
 class AnyVariants(Protocol):
     """Ways of embedding regions that are compared; `Pictures` are whatever they need."""
 
+    sees_crops: bool  # the model is given a region cut out, not the image and a mask
+
     def asked_of(self, sample: Sample) -> Sample:
         """A sample with the regions that are asked about."""
         ...
@@ -62,6 +64,8 @@ class AnyVariants(Protocol):
 
 class Variants:
     """Embeds regions in every way that is compared."""
+
+    sees_crops = False
 
     def __init__(self, model: PixClip, parent: PixClip) -> None:
         """Takes the model that is evaluated and the one its training began with.

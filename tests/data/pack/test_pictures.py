@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.pack.examples import Picture, outline, shrink
+from components.data.pack.examples import NUMBER_RADIUS, Picture, outline, outlines_of, shrink
 from pixclip.masks import encode_mask, mask_iou
 
 
@@ -76,3 +76,21 @@ def test_shrinking_keeps_the_shape_and_never_enlarges():
     encoded = base64.b64decode(picture.data_url.removeprefix("data:image/jpeg;base64,"))
     assert Image.open(io.BytesIO(encoded)).size == (200, 100)
     assert shrink(buffer.getvalue(), 900).width_px == 600
+
+
+def test_numbers_of_close_parts_stand_apart_and_inside_the_picture():
+    boxes = [(0, 0, 640, 480), (2, 2, 40, 40), (30, 5, 70, 45), (20, 30, 60, 70)]
+    full = encode_mask(np.ones((480, 640), dtype=bool)).as_coco()
+    regions = [
+        {"box_xyxy": box, "mask": full, "box_source": "points" if number else "image"}
+        for number, box in enumerate(boxes)
+    ]
+    shapes = outlines_of(regions, Picture("", 640, 480, 1.0))
+    places = [(shape.x, shape.y) for shape in shapes]
+    assert [shape.box for shape in shapes] == [
+        None,
+        *((x, y, a - x, b - y) for x, y, a, b in boxes[1:]),
+    ]
+    assert all(value >= NUMBER_RADIUS for place in places for value in place)
+    gaps = [np.hypot(a[0] - b[0], a[1] - b[1]) for n, a in enumerate(places) for b in places[:n]]
+    assert min(gaps) > NUMBER_RADIUS

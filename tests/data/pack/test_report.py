@@ -73,6 +73,43 @@ def test_every_sample_has_an_outline_for_each_of_its_regions(make_run):
     assert page.count('class="long"') == 18
 
 
+def as_part(row, number):
+    """The first region of each image is the image, the others are parts by a rule."""
+    if row["region_id"].endswith("-00"):
+        row["box_source"] = "image"
+        row["box_xyxy"] = [0.0, 0.0, row["image_width_px"], row["image_height_px"]]
+    else:
+        row["box_source"] = "points"
+
+
+def test_a_part_is_shown_with_the_box_that_it_is_cut_out_by_and_whose_box_it_is(make_run):
+    run = make_run(size=(640, 480), change=as_part)
+    page = page_of(run, report_images=24)
+    x1, y1, x2, y2 = run.rows[1]["box_xyxy"]
+    box = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
+    assert re.search(f'<rect class="crop [^>]*{box}', page)
+    assert page.count("a box by rule around an annotated point") == page.count('class="crop ')
+    assert page.count("the whole picture") == page.count('<article class="sample">')
+
+
+def test_the_number_of_the_whole_image_stands_in_its_corner_and_hides_no_part(make_run):
+    page = page_of(make_run(size=(640, 480), change=as_part), report_images=6)
+    assert page.count('class="badge c0 r0" transform="translate(19.5 19.5)') == 6
+    assert page.count('<path class="mask') == 12
+
+
+def test_parts_that_the_annotators_did_not_see_are_named_beside_the_image(make_run):
+    run = make_run(change=as_part)
+    unseen = {**run.rows[0], "region_id": "0-09", "phrase": "left eye"}
+    hidden = quarantine_row("import_parts", unseen, "part_not_visible", "marked as not visible")
+    other = {**run.rows[0], "region_id": "0-10", "phrase": "tail"}
+    write_quarantine(
+        run.folder / "quarantine" / "import_parts.parquet",
+        [hidden, quarantine_row("import_parts", other, "part_off_object", "elsewhere")],
+    )
+    assert page_of(run, report_images=24).count("Not visible here, so no regions: left eye.") == 1
+
+
 def test_every_split_is_shown(make_run):
     page = page_of(make_run(num_images=30), report_images=8)
     shown = re.findall(r'<figcaption><span class="split (\w+)">', page)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 import pixclip
 from components.core.errors import InputError
@@ -70,6 +71,27 @@ def test_the_page_shows_crops_and_says_what_was_asked(folder, evaluation):
     page = (folder / "evaluation" / "evaluation.html").read_text()
     assert "the part&#39;s box in whole pixels" in page
     assert "<img" in page
+
+
+def test_the_page_tells_of_the_variants_that_are_there(folder, evaluation):
+    page = (folder / "evaluation" / "evaluation.html").read_text()
+    assert "Whole image: no mask" in page
+    assert "Parent: the same crops in the model that training began with" in page
+    assert "Mask conv only" not in page
+    assert "with the mask<" not in page
+
+
+def test_the_maps_show_the_crop_that_the_model_is_given(folder, evaluation):
+    pictures = folder / "evaluation" / "pictures"
+    (whole,) = pictures.glob("map-*-attention-whole.jpg")
+    with Image.open(whole) as image, Image.open(str(whole).replace("whole", "region")) as crop:
+        sizes = image.size, crop.size
+    number = int(whole.name.split("-")[1])
+    samples = list(iterate_images(folder / "dataset", "benchmark"))
+    parts = [(s, r) for s in samples for r in s.regions if r.box_source != "image"]
+    sample, part = parts[number]
+    x1, y1, x2, y2 = part.box_xyxy
+    assert sizes == ((sample.width_px, sample.height_px), (x2 - x1, y2 - y1))
 
 
 def test_a_part_is_embedded_as_encode_image_embeds_its_crop(folder):
