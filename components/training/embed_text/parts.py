@@ -193,7 +193,7 @@ def join_parts(parts: list[Part], folder: Path) -> dict[str, Any]:
 
 
 COLUMNS = ("long_caption", "short_caption")
-TEXTS_A_REGION = 3  # long, short, and at most one of its image
+TEXTS_A_REGION = 3  # long, short, and at most one of its image; wrong ones come on top
 DONE_NAME = "done"
 
 
@@ -278,7 +278,7 @@ class SortedCaptions:
 
 
 def _chunks(dataset: Path) -> Iterator[list[str]]:
-    """Lists of captions: of regions from the manifest, of images from the shards.
+    """Lists of captions: of regions from the manifest, of images and wrong ones from the shards.
 
     Raises:
         InputError: manifest or shard cannot be read, or a caption is missing; names the place.
@@ -292,8 +292,14 @@ def _chunks(dataset: Path) -> Iterator[list[str]]:
             names |= set(_texts_of(batch, "shard", manifest))
     try:
         for name in sorted(names):
-            samples = shards.samples(name, with_images=False)
-            yield [sample.caption for sample in samples if sample.caption.strip()]
+            yield [
+                text
+                for sample in shards.samples(name, with_images=False)
+                for text in (
+                    *filter(str.strip, [sample.caption]),
+                    *(wrong for region in sample.regions for wrong in region.hard_negatives),
+                )
+            ]
     except DataError as error:
         raise InputError(f"{dataset}: {error}; make the data set anew by `pixclip pack`") from None
 

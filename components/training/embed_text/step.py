@@ -18,10 +18,11 @@ def embed_text(
 ) -> Metrics:
     """Embed every distinct caption once with the frozen text tower.
 
-    These are the long and short captions of all regions and the captions of all images, in every
-    split. Training and evaluation find a vector by its caption's hash and need no language model;
-    they refuse vectors of another text tower than the model's. Ranks, if there are several, share
-    the captions part by part and need nothing of each other.
+    These are the long and short captions of all regions, their wrong ones (`hard_negatives`) if the
+    data set has any, and the captions of all images, in every split. Training and evaluation find a
+    vector by its caption's hash and need no language model; they refuse vectors of another text
+    tower than the model's. Ranks, if there are several, share the captions part by part and need
+    nothing of each other.
     """
     # Imported here: the command line must start without torch.
     from components.core.torchrun import run_ranks, runs_on_nodes

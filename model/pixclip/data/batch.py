@@ -24,7 +24,7 @@ from pixclip.preprocess import Preprocess, patch_coverage
 from pixclip.text.embeddings import caption_hash
 
 # Legend: B = regions, U = distinct images, C = 3, H = W = side of the model's square, P = patches,
-# E = width of the language model.
+# E = width of the language model, M = wrong captions of the regions.
 
 Lent = weakref.ReferenceType[npt.NDArray[np.uint8]]
 
@@ -41,6 +41,8 @@ class PackedBatch(TypedDict):
     text_ids_B: Tensor
     is_full_image_B: Tensor
     region_ids: list[str]
+    negatives_ME: Tensor | None
+    negative_of_M: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Batch:
     text_ids_B: Tensor  # int64: equal for equal texts
     is_full_image_B: Tensor  # bool: the mask is everything, the text the image's caption
     region_ids: list[str]
+    negatives_ME: Tensor | None = None  # as `texts_BE`, of wrong captions; None: nobody wants them
+    negative_of_M: Tensor | None = None  # int64: which of the regions each belongs to
 
     @property
     def num_samples(self) -> int:
@@ -118,6 +122,7 @@ def unpack(
 
     grow = grower(device, buffers)
     crops, crop_covers = packed["crops_BCHW"], packed["crop_covers_B1HW"]
+    negatives, negative_of = packed["negatives_ME"], packed["negative_of_M"]
     covers_B1HW = send(packed["covers_B1HW"])
     pixels, covers = preprocess.normalise_pixels, preprocess.normalise_cover
     return Batch(
@@ -131,6 +136,8 @@ def unpack(
         text_ids_B=send(packed["text_ids_B"]),
         is_full_image_B=send(packed["is_full_image_B"]),
         region_ids=packed["region_ids"],
+        negatives_ME=None if negatives is None else send(negatives),
+        negative_of_M=None if negative_of is None else send(negative_of),
     )
 
 
@@ -215,7 +222,8 @@ class Packer:
         size_px = self._preprocess.image_size_px
         batch = _empty(len(distinct), len(images), size_px, self._config, buffers)
         batch["image_index_B"] = torch.from_numpy(image_index)
-        texts, errors = [""] * len(images), []
+        draws: dict[int, Draw] = {}
+        errors: list[str] = []
         for u, image in enumerate(distinct.tolist()):
             try:
                 sample = self._images.read(image)
@@ -225,10 +233,9 @@ class Packer:
             except DataError as error:
                 errors.append(str(error))
                 continue
-            for w in wanted:
-                texts[w.place] = w.drawn.text
+            draws |= {w.place: w.drawn for w in wanted}
         require_usable(errors, len(distinct))
-        self._add_texts(batch, texts)
+        self._add_texts(batch, [draws[place] for place in range(len(images))])
         return batch
 
     def _draw(
@@ -244,10 +251,16 @@ class Packer:
         regions = [w.region for w in wanted if not w.drawn.is_full_image]
         return Picture(self._preprocess, sample, regions, self._config)
 
-    def _add_texts(self, batch: PackedBatch, texts: Sequence[str]) -> None:
-        hashes = [caption_hash(text) for text in texts]
-        batch["texts_BE"] = self._embeddings.lookup(hashes)
+    def _add_texts(self, batch: PackedBatch, draws: Sequence[Draw]) -> None:
+        hashes = [caption_hash(drawn.text) for drawn in draws]
+        wrong = [caption_hash(text) for drawn in draws for text in drawn.negatives]
+        embedded = self._embeddings.lookup([*hashes, *wrong])
+        batch["texts_BE"] = embedded[: len(hashes)]
         batch["text_ids_B"] = text_ids(hashes)
+        if self._config.hard_negatives:
+            batch["negatives_ME"] = embedded[len(hashes) :]
+            owners = [place for place, drawn in enumerate(draws) for _ in drawn.negatives]
+            batch["negative_of_M"] = torch.tensor(owners, dtype=torch.int64)
 
 
 def text_ids(hashes: Sequence[str]) -> Tensor:
@@ -277,6 +290,8 @@ def _empty(
         text_ids_B=torch.empty(0),
         is_full_image_B=torch.zeros(num_regions, dtype=torch.bool),
         region_ids=[""] * num_regions,
+        negatives_ME=None,
+        negative_of_M=None,
     )
 
 

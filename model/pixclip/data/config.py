@@ -32,6 +32,8 @@ class DataConfig(ReadConfig):
     long_caption_share: Share = 0.5  # of samples take the long caption, the others the short one
     regions_per_image: Number = 1  # regions of one image that come together in a batch, at most
     needs_crops: bool = True  # I' and M' of eq. 4
+    # Wrong captions of a region that takes its short caption, at most; 0: none is read.
+    hard_negatives: int = Field(0, ge=0, le=MOST)
 
 
 class PartDataConfig(ReadConfig):
@@ -42,4 +44,5 @@ class PartDataConfig(ReadConfig):
     # none.
     parts_per_image: int = Field(4, ge=0, le=MOST)
     long_part_share: Share = 0.5  # of parts take the long caption, the others the short one
-    hard_negatives: int = Field(0, ge=0, le=MOST)  # wrong captions of a part, at most
+    # Wrong captions of a part that takes its short caption, at most; 0: none is read.
+    hard_negatives: int = Field(0, ge=0, le=MOST)

@@ -158,10 +158,14 @@ def _index(
 
 @dataclass(frozen=True)
 class Draw:
-    """The text of a sample, and whether it is the whole image instead of the region."""
+    """The text of a sample, and whether it is the whole image instead of the region.
+
+    Wrong captions differ in one attribute from the short caption, so they come with that alone.
+    """
 
     text: str
     is_full_image: bool
+    negatives: tuple[str, ...] = ()
 
 
 def draw(config: DataConfig, epoch: int, sample: Sample, region: Region) -> Draw:
@@ -173,5 +177,7 @@ def draw(config: DataConfig, epoch: int, sample: Sample, region: Region) -> Draw
     first, second = struct.unpack("<QQ", hashlib.blake2b(name, digest_size=16).digest())
     if first / 2**64 < config.full_image_share and sample.caption.strip():
         return Draw(sample.caption, is_full_image=True)
-    is_long = second / 2**64 < config.long_caption_share
-    return Draw(region.long_caption if is_long else region.short_caption, is_full_image=False)
+    if second / 2**64 < config.long_caption_share:
+        return Draw(region.long_caption, is_full_image=False)
+    negatives = region.hard_negatives[: config.hard_negatives]
+    return Draw(region.short_caption, is_full_image=False, negatives=negatives)

@@ -87,6 +87,7 @@ class DrawnPart:
     region: Region
     text: str
     mirror: str  # the same for parts of one image that differ in their side alone
+    negatives: tuple[str, ...]  # wrong captions: of the short one, so only beside that
 
 
 class PartsPacker:
@@ -126,7 +127,7 @@ class PartsPacker:
         part_ids_s2 = torch.zeros(num_slots, 2, dtype=torch.int64)
         part_ids_s2[slots_k, 0] = _ids([part.text for part in parts])
         part_ids_s2[slots_k, 1] = _ids([part.mirror for part in parts])
-        negatives = [part.region.hard_negatives[: self._config.hard_negatives] for part in parts]
+        negatives = [part.negatives for part in parts]
         long, short = ([getattr(s, f"{n}_caption") for s in samples] for n in ("long", "short"))
         return PartsBatch(
             images_bCHW=images_bCHW,
@@ -179,11 +180,7 @@ def draw_parts(config: PartDataConfig, epoch: int, sample: Sample) -> list[Drawn
     draws = [_draw(config, epoch, part) for part in parts]
     chosen = sorted(sorted(range(len(parts)), key=draws.__getitem__)[: config.parts_per_image])
     return [
-        DrawnPart(
-            region=parts[place],
-            text=_caption(parts[place], is_long=draws[place][1] < config.long_part_share),
-            mirror=_mirror(sample, parts[place]),
-        )
+        _drawn(config, sample, parts[place], is_long=draws[place][1] < config.long_part_share)
         for place in chosen
     ]
 
@@ -202,8 +199,13 @@ def _draw(config: PartDataConfig, epoch: int, part: Region) -> tuple[float, floa
     return first / 2**64, second / 2**64
 
 
-def _caption(part: Region, *, is_long: bool) -> str:
-    return part.long_caption if is_long else part.short_caption
+def _drawn(config: PartDataConfig, sample: Sample, part: Region, *, is_long: bool) -> DrawnPart:
+    return DrawnPart(
+        region=part,
+        text=part.long_caption if is_long else part.short_caption,
+        mirror=_mirror(sample, part),
+        negatives=() if is_long else part.hard_negatives[: config.hard_negatives],
+    )
 
 
 def _mirror(sample: Sample, part: Region) -> str:

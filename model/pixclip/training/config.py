@@ -21,6 +21,8 @@ class LossConfig(Config):
 
     alpha: NotNegative = 0.25  # weight of L_FC (eq. 4); 0 leaves the crop branch out
     beta: NotNegative = 0.25  # weight of L_LG (eq. 6); 0 leaves the dense branch out
+    # Weight of the cross entropy of a region's short caption among its wrong ones; FG-CLIP has 0.5.
+    hard: NotNegative = 0.0
     # What the crop's embedding v_c is matched with; the paper's t_c has no definition.
     # text: the region's text e_t. region: the region's own embedding e_v, against the batch.
     # region_positives: e_v again, but 1 - cosine of the matching pair alone.
@@ -49,7 +51,7 @@ class PartLossConfig(Config):
     # Weight of L_part. The paper does not give its alpha; as much as either caption, since its
     # ablation finds parts alone better than long or short alone. FG-CLIP's loss of boxes has 0.1.
     alpha: NotNegative = 1.0
-    # Weight of the cross entropy of a part's caption among its wrong ones; FG-CLIP has 0.5.
+    # Weight of the cross entropy of a part's short caption among its wrong ones; FG-CLIP has 0.5.
     hard: NotNegative = 0.0
     # A crop alone and its caption are told apart more easily, or less, than whole images are: a
     # scale of its own, as in FG-CLIP. It is no part of the model, whose own scale is for images.
@@ -100,6 +102,12 @@ class Stage(AnyStage):
             raise ValueError(
                 f"stage {self.name}: data.needs_crops={self.data.needs_crops} does not fit "
                 f"losses.alpha={self.losses.alpha}; crops are for L_FC, so change both"
+            )
+        if bool(self.losses.hard) != bool(self.data.hard_negatives):
+            raise ValueError(
+                f"stage {self.name}: losses.hard={self.losses.hard} does not fit "
+                f"data.hard_negatives={self.data.hard_negatives}; wrong captions are for this "
+                "loss, so change both"
             )
         return self
 

@@ -1,6 +1,7 @@
 """Contrast of two sides of a batch over all ranks (paper, eq. 2 and 3), in bounded memory.
 
-Shapes: b = samples of this rank, B = samples of all ranks, c = rows of a chunk, D = width.
+Shapes: b = samples of this rank, B = samples of all ranks, c = rows of a chunk, D = width,
+k = regions that may have wrong captions, m = wrong captions there are.
 
 Every loss is the mean over all ranks' samples of what this rank's samples contribute: averaging
 it over ranks gives the loss of the whole batch, and so do its gradients.
@@ -113,6 +114,39 @@ def positives_loss(visual_bD: Tensor, target_bD: Tensor, is_valid_b: Tensor) -> 
     distances_b = 1 - F.cosine_similarity(_exact(visual_bD), _exact(target_bD), dim=-1)
     num_valid = sum_over_ranks(is_valid_b.sum()).clamp(min=1)
     return (distances_b * is_valid_b).sum() * num_ranks() / num_valid
+
+
+def hard_negative_loss(
+    visual_kD: Tensor,
+    texts_kD: Tensor,
+    negatives_mD: Tensor,
+    negative_of_m: Tensor,
+    scale: Tensor,
+) -> Tensor:
+    """Cross entropy of each region's own caption among its wrong ones (FG-CLIP, arXiv:2505.05071).
+
+    Args:
+        visual_kD: embeddings of regions, not normalised.
+        texts_kD: of their captions.
+        negatives_mD: of their wrong captions.
+        negative_of_m: which of the regions each of these belongs to.
+        scale: factor of cosines, shape (1,).
+
+    Returns:
+        The mean over all ranks' regions that have a wrong caption; 0 if none has.
+    """
+    with torch.autocast(visual_kD.device.type, enabled=False):
+        visual, texts, negatives = map(unit, (visual_kD, texts_kD, negatives_mD))
+        own_k = scale * (visual * texts).sum(dim=-1)
+        wrong_m = scale * (visual[negative_of_m] * negatives).sum(dim=-1)
+        # The logarithm of sums of exponentials, a region: of its own and its wrong captions.
+        most_k = own_k.detach().scatter_reduce(0, negative_of_m, wrong_m.detach(), "amax")
+        sums_k = (own_k - most_k).exp()
+        sums_k = sums_k.index_add(0, negative_of_m, (wrong_m - most_k[negative_of_m]).exp())
+        has_wrong_k = torch.zeros_like(own_k, dtype=torch.bool)
+        has_wrong_k[negative_of_m] = True
+        total = ((most_k + sums_k.log() - own_k) * has_wrong_k).sum()
+        return total * num_ranks() / sum_over_ranks(has_wrong_k.sum()).clamp(min=1)
 
 
 def unit(side_bD: Tensor) -> Tensor:

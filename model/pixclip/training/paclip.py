@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixclip.data.parts import PartsBatch
-from pixclip.distributed import num_ranks, sum_over_ranks
 from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess
 from pixclip.training.config import PartLossConfig
-from pixclip.training.contrastive import contrastive_loss, scale_of, unit
+from pixclip.training.contrastive import contrastive_loss, hard_negative_loss, scale_of
 
 
 class PaClipObjective(nn.Module):
@@ -113,39 +112,6 @@ class PaClipObjective(nn.Module):
     def _part_scale(self, scale: Tensor) -> Tensor:
         is_own = self.config.part_temperature == "own"
         return scale_of(self.part_logit_scale) if is_own else scale
-
-
-def hard_negative_loss(
-    crops_kD: Tensor,
-    texts_kD: Tensor,
-    negatives_mD: Tensor,
-    negative_of_m: Tensor,
-    scale: Tensor,
-) -> Tensor:
-    """Cross entropy of each part's own caption among its wrong ones (FG-CLIP, arXiv:2505.05071).
-
-    Args:
-        crops_kD: embeddings of parts, not normalised.
-        texts_kD: of their captions.
-        negatives_mD: of their wrong captions.
-        negative_of_m: which of the parts each of these belongs to.
-        scale: factor of cosines, shape (1,).
-
-    Returns:
-        The mean over all ranks' parts that have a wrong caption; 0 if none has.
-    """
-    with torch.autocast(crops_kD.device.type, enabled=False):
-        crops, texts, negatives = map(unit, (crops_kD, texts_kD, negatives_mD))
-        own_k = scale * (crops * texts).sum(dim=-1)
-        wrong_m = scale * (crops[negative_of_m] * negatives).sum(dim=-1)
-        # The logarithm of sums of exponentials, a part: of its own and its wrong captions.
-        most_k = own_k.detach().scatter_reduce(0, negative_of_m, wrong_m.detach(), "amax")
-        sums_k = (own_k - most_k).exp()
-        sums_k = sums_k.index_add(0, negative_of_m, (wrong_m - most_k[negative_of_m]).exp())
-        has_wrong_k = torch.zeros_like(own_k, dtype=torch.bool)
-        has_wrong_k[negative_of_m] = True
-        total = ((most_k + sums_k.log() - own_k) * has_wrong_k).sum()
-        return total * num_ranks() / sum_over_ranks(has_wrong_k.sum()).clamp(min=1)
 
 
 def _in_slots(parts_kD: Tensor, batch: PartsBatch) -> Tensor:

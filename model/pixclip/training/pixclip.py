@@ -1,7 +1,7 @@
 """The objective of PixCLIP: three branches and their losses (paper, Fig. 2, eq. 2 to 7).
 
-Shapes: b = samples of this rank, m = some of them, U = distinct images, P = patches, W = width of
-the tower, D = width of embeddings.
+Shapes: b = samples of this rank, m = some of them, n = their wrong captions, U = distinct images,
+P = patches, W = width of the tower, D = width of embeddings.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,12 @@ from pixclip.data.batch import Batch
 from pixclip.model import PixClip
 from pixclip.preprocess import Preprocess
 from pixclip.training.config import LossConfig
-from pixclip.training.contrastive import contrastive_loss, positives_loss, scale_of
+from pixclip.training.contrastive import (
+    contrastive_loss,
+    hard_negative_loss,
+    positives_loss,
+    scale_of,
+)
 
 Branches = tuple[Tensor, Tensor | None, Tensor | None]  # regions, crops, pooled: each [b, D]
 
@@ -44,13 +49,24 @@ class PixClipObjective(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of eq. 7 by name, as this rank's share of them (see `contrastive.py`)."""
         regions_bD, crops_bD, pooled_bD = self._visual(batch)
+        texts_bD, negatives_nD = self._texts(batch)
         return total_loss(
-            Embeddings(regions_bD, self.model.adaptor(batch.texts_BE), crops_bD, pooled_bD),
+            Embeddings(
+                regions_bD, texts_bD, crops_bD, pooled_bD, negatives_nD, batch.negative_of_M
+            ),
             scale_of(self.model.logit_scale),
             text_ids_b=batch.text_ids_B,
             is_full_image_b=batch.is_full_image_B,
             config=self.config,
         )
+
+    def _texts(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Embeddings of texts and, where they have a weight, of wrong ones, all in one pass."""
+        if not self.config.hard:
+            return self.model.adaptor(batch.texts_BE), None
+        assert batch.negatives_ME is not None, "the loader was not asked for wrong captions"
+        embedded = self.model.adaptor(torch.cat([batch.texts_BE, batch.negatives_ME]))
+        return embedded[: len(batch.texts_BE)], embedded[len(batch.texts_BE) :]
 
     def _visual(self, batch: Batch) -> Branches:
         size = self.micro_batch_size
@@ -118,6 +134,8 @@ class Embeddings:
     texts_bD: Tensor  # e_t
     crops_bD: Tensor | None = None  # v_c: crop and its mask
     pooled_bD: Tensor | None = None  # f'_v: dense features of the whole image, pooled by the mask
+    negatives_nD: Tensor | None = None  # of wrong captions
+    negative_of_n: Tensor | None = None  # which of the samples each of these belongs to
 
 
 def total_loss(
@@ -130,6 +148,8 @@ def total_loss(
 ) -> dict[str, Tensor]:
     """L = L_CL + alpha L_FC + beta L_LG (eq. 7); full-image samples count in L_CL alone.
 
+    To which wrong captions add `hard` times the cross entropy of each region's caption among them.
+
     Args:
         embeddings: of this rank's samples.
         scale: factor of cosines, 1 / tau of eq. 3, shape (1,).
@@ -138,7 +158,8 @@ def total_loss(
         config: weights, targets and options.
 
     Returns:
-        `total` and its parts `cl`, `fc`, `lg`; a branch that is off is 0.
+        `total` and its parts `cl`, `fc`, `lg`, of which a branch that is off is 0; and `hard`, if
+        it has a weight.
     """
     ids = text_ids_b if config.same_text == "ignore" else None
     is_region_b = ~is_full_image_b
@@ -166,7 +187,14 @@ def total_loss(
         target_bD = texts_bD if config.lg_target == "text" else regions_bD
         target_bD = target_bD.detach() if config.lg_stop_gradient else target_bD
         lg = contrast(embeddings.pooled_bD, target_bD, is_region_b)
-    return {"total": cl + config.alpha * fc + config.beta * lg, "cl": cl, "fc": fc, "lg": lg}
+    losses = {"total": cl + config.alpha * fc + config.beta * lg, "cl": cl, "fc": fc, "lg": lg}
+    if config.hard:
+        negatives_nD, of_n = embeddings.negatives_nD, embeddings.negative_of_n
+        assert negatives_nD is not None
+        assert of_n is not None
+        losses["hard"] = hard_negative_loss(regions_bD, texts_bD, negatives_nD, of_n, scale)
+        losses["total"] = losses["total"] + config.hard * losses["hard"]
+    return losses
 
 
 def pool_regions(

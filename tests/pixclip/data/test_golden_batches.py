@@ -74,9 +74,11 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def bytes_of(batch: Batch) -> Iterable[bytes]:
-    """All that a batch holds."""
+    """All that a batch holds, but for what it need not have and was not asked for."""
     for field in fields(batch):
         value = getattr(batch, field.name)
+        if value is None and field.default is None:
+            continue
         if isinstance(value, torch.Tensor):
             yield f"{field.name} {value.dtype} {list(value.shape)}".encode()
             yield value.numpy().tobytes()

@@ -161,6 +161,28 @@ def test_shares_are_kept_on_average(longgrit):
     assert num_long / 2000 == pytest.approx(0.375, abs=0.04)
 
 
+def test_wrong_captions_come_with_the_short_caption_alone_and_only_if_wanted(tmp_path):
+    scenes = [draw_scene(number, 2) for number in range(3)]
+    for number, scene in enumerate(scenes):
+        scene.rows[1]["hard_negatives"] = [f"wrong {number}-01 {n}" for n in range(3)]
+    write_longgrit(tmp_path, scenes)
+
+    def only_batch(**config):
+        (batch,) = open_longgrit(tmp_path, full_image_share=0.0, **config).batches(epoch=0)
+        return batch
+
+    wanted = only_batch(long_caption_share=0.0, hard_negatives=2)
+    told = [region for region in wanted.region_ids if region.endswith("-01")]
+    assert len(told) == 3
+    expected = [vector(f"wrong {region} {n}") for region in told for n in range(2)]
+    assert torch.equal(wanted.negatives_ME, torch.stack(expected))
+    assert [wanted.region_ids[n] for n in wanted.negative_of_M] == [r for r in told for _ in "12"]
+    assert len(only_batch(long_caption_share=1.0, hard_negatives=2).negatives_ME) == 0
+    plain = only_batch(long_caption_share=0.0)
+    assert plain.negatives_ME is plain.negative_of_M is None
+    assert torch.equal(plain.texts_BE, wanted.texts_BE)
+
+
 def test_texts_have_one_id_where_they_are_equal(longgrit):
     batch = next(open_longgrit(longgrit, full_image_share=1.0).batches(epoch=0))
     same_text = (batch.texts_BE[:, None] == batch.texts_BE[None]).all(dim=-1)

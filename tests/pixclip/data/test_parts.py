@@ -139,18 +139,19 @@ def test_long_and_short_captions_of_parts_come_in_the_wanted_share(fgpart):
     )
 
 
-def test_wrong_captions_come_with_their_part_and_no_more_than_wanted(tmp_path):
+def test_wrong_captions_come_with_their_parts_short_caption_and_no_more_than_wanted(tmp_path):
     scenes = [part_scene(number, 2) for number in range(3)]
     for number, scene in enumerate(scenes):
         scene.rows[1]["hard_negatives"] = [f"wrong {number} {n}" for n in range(3)]
     write_longgrit(tmp_path, scenes)
-    (batch,) = epoch_of(open_fgpart(tmp_path, hard_negatives=2))
+    (batch,) = epoch_of(open_fgpart(tmp_path, hard_negatives=2, long_part_share=0.0))
     assert batch.negative_of_m.tolist() == [0, 0, 2, 2, 4, 4]
     number = {scene.key: n for n, scene in enumerate(scenes)}
     texts = [f"wrong {number[key]} {n}" for key in batch.image_ids for n in range(2)]
     assert torch.equal(batch.negatives_ml, words(texts))
-    (batch,) = epoch_of(open_fgpart(tmp_path))
-    assert batch.negatives_ml.shape[0] == len(batch.negative_of_m) == 0
+    for changes in ({}, {"hard_negatives": 2, "long_part_share": 1.0}):
+        (batch,) = epoch_of(open_fgpart(tmp_path, **changes))
+        assert batch.negatives_ml.shape[0] == len(batch.negative_of_m) == 0
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

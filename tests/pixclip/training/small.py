@@ -4,6 +4,7 @@ import torch
 
 from pixclip.config import ARCHITECTURES, AdaptorConfig, ModelConfig, TextConfig
 from pixclip.data.batch import Batch
+from pixclip.data.config import DataConfig
 from pixclip.model import PixClip
 from pixclip.training.config import LossConfig, Stage
 from pixclip.training.schedule import OptimizerConfig
@@ -24,6 +25,7 @@ CONFIG = ModelConfig(
 # The two regions of an image share a text: equal texts must not be negatives of each other.
 NUM_IMAGES, IMAGE_OF_REGION, TEXT_OF_REGION = 4, [0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 2, 3, 4, 0, 5, 5]
 IS_FULL = [False, True, False, False, False, False, True, False]
+NEGATIVES_OF_REGION = (2, 0, 0, 1, 0, 3, 0, 0)
 
 
 def stage(**changes) -> Stage:
@@ -35,6 +37,12 @@ def stage(**changes) -> Stage:
         precision="fp32",
     )
     return base.changed(**changes)
+
+
+def hard_stage() -> Stage:
+    """The same with wrong captions."""
+    losses = LossConfig(label_smoothing=0.1, hard=0.5)
+    return stage(losses=losses, data=DataConfig(hard_negatives=3))
 
 
 def small_model(seed: int = 0) -> PixClip:
@@ -65,6 +73,8 @@ def random_batch(seed: int = 0, ranks: slice = slice(None)) -> Batch:
     texts = draw(6, TEXT_DIM)[torch.tensor(TEXT_OF_REGION)]
     masks, crops, crop_masks = (draw(count, depth, side, side) for depth in (1, 3, 1))
     coverage = torch.rand(count, VISION.grid**2, generator=generator)
+    of_region = torch.repeat_interleave(torch.tensor(NEGATIVES_OF_REGION))
+    is_here = torch.isin(of_region, rows)
     return Batch(
         images_UCHW=images[ranks],
         image_index_B=index[rows] - chosen[0],
@@ -76,4 +86,6 @@ def random_batch(seed: int = 0, ranks: slice = slice(None)) -> Batch:
         text_ids_B=torch.tensor(TEXT_OF_REGION)[rows],
         is_full_image_B=torch.tensor(IS_FULL)[rows],
         region_ids=[str(row) for row in rows.tolist()],
+        negatives_ME=draw(len(of_region), TEXT_DIM)[is_here],
+        negative_of_M=torch.searchsorted(rows, of_region[is_here]),
     )

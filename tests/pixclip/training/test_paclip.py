@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixclip.training.config import PartLossConfig
-from pixclip.training.paclip import PaClipObjective, hard_negative_loss
+from pixclip.training.contrastive import hard_negative_loss
+from pixclip.training.paclip import PaClipObjective
 from tests.pixclip import numpy_losses
 from tests.pixclip.training.small_parts import (
     MIRRORED,

@@ -7,6 +7,7 @@ import torch
 
 from pixclip.training.config import LN_100, LossConfig
 from pixclip.training.pixclip import Embeddings, PixClipObjective, pool_regions, total_loss
+from tests.pixclip import numpy_losses
 from tests.pixclip.training.small import random_batch, small_model
 
 torch.set_num_threads(1)
@@ -54,6 +55,44 @@ def test_one_pass_in_parts_of_any_size_gives_the_losses_and_gradients_of_three_p
     expected = gradients(model, plain)
     for name, gradient in gradients(model, fused).items():
         torch.testing.assert_close(gradient, expected[name], msg=name, atol=1e-6, rtol=1e-4)
+
+
+def test_wrong_captions_add_their_own_loss_and_nothing_where_they_have_no_weight():
+    model, batch = small_model(), random_batch()
+    plain = PixClipObjective(model, OPTIONS)(batch)
+    losses = PixClipObjective(model, OPTIONS.changed(hard=0.5))(batch)
+    assert "hard" not in plain
+    regions = model.vision(batch.images_UCHW[batch.image_index_B], batch.masks_B1HW)
+    expected = numpy_losses.hard_negatives(
+        regions.detach().numpy(),
+        model.adaptor(batch.texts_BE).detach().numpy(),
+        model.adaptor(batch.negatives_ME).detach().numpy(),
+        batch.negative_of_M.tolist(),
+        model.logit_scale.exp().item(),
+    )
+    assert losses["hard"].item() == pytest.approx(expected, rel=1e-5)
+    assert losses["total"].item() == pytest.approx(plain["total"].item() + 0.5 * expected, rel=1e-5)
+
+
+def test_without_a_weight_no_wrong_caption_is_encoded():
+    model, batch = small_model(), random_batch()
+    seen = []
+    model.adaptor.register_forward_hook(lambda _, texts, __: seen.append(len(texts[0])))
+    for hard in (0.0, 0.5):
+        PixClipObjective(model, OPTIONS.changed(hard=hard))(batch)
+    assert seen == [8, 8 + 6]
+
+
+def test_regions_without_a_wrong_caption_take_no_part_in_that_loss():
+    model, batch = small_model(), random_batch()
+    none = replace(batch, negatives_ME=batch.negatives_ME[:0], negative_of_M=torch.arange(0))
+    losses = PixClipObjective(model, LossConfig(alpha=0.0, beta=0.0, hard=0.5))(none)
+    assert losses["hard"] == 0
+    assert losses["total"] == losses["cl"]
+    losses["total"].backward()
+    assert all(
+        torch.isfinite(p.grad).all() for p in model.vision.parameters() if p.grad is not None
+    )
 
 
 def test_parts_keep_no_activations_but_embeddings():

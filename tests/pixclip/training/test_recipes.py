@@ -148,6 +148,16 @@ def test_recipes_of_pa_clip_know_their_name_and_architecture(name):
 
 
 @pytest.mark.parametrize(
+    "changes", [{"losses.hard": 0.5}, {"data.hard_negatives": 3}], ids=["loss", "data"]
+)
+def test_wrong_captions_need_both_the_loss_and_the_data(changes):
+    with pytest.raises(ValueError, match=r"does not fit data.hard_negatives=\d; .* change both"):
+        find_stage(RECIPES, "tiny", "refine", changes)
+    both = {"losses.hard": 0.5, "data.hard_negatives": 3}
+    assert find_stage(RECIPES, "tiny", "refine", both).losses.hard == 0.5
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"losses": {"short": 0.0, "long": 0.0, "alpha": 0.0}}, "one of losses.short, long"),

@@ -21,7 +21,7 @@ from pixclip.training.loop import Plan, fit
 from pixclip.training.paclip import PaClipObjective
 from pixclip.training.pixclip import PixClipObjective
 from pixclip.training.schedule import freeze_other_parts, parameter_groups
-from tests.pixclip.training.small import random_batch, small_model, stage
+from tests.pixclip.training.small import hard_stage, random_batch, small_model, stage
 from tests.pixclip.training.small_parts import part_stage, random_parts, small_part_model
 
 NUM_STEPS = 3
@@ -39,6 +39,7 @@ class World:
 
 WORLDS = {
     "pixclip": World(small_model, stage, PixClipObjective, random_batch),
+    "pixclip_hard": World(small_model, hard_stage, PixClipObjective, random_batch),
     "paclip": World(small_part_model, part_stage, PaClipObjective, random_parts),
 }
 

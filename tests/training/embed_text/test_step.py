@@ -23,6 +23,7 @@ from pixclip.text.embeddings import TextEmbeddings, caption_hash, require_same_t
 from pixclip.text.encoder import TextEncoder
 from tests.language_models import save_language_model, save_text_tower_of
 from tests.packed import make_longgrit
+from tests.pixclip.data.world import draw_scene, write_longgrit
 from tests.pixclip.evaluation.models import tiny_model
 
 STEP = load_step("embed_text")
@@ -74,6 +75,23 @@ def test_every_long_short_and_image_caption_has_the_vector_the_tower_gives(input
     tokens = encoder.tokenize(texts)
     assert receipt.metrics["num_tokens"] == sum(len(caption.ids) for caption in tokens)
     assert receipt.metrics["num_truncated"] == sum(caption.is_truncated for caption in tokens) > 0
+
+
+def test_wrong_captions_of_a_data_set_are_embedded_too(inputs, tmp_path):
+    scenes = [draw_scene(number, 2) for number in range(3)]
+    tower, settings = inputs["text_tower"], STEP.settings_type()
+
+    def embedded(name):
+        dataset, target = write_longgrit(tmp_path / name, scenes), tmp_path / f"{name}-vectors"
+        STEP.function(dataset=dataset, text_tower=tower, text_embeddings=target, settings=settings)
+        return TextEmbeddings.open(target)
+
+    plain = embedded("plain")
+    scenes[1].rows[0]["hard_negatives"] = ["a wrong caption", "another"]
+    told = embedded("told")
+    assert len(told) == len(plain) + 2 == 3 * 2 * 2 + 3 + 2
+    found = told.lookup([caption_hash("a wrong caption")])
+    assert torch.equal(found, TextEncoder.open(tower).encode(["a wrong caption"]))
 
 
 def test_the_embeddings_say_which_text_tower_made_them(inputs, tmp_path):
