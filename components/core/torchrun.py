@@ -2,11 +2,11 @@
 
 Where the environment says so (`PIXCLIP_TRAINJOB`), the ranks run on other nodes; see `nodes.py`.
 Here the step's process only waits: SIGTERM goes on to the ranks, which save their state and stop.
-If the step's process is killed, the ranks get SIGTERM too, and the next attempt waits until they
-are gone.
+If the step's process is killed, or torchrun's agent with it, the ranks get SIGTERM too, and the
+next attempt waits until they are gone.
 
 A step that was itself forked from a warm process forks torchrun's agent and its ranks, which have
-torch and DeepSpeed from the beginning; else each of them is a program of its own.
+torch and DeepSpeed from the beginning; else each of them is a program of its own (`rank.py`).
 """
 
 import argparse
@@ -26,11 +26,11 @@ from types import FrameType
 
 from components.core.errors import InputError, PipelineError, RanksFailed
 from components.core.process import end_with_parent, is_forked_clean, num_cores, sharing_cores
+from components.core.rank import LOCK_NAME
 from components.core.trainjob import Ranks, job_place
 
 log = logging.getLogger(__name__)
 
-LOCK_NAME = ".ranks.lock"
 LOCAL_ADDRESS = "localhost"  # where ranks meet: without a network no name server knows the machine
 SHUTDOWN_S = 120  # for the step that runs and the saving of the state, after SIGTERM
 STOPPED = 128 + signal.SIGTERM  # exit code of a process that was asked to stop
@@ -108,7 +108,8 @@ def _start_torchrun(
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--local-addr", LOCAL_ADDRESS),
         *("--shutdown-timeout", str(SHUTDOWN_S)),
-        *("--nproc-per-node", str(num_ranks), "-m", module, "--job", str(job)),
+        *("--nproc-per-node", str(num_ranks)),
+        *("-m", "components.core.rank", module, "--job", str(job)),
     ]
     environment = {"OMP_NUM_THREADS": str(num_threads), **sharing_cores(os.environ)}
     with (
@@ -181,7 +182,8 @@ def _be_rank(module: str, job: Path, num_threads: int) -> None:
 def _only_ranks(folder: Path) -> Iterator[int]:
     """Wait for ranks that outlive a killed step: they may still be saving their state.
 
-    The lock is torchrun's too, which inherits the open file, so that it ends with the last of them.
+    The lock is then shared with torchrun's agent, which inherits the open file, and with the ranks,
+    so that it ends with the last of them.
     """
     with (folder / LOCK_NAME).open("w", encoding="utf-8") as file:
         try:
@@ -189,6 +191,7 @@ def _only_ranks(folder: Path) -> Iterator[int]:
         except BlockingIOError:
             log.warning("waiting for the processes of a killed run to save their state and end")
             fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_SH)
         yield file.fileno()
 
 

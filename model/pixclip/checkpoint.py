@@ -89,6 +89,8 @@ def _require_as_saved(text_tower: Path) -> None:
 
 def _replace_text_tower(folder: Path, text_tower: Path | None, link: bool) -> None:
     """Take the checksums away and put another text tower, or none, in the place of the old one."""
+    for left_behind in folder.glob(".draft-*"):  # by a save that was killed
+        shutil.rmtree(left_behind)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as scratch:
         draft = Path(scratch) / TEXT_TOWER_NAME
         if text_tower is not None:

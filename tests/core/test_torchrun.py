@@ -89,6 +89,20 @@ def test_the_ranks_of_a_killed_step_save_and_end_and_the_next_attempt_waits_for_
     assert (folder / "saved-1").exists()
 
 
+def test_ranks_end_when_torchrun_s_agent_is_killed_with_the_step(job):
+    """As by a kill of the whole process group; torchrun's ranks are in sessions of their own."""
+    folder = job.parent
+    command = [sys.executable, "-c", STEP, str(job), "started"]
+    step = subprocess.Popen(command, start_new_session=True)
+    wait_for(folder / "started-0", folder / "started-1")
+    os.killpg(step.pid, signal.SIGKILL)
+    step.wait()
+    (folder / "quick").touch()
+    run_ranks("ranked", job, num_ranks=1)
+    assert (folder / "saved-0").exists(), "the second attempt began before the first had saved"
+    assert (folder / "saved-1").exists()
+
+
 def test_a_step_that_is_stopped_stops_its_ranks_and_waits_for_them(job, way):
     folder = job.parent
     step = subprocess.Popen([sys.executable, "-c", STEP, str(job), way])

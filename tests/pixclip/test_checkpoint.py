@@ -160,6 +160,12 @@ def test_a_text_tower_is_linked_only_if_asked(tmp_path, text_tower):
         assert mine.samefile(text_tower / "config.json") == link
 
 
+def test_saving_after_a_killed_save_leaves_nothing_of_it(folder, text_tower):
+    (folder / ".draft-killed" / "text_tower").mkdir(parents=True)
+    save_checkpoint(folder, tiny_model(), text_tower=text_tower)
+    assert not list(folder.glob(".*"))
+
+
 def test_a_killed_save_leaves_no_checkpoint(folder, monkeypatch):
     def killed(*args: object) -> None:
         raise KeyboardInterrupt
