@@ -174,6 +174,14 @@ def test_the_chart_s_version_of_airflow_is_the_image_s():
     assert user == f"USER {pod['runAsUser']}:{pod['fsGroup']}"
 
 
+@pytest.mark.parametrize("name", STEP_IMAGES)
+def test_the_page_tells_which_steps_run_in_an_image(name):
+    page = (REPOSITORY / "docs" / "images.md").read_text()
+    (steps,) = re.findall(rf"^\| `{name}` \| ([^|]*) \|", page, re.MULTILINE)
+    of_image = [step for step in STEPS if load_step(step).image == name]
+    assert re.findall(r"`(\w+)`", steps) == of_image
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_lock_installs_on_any_machine(name):
     assert not [version for version in pins(name).values() if "+" in version]
