@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pixclip.data.config import DataConfig
 from pixclip.data.errors import DataError
+from pixclip.data.layout import WHOLE_IMAGE
 from pixclip.data.order import Draw, ImageIndex, Rows, draw
 from pixclip.data.pictures import Picture
 from pixclip.data.samples import Region, Sample
@@ -57,7 +58,8 @@ class Batch:
     coverage_BP: Tensor  # share of every patch inside the mask (eq. 5)
     texts_BE: Tensor  # cached embeddings of the frozen language model
     text_ids_B: Tensor  # int64: equal for equal texts
-    is_full_image_B: Tensor  # bool: the mask is everything, the text the image's caption
+    # bool: the whole image, by the draw or as a region of its own; its text is of the image.
+    is_full_image_B: Tensor
     region_ids: list[str]
     negatives_ME: Tensor | None = None  # as `texts_BE`, of wrong captions; None: nobody wants them
     negative_of_M: Tensor | None = None  # int64: which of the regions each belongs to
@@ -304,8 +306,9 @@ def _fill(batch: PackedBatch, u: int, wanted: Sequence[Wanted], picture: Picture
     number = 0  # of the region in the picture, which knows no full-image samples
     for w in wanted:
         batch["region_ids"][w.place] = w.region.region_id
+        is_whole = w.drawn.is_full_image or w.region.box_source == WHOLE_IMAGE
+        batch["is_full_image_B"][w.place] = is_whole
         if w.drawn.is_full_image:
-            batch["is_full_image_B"][w.place] = True
             covers[w.place] = 1
             if crops is not None and crop_covers is not None:
                 crops[w.place], crop_covers[w.place] = image, 1

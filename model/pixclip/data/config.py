@@ -31,6 +31,9 @@ class DataConfig(ReadConfig):
     full_image_share: Share = 0.1  # of samples become the whole image with its caption (Table 9)
     long_caption_share: Share = 0.5  # of samples take the long caption, the others the short one
     regions_per_image: Number = 1  # regions of one image that come together in a batch, at most
+    # Regions of one image in an epoch, at most; which ones changes with the epoch. 0: all. So that
+    # images with many parts, beside others with few regions, do not fill the batches.
+    regions_per_epoch: int = Field(0, ge=0, le=MOST)
     needs_crops: bool = True  # I' and M' of eq. 4
     # Wrong captions of a region that takes its short caption, at most; 0: none is read.
     hard_negatives: int = Field(0, ge=0, le=MOST)

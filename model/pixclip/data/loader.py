@@ -100,10 +100,11 @@ class LongGrit(Batches[PackedBatch, Batch]):
         store = Store(folder_or_uri, cache_folder, cache_bytes)
         index = read_index(store, split)
         self._preprocess, self._patch_size_px = preprocess, patch_size_px
+        order = EpochOrder(index, config, config.regions_per_image, config.regions_per_epoch)
         super().__init__(
             Packer(Images(Shards(store), index), preprocess, embeddings, config),
-            EpochOrder(index, config, config.regions_per_image),
-            index.num_regions,
+            order,
+            order.num_rows,
             config.batch_size,
         )
 

@@ -50,16 +50,22 @@ class EpochOrder:
     """Regions in the order of training.
 
     The shards are shuffled, and the regions of `shuffle_shards` neighbours together: a worker
-    reads from few shards at a time. Up to `per_image` regions of an image stay together.
+    reads from few shards at a time. Up to `per_image` regions of an image stay together. With
+    `per_epoch`, so many regions of an image at most are in an epoch; others in the next.
     Where a window starts follows from the number of its regions, so nothing before a row need be
     computed, let alone read.
     """
 
-    def __init__(self, index: ImageIndex, config: ReadConfig, per_image: int = 1) -> None:
+    def __init__(
+        self, index: ImageIndex, config: ReadConfig, per_image: int = 1, per_epoch: int = 0
+    ) -> None:
         self._index, self._config, self._per_image = index, config, per_image
+        self._per_epoch = per_epoch or np.iinfo(np.uint16).max
         num_shards = len(index.shards)
         self._first_image = np.searchsorted(index.shard_I, np.arange(num_shards + 1))
-        ends = np.concatenate([[0], np.cumsum(index.num_regions_I, dtype=np.int64)])
+        rows_I = np.minimum(index.num_regions_I, self._per_epoch)
+        ends = np.concatenate([[0], np.cumsum(rows_I, dtype=np.int64)])
+        self.num_rows = int(ends[-1])  # of an epoch
         self._shard_regions = np.diff(ends[self._first_image])
         self._windows = lru_cache(maxsize=4)(self._shuffle_shards)
         self._rows = lru_cache(maxsize=2)(self._shuffle_window)
@@ -103,6 +109,8 @@ class EpochOrder:
         place_r = np.arange(len(image_r)) - np.repeat(np.cumsum(counts) - counts, counts)
         # Which regions of an image come together changes with the epoch.
         region_r = place_r[np.lexsort((rng.random(len(image_r)), image_r))]
+        is_first_r = place_r < self._per_epoch
+        image_r, place_r, region_r = image_r[is_first_r], place_r[is_first_r], region_r[is_first_r]
         group_r = np.cumsum(place_r % self._per_image == 0) - 1
         order_r = np.argsort(rng.random(group_r[-1] + 1)[group_r], kind="stable")
         return images[image_r[order_r]], region_r[order_r]
@@ -158,7 +166,7 @@ def _index(
 
 @dataclass(frozen=True)
 class Draw:
-    """The text of a sample, and whether it is the whole image instead of the region.
+    """The text of a sample, and whether the whole image takes the region's place.
 
     Wrong captions differ in one attribute from the short caption, so they come with that alone.
     """
@@ -171,13 +179,16 @@ class Draw:
 def draw(config: DataConfig, epoch: int, sample: Sample, region: Region) -> Draw:
     """The whole image with its caption for a share of the samples, else a long or short caption.
 
-    An image that came without a caption is never drawn whole: there is no text to match it with.
+    The caption of a whole image is a describer's, where one was asked, else that with which it
+    came. An image without any is never drawn whole: there is no text to match it with.
     """
     name = f"{config.seed}/{epoch}/{region.region_id}".encode()
     first, second = struct.unpack("<QQ", hashlib.blake2b(name, digest_size=16).digest())
-    if first / 2**64 < config.full_image_share and sample.caption.strip():
-        return Draw(sample.caption, is_full_image=True)
-    if second / 2**64 < config.long_caption_share:
+    is_long = second / 2**64 < config.long_caption_share
+    whole = (sample.long_caption if is_long else sample.short_caption) or sample.caption
+    if first / 2**64 < config.full_image_share and whole.strip():
+        return Draw(whole, is_full_image=True)
+    if is_long:
         return Draw(region.long_caption, is_full_image=False)
     negatives = region.hard_negatives[: config.hard_negatives]
     return Draw(region.short_caption, is_full_image=False, negatives=negatives)

@@ -17,6 +17,7 @@ from pixclip.data.store import Store
 from pixclip.inputs import as_image, as_mask
 from pixclip.masks import encode_mask
 from pixclip.text.embeddings import caption_hash
+from tests.pixclip.data.part_world import write_fgpart
 from tests.pixclip.data.world import (
     PREPROCESS,
     SIZE_PX,
@@ -142,6 +143,33 @@ def test_a_full_image_sample_has_a_full_mask_and_the_images_caption(longgrit, sc
         assert torch.equal(made["crop_mask"], PREPROCESS.full_mask())
         assert made["coverage"].eq(1).all()
         assert torch.equal(made["text"], vector(scene.rows[0]["image_caption"]))
+
+
+@pytest.mark.parametrize(("share", "name"), [(1.0, "long"), (0.0, "short")])
+def test_a_whole_image_that_was_described_has_that_caption(tmp_path, share, name):
+    scenes = write_fgpart(tmp_path, (2, 1))
+    options = {"full_image_share": 1.0, "long_caption_share": share}
+    seen = by_region(open_longgrit(tmp_path, batch_size=1, **options).batches(epoch=0))
+    for row in (row for scene in scenes for row in scene.rows):
+        described = f"{name} of {row['region_id'].removesuffix('-image')[:-1]}0"
+        assert torch.equal(seen[row["region_id"]]["text"], vector(described))
+
+
+def test_a_region_that_is_the_image_counts_as_a_whole_image_and_keeps_its_mask(tmp_path):
+    scenes = write_fgpart(tmp_path, (2, 1))
+    data = open_longgrit(tmp_path, batch_size=1, full_image_share=0.0, long_caption_share=1.0)
+    seen = by_region(data.batches(epoch=0))
+    for row in (row for scene in scenes for row in scene.rows):
+        made, is_image = seen[row["region_id"]], row["box_source"] == "image"
+        assert made["is_full_image"] == is_image
+        assert torch.equal(made["mask"], PREPROCESS.full_mask()) == is_image
+        assert torch.equal(made["text"], vector(row["long_caption"]))
+
+
+def test_an_epoch_ends_where_its_regions_of_an_image_do(tmp_path):
+    write_fgpart(tmp_path, (4, 2, 0))
+    data = open_longgrit(tmp_path, batch_size=1, regions_per_epoch=2)
+    assert data.num_steps(0) == len(list(data.batches(epoch=0))) == 2 + 2 + 1
 
 
 @pytest.mark.parametrize(("share", "name"), [(1.0, "long"), (0.0, "short")])

@@ -40,6 +40,28 @@ def test_every_region_is_in_an_epoch_once(shards, config, epoch):
 
 
 @settings(max_examples=30, deadline=None)
+@given(SHARDS, CONFIGS, st.integers(1, 4))
+def test_an_image_has_no_more_regions_in_an_epoch_than_are_wanted(shards, config, most):
+    index = make_index(shards)
+    order = EpochOrder(index, config, config.regions_per_image, most)
+    images, regions = order.rows(0, 0, order.num_rows)
+    assert len(set(zip(images.tolist(), regions.tolist(), strict=True))) == order.num_rows
+    counts = np.bincount(images, minlength=len(index.num_regions_I))
+    assert counts.tolist() == np.minimum(index.num_regions_I, most).tolist()
+    half = order.num_rows // 2
+    later = order.rows(0, half, order.num_rows)
+    assert np.array_equal(np.stack(later), np.stack([images, regions])[:, half:])
+
+
+def test_every_region_of_a_rich_image_comes_in_some_epoch():
+    order = EpochOrder(make_index([[12, 3]]), DataConfig(), per_epoch=4)
+    seen = [order.rows(epoch, 0, order.num_rows) for epoch in range(16)]
+    rich = [set(regions[images == 0].tolist()) for images, regions in seen]
+    assert {len(one) for one in rich} == {4}
+    assert set.union(*rich) == set(range(12))
+
+
+@settings(max_examples=30, deadline=None)
 @given(SHARDS, CONFIGS, st.data())
 def test_any_part_is_the_part_of_the_whole(shards, config, data):
     index = make_index(shards)

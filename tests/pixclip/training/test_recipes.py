@@ -23,6 +23,14 @@ def test_the_papers_recipe_has_the_numbers_of_table_9():
     assert "adaptor" not in stage.trainable
 
 
+def test_regions_and_parts_are_trained_by_the_papers_numbers_but_for_their_balance():
+    (parts,), (papers,) = RECIPES["pixclip_parts"].stages, RECIPES["pixclip_b16_paper"].stages
+    assert parts.changed(data=papers.data) == papers
+    data = parts.data
+    assert (data.regions_per_epoch, data.shuffle_shards) == (4, 64)
+    assert data.changed(regions_per_epoch=0, shuffle_shards=16) == papers.data
+
+
 DEMO_REGIONS = 620  # to train on, of 300 scenes
 
 
