@@ -89,7 +89,7 @@ class RegisterSettings(StepSettings):
 
 
 # The registry may be another one by now: the step looks every time.
-@step(image="train", is_pure=False, version=2)
+@step(image="train", is_pure=False, version=3)
 def register(
     checkpoint: In, evaluation: In, registration: Out, settings: RegisterSettings
 ) -> Metrics:
@@ -272,8 +272,17 @@ def render_card(tags: Mapping[str, str], evaluation: Evaluation, settings: Regis
         settings=settings,
         data=evaluation.content["data"],
         is_of_parts=tags["protocol"] == FGPART_PARTS.id,
+        dataset=_dataset(tags, evaluation),
         tables=[{"subset": name, **_table(evaluation, name)} for name in subsets],
     )
+
+
+def _dataset(tags: Mapping[str, str], evaluation: Evaluation) -> str:
+    """What the data are called: by their version, else by what the protocol asks about."""
+    version = evaluation.content["data"].get("version")
+    told = version.get("name") if isinstance(version, Mapping) else None
+    name = told or ("fgpart" if tags["protocol"] == FGPART_PARTS.id else "longgrit")
+    return {"longgrit": "LongGRIT", "fgpart": "FG-Part"}.get(name, str(name))
 
 
 def plain(text: object) -> str:

@@ -68,6 +68,11 @@ class PixClip(nn.Module):
         """The module that makes embeddings of texts; see `TextTower` for what it takes."""
         return self.text if self.config.text.kind == "clip" else self.adaptor
 
+    @property
+    def reads_masks(self) -> bool:
+        """Whether masks change embeddings: not while the mask convolution is zero, as it starts."""
+        return bool(self.vision.mask_embed.weight.any())
+
     def encode_image(self, images: Any, masks: Any = None, *, batch_size: int = 32) -> Tensor:
         """L2-normalised embeddings [n, D] of regions, float32 on the CPU.
 

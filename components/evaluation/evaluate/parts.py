@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pixclip.model import PixClip
 
 
-@step(image="train", gpus=1, version=2)
+@step(image="train", gpus=1, version=3)
 def evaluate_parts(
     dataset: In, parent: In, checkpoint: In, evaluation: Out, settings: EvaluateSettings
 ) -> Metrics:

@@ -7,7 +7,7 @@ from components.evaluation.evaluate.run import Asked, measure
 from components.evaluation.evaluate.settings import EvaluateSettings
 
 
-@step(image="train", gpus=1, version=2)
+@step(image="train", gpus=1, version=3)
 def evaluate(
     dataset: In,
     text_embeddings: In,

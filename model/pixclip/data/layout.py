@@ -24,4 +24,7 @@ def shard_name(index: int) -> str:
     return f"{index:05d}.tar"
 
 
-WHOLE_IMAGE = "image"  # where the box of a region is from that is the image itself
+# Where the box of a region is from that is the image itself, or the whole object of parts.
+WHOLE_IMAGE, WHOLE_OBJECT = "image", "object"
+# What a region is, by that: any region of LongGRIT is of the first kind.
+OBJECTS, PARTS, WHOLE_IMAGES = KINDS = ("objects", "parts", "whole_images")

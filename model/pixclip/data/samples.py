@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from pixclip.data.errors import DataError
+from pixclip.data.layout import OBJECTS, PARTS, WHOLE_IMAGE, WHOLE_IMAGES, WHOLE_OBJECT
 from pixclip.images import DEFAULT_MAX_PIXELS, ImageError, Pixels, read_pixels
 from pixclip.json_files import parse_json, shown
 from pixclip.masks import Box, Rle
@@ -32,6 +33,12 @@ class Region:
         ""  # "image" of the region that is the image itself; else where its box is from
     )
     hard_negatives: tuple[str, ...] = ()  # captions that differ in one attribute and are wrong
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`; a region whose source tells nothing of its box is an object."""
+        known = {"": OBJECTS, WHOLE_OBJECT: OBJECTS, WHOLE_IMAGE: WHOLE_IMAGES}
+        return known.get(self.box_source, PARTS)
 
 
 @dataclass(frozen=True)

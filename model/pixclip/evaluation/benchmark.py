@@ -8,7 +8,7 @@ Legend: U images, R regions, T distinct texts, N questions of one pool, D embedd
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pixclip.data.layout import KINDS
 from pixclip.data.samples import Sample
-from pixclip.evaluation.metrics import IN_SUBSET, Columns, Floats, rows_of
-from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, TOPS, Question
+from pixclip.evaluation.metrics import IN_KIND, IN_SUBSET, Columns, Floats, rows_of
+from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, TOPS, EvaluationError, Question
 from pixclip.evaluation.retrieval import retrieval_ranks
 from pixclip.text.tokens import normalise
 
@@ -39,6 +40,7 @@ class Benchmark:
     short_R: Indices
     caption_U: Indices  # `NO_TEXT` where there is none
     subset_U: Strings
+    kind_R: Strings  # one of `KINDS`; empty texts where all regions are of one kind
     digest: str  # of everything that was asked: image contents, masks, captions, subsets
 
     @property
@@ -48,8 +50,23 @@ class Benchmark:
 
     @property
     def subsets(self) -> list[str]:
-        """`all` and the names of the subsets."""
-        return [ALL, *sorted({str(name) for name in self.subset_U} - {""})]
+        """`all`, the names of the subsets, and the kinds of regions if there are several."""
+        kinds = [kind for kind in KINDS if (self.kind_R == kind).any()]
+        return [ALL, *_names(self.subset_U), *kinds]
+
+    def regions_of(self, subset: str) -> npt.NDArray[np.bool_]:
+        """Which regions are in a subset or of a kind, [R]."""
+        return rows_of(self.kind_R if subset in KINDS else self.region_subsets, subset)
+
+    def images_of(self, subset: str) -> npt.NDArray[np.bool_]:
+        """Which images are in a subset, or have regions of a kind, [U]."""
+        if subset in KINDS:
+            return np.isin(np.arange(len(self.image_ids)), self.image_R[self.regions_of(subset)])
+        return rows_of(self.subset_U, subset)
+
+
+def _names(labels: Strings) -> list[str]:
+    return sorted({str(name) for name in labels} - {""})
 
 
 def _captions(benchmark: Benchmark, subset: str) -> Indices:
@@ -67,6 +84,7 @@ class BenchmarkBuilder:
     _rows: list[tuple[int, int, int]] = field(default_factory=list)
     _captions: list[int] = field(default_factory=list)
     _subsets: list[str] = field(default_factory=list)
+    _kinds: list[str] = field(default_factory=list)
     _digests: list[str] = field(default_factory=list)
 
     def add(self, sample: Sample) -> None:
@@ -79,10 +97,21 @@ class BenchmarkBuilder:
             self._region_ids.append(region.region_id)
             texts = self._text(region.long_caption), self._text(region.short_caption)
             self._rows.append((place, *texts))
+            self._kinds.append(region.kind)
         self._digests.append(_digest_of_sample(sample))
 
     def build(self) -> Benchmark:
-        """The benchmark of all samples so far; the digest does not depend on their order."""
+        """The benchmark of all samples so far; the digest does not depend on their order.
+
+        Raises:
+            EvaluationError: a subset has the name of a kind of regions.
+        """
+        if taken := set(self._subsets) & set(KINDS):
+            raise EvaluationError(
+                f"a subset of the split is called {min(taken)}, as a kind of regions is; call the "
+                "subset something else in the source and pack the data set again"
+            )
+        has_kinds = len(set(self._kinds)) > 1
         rows = np.array(self._rows, dtype=np.int64).reshape(-1, 3)
         return Benchmark(
             region_ids=self._region_ids,
@@ -93,6 +122,7 @@ class BenchmarkBuilder:
             short_R=rows[:, 2],
             caption_U=np.array(self._captions, dtype=np.int64),
             subset_U=np.array(self._subsets, dtype=str),
+            kind_R=np.array(self._kinds if has_kinds else [""] * len(rows), dtype=str),
             digest=hashlib.sha256("".join(sorted(self._digests)).encode()).hexdigest(),
         )
 
@@ -134,6 +164,9 @@ def answer(benchmark: Benchmark, embedded: Embedded, texts_TD: Tensor) -> Answer
     Raises:
         EvaluationError: an embedding is not finite.
     """
+    pools = {IN_SUBSET: benchmark.region_subsets}
+    if benchmark.kind_R.any():
+        pools[IN_KIND] = benchmark.kind_R
     samples: dict[str, Floats] = {
         "scene_correct": _scenes(benchmark, embedded.regions_RD, texts_TD)
     }
@@ -142,34 +175,43 @@ def answer(benchmark: Benchmark, embedded: Embedded, texts_TD: Tensor) -> Answer
         (Question.SHORT_MASK_TO_TEXT, Question.SHORT_TEXT_TO_MASK, benchmark.short_R),
     ):
         names = forth.rank, back.rank
-        subsets = benchmark.region_subsets
-        samples |= _both_ways(names, embedded.regions_RD, text_R, texts_TD, subsets)
+        samples |= _both_ways(names, embedded.regions_RD, text_R, texts_TD, pools)
     images: dict[str, Floats] = {}
     if embedded.images_UD is not None:
         names = Question.IMAGE_TO_TEXT.rank, Question.TEXT_TO_IMAGE.rank
         images = _both_ways(
-            names, embedded.images_UD, benchmark.caption_U, texts_TD, benchmark.subset_U
+            names,
+            embedded.images_UD,
+            benchmark.caption_U,
+            texts_TD,
+            {IN_SUBSET: benchmark.subset_U},
         )
     return Answers(samples, images)
 
 
-def _pools(text_N: Indices, subsets: Strings) -> Iterator[tuple[str, Indices]]:
-    """Endings of column names and the rows that ask each other: all rows, then each subset's."""
+def _pools(text_N: Indices, pools: Mapping[str, Strings]) -> Iterator[tuple[str, Indices]]:
+    """Endings of column names and the rows that ask each other: all, then those of one label."""
     has_text = text_N != NO_TEXT
-    for subset in [ALL, *sorted(set(subsets.tolist()) - {""})]:
-        rows = np.flatnonzero(rows_of(subsets, subset) & has_text)
-        if len(rows):
-            yield "" if subset == ALL else IN_SUBSET, rows
+    yield "", np.flatnonzero(has_text)
+    for ending, labels in pools.items():
+        for name in _names(labels):
+            yield ending, np.flatnonzero((labels == name) & has_text)
 
 
 def _both_ways(
-    names: tuple[str, str], visual_ND: Tensor, text_N: Indices, texts_TD: Tensor, subsets: Strings
+    names: tuple[str, str],
+    visual_ND: Tensor,
+    text_N: Indices,
+    texts_TD: Tensor,
+    pools: Mapping[str, Strings],
 ) -> dict[str, Floats]:
     """Ranks of texts for pictures and of pictures for texts, in each pool."""
     columns = {
-        name + ending: np.full(len(text_N), np.nan) for name in names for ending in ("", IN_SUBSET)
+        name + ending: np.full(len(text_N), np.nan) for name in names for ending in ("", *pools)
     }
-    for ending, rows in _pools(text_N, subsets):
+    for ending, rows in _pools(text_N, pools):
+        if not len(rows):
+            continue
         forth, back = _ranks(visual_ND[torch.from_numpy(rows)], text_N[rows], texts_TD)
         columns[names[0] + ending][rows] = forth
         columns[names[1] + ending][rows] = back
@@ -213,7 +255,7 @@ def _scenes(benchmark: Benchmark, regions_RD: Tensor, texts_TD: Tensor) -> Float
 def chance(benchmark: Benchmark, subset: str) -> dict[str, float]:
     """The expected value of every metric that a subset asks, by name."""
     found: dict[str, float] = {}
-    in_subset_R = rows_of(benchmark.region_subsets, subset)
+    in_subset_R = benchmark.regions_of(subset)
     shares = [
         1 / len(set(benchmark.long_R[rows].tolist()))
         for rows in scenes(benchmark)

@@ -11,12 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pixclip.data.layout import KINDS
 from pixclip.evaluation.metrics import METRICS, Floats, Metric, rows_of
 from pixclip.evaluation.protocol import ALL, EvaluationError
 
 EVALUATION_NAME = "evaluation.json"
 TABLES = {"samples": "samples.parquet", "images": "images.parquet"}
 KEYS = {"samples": "region_id", "images": "image_id"}
+KIND = "kind"  # column with the kind of a region, where there are several
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,15 @@ def compare(
     subset, known = parse_metric(metric)
     _require_same(champion, candidate)
     old, new = (_read_table(folder, known, subset) for folder in (champion, candidate))
-    if old["key"] != new["key"] or old["subset"].tolist() != new["subset"].tolist():
+    if old["key"] != new["key"] or old["label"].tolist() != new["label"].tolist():
         raise EvaluationError(
             f"{champion} and {candidate} do not hold the same {known.table}; evaluate both anew"
         )
-    rows = rows_of(new["subset"], subset) & ~np.isnan(old["right"]) & ~np.isnan(new["right"])
+    rows = rows_of(new["label"], subset) & ~np.isnan(old["right"]) & ~np.isnan(new["right"])
     if not rows.any():
         raise EvaluationError(
             f"no sample of {candidate} answers {metric}; its subsets are "
-            f"{', '.join(sorted({ALL, *new['subset'].tolist()} - {''}))}"
+            f"{', '.join(sorted({ALL, *new['label'].tolist()} - {''}))}"
         )
     difference_N = (new["right"] - old["right"])[rows]
     _, clusters_N = np.unique(new["image"][rows], return_inverse=True)
@@ -106,17 +108,17 @@ def _require_same(champion: Path, candidate: Path) -> None:
 
 
 def _read_table(folder: Path, metric: Metric, subset: str) -> dict[str, Any]:
-    """Keys, images, subsets and answers of a folder's questions, in the order of the keys."""
+    """Keys, images, subsets (or kinds) and answers of questions, in the order of the keys."""
     path, key = folder / TABLES[metric.table], KEYS[metric.table]
-    column = metric.column_for(subset)
+    column, label = metric.column_for(subset), KIND if subset in KINDS else "subset"
     try:
-        table = pq.read_table(path, columns=list({key, "image_id", "subset", column}))
+        table = pq.read_table(path, columns=list({key, "image_id", label, column}))
         table = table.sort_by(key)
         columns = {column: table[column].cast(pa.float64()).to_numpy()}
         return {
             "key": table[key].to_pylist(),
             "image": np.array(table["image_id"].to_pylist(), dtype=str),
-            "subset": np.array(table["subset"].to_pylist(), dtype=str),
+            "label": np.array(table[label].to_pylist(), dtype=str),
             "right": metric.right(columns, subset),
         }
     except (OSError, KeyError, pa.ArrowException) as error:

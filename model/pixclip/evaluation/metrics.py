@@ -7,11 +7,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from pixclip.data.layout import KINDS
 from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, TOPS, Question
 
 Floats = npt.NDArray[np.float64]
 Columns = Mapping[str, Floats]  # one value a question; NaN where a question was not asked
-IN_SUBSET = "_in_subset"  # ending of the ranks among the candidates of the question's subset
+# Endings of the ranks among the candidates of the question's subset, or of its kind of regions.
+IN_SUBSET, IN_KIND = "_in_subset", "_in_kind"
 REGION_QUESTIONS = (
     Question.MASK_TO_TEXT,
     Question.TEXT_TO_MASK,
@@ -32,7 +34,9 @@ class Metric:
 
     def column_for(self, subset: str) -> str:
         """The column whose candidates are those of the subset."""
-        return self.column if subset == ALL or not self.top else self.column + IN_SUBSET
+        if subset == ALL or not self.top:
+            return self.column
+        return self.column + (IN_KIND if subset in KINDS else IN_SUBSET)
 
     def right(self, columns: Columns, subset: str) -> Floats:
         """1 for a right answer, 0 for a wrong one, NaN where nothing was asked; [rows]."""

@@ -9,12 +9,13 @@ import json
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
-from pixclip.data.layout import BENCHMARK, HELD_OUT_OBJECTS, SEEN_OBJECTS
+from pixclip.data.layout import BENCHMARK, HELD_OUT_OBJECTS, KINDS, SEEN_OBJECTS
 
 SCENE_ACCURACY = "scene_accuracy"  # the metric of a region that asks among its scene's texts
 TOPS = (1, 5, 10)
 ALL = "all"  # the name of the whole split among its subsets
-SUBSETS = (ALL, SEEN_OBJECTS, HELD_OUT_OBJECTS)  # as tables show them
+# As tables show them. A benchmark with several kinds of regions has a subset of each kind, too.
+SUBSETS = (ALL, SEEN_OBJECTS, HELD_OUT_OBJECTS, *KINDS)
 TIE_TOLERANCE = 1e-6  # of cosine similarities; float32 products differ by 1e-7 with their order
 
 

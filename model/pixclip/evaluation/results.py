@@ -5,7 +5,7 @@ Legend: U images, R resamples, A asked pairs of variant and metric.
 
 evaluation.json   protocol, checkpoint, data and all numbers, by subset
 metrics.json      the main numbers, flat, for tools that show metrics
-samples.parquet   one row a region, in the order of their ids
+samples.parquet   one row a region, in the order of their ids; its `kind` where there are several
 images.parquet    one row an image
 """
 
@@ -19,15 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pixclip.data.layout import KINDS
 from pixclip.evaluation.benchmark import Answers, Benchmark, Embedded, answer, chance
 from pixclip.evaluation.compare import (
     EVALUATION_NAME,
+    KIND,
     TABLES,
     interval,
     resampled_means,
     sums_by_cluster,
 )
-from pixclip.evaluation.metrics import METRICS, Columns, Floats, Metric, rows_of
+from pixclip.evaluation.metrics import IN_KIND, IN_SUBSET, METRICS, Columns, Floats, Metric
 from pixclip.evaluation.protocol import ALL, SCENE_ACCURACY, TOPS, Protocol, Question
 
 METRICS_NAME = "metrics.json"
@@ -139,6 +141,7 @@ def write_results(
         "region_id": benchmark.region_ids,
         "image_id": [benchmark.image_ids[place] for place in benchmark.image_R],
         "subset": benchmark.region_subsets.tolist(),
+        **({KIND: benchmark.kind_R.tolist()} if benchmark.kind_R.any() else {}),
     }
     images = {"image_id": benchmark.image_ids, "subset": benchmark.subset_U.tolist()}
     _write_table(folder / TABLES["samples"], samples, answers.samples)
@@ -207,7 +210,7 @@ def _leads(leads: Table, baseline: str) -> dict[str, list[float]]:
 def _write_table(path: Path, keys: Mapping[str, list[str]], columns: Columns) -> None:
     table: dict[str, pa.Array] = {name: pa.array(values) for name, values in keys.items()}
     for name, values in columns.items():
-        kind = pa.int32() if name.endswith(("_rank", "_in_subset")) else pa.bool_()
+        kind = pa.int32() if name.endswith(("_rank", IN_SUBSET, IN_KIND)) else pa.bool_()
         filled = np.nan_to_num(values).astype(np.int64)
         table[name] = pa.array(filled, mask=np.isnan(values)).cast(kind)
     pq.write_table(pa.table(table).sort_by(next(iter(keys))), path, compression="zstd")
@@ -230,7 +233,7 @@ def summarise(
 ) -> Numbers:
     """The numbers of `MODEL` and of every baseline in a subset, over the same resamples."""
     parts, asked = [], []
-    images_U = rows_of(benchmark.subset_U, subset)
+    images_U = benchmark.images_of(subset)
     for variant, answers in variants.items():
         for metric in METRICS.values():
             sums_U1, counts_U1 = _by_image(benchmark, answers, metric, subset)
@@ -252,11 +255,13 @@ def _by_image(
 ) -> tuple[Floats, Floats]:
     """Sum and number of right answers of every image, [U, 1] each; zero where none was asked."""
     columns = answers.samples if metric.table == "samples" else answers.images
-    num_images = len(benchmark.image_ids)
-    if not columns:
+    num_images, is_of_regions = len(benchmark.image_ids), metric.table == "samples"
+    if not columns or (subset in KINDS and not is_of_regions):
         return np.zeros((num_images, 1)), np.zeros((num_images, 1))
-    images = benchmark.image_R if metric.table == "samples" else np.arange(num_images)
-    return sums_by_cluster(metric.right(columns, subset)[:, None], images, num_images)
+    images = benchmark.image_R if is_of_regions else np.arange(num_images)
+    asked = benchmark.regions_of(subset) if is_of_regions else benchmark.images_of(subset)
+    right_N = np.where(asked, metric.right(columns, subset), np.nan)
+    return sums_by_cluster(right_N[:, None], images, num_images)
 
 
 def _table(asked: list[tuple[str, str]], means_A: Floats, draws_RA: Floats, num_A: Floats) -> Table:

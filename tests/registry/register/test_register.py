@@ -62,6 +62,20 @@ def test_the_card_of_a_model_of_parts_tells_of_crops_and_its_data(
     assert "| training data | FG-Part," in parts
 
 
+def test_the_card_names_the_data_by_their_version(
+    world: World, registry: Registry, tmp_path: Path
+) -> None:
+    world.checkpoint("a", num_right=30)
+    path = tmp_path / "a" / "evaluation" / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["data"]["version"] = {"name": "pixclip_parts", "git_commit": "f00"}
+    path.write_text(json.dumps(content))
+    world.register("a")
+    (tmp_path / "got").mkdir()
+    folder = registry.download_verified(registry.get(CANDIDATE), tmp_path / "got")
+    assert "| training data | pixclip_parts, revision f00" in (folder / "README.md").read_text()
+
+
 def test_the_same_checkpoint_twice_is_the_same_version(world: World, registry: Registry) -> None:
     registration = world.candidate("a", num_right=30)
     world.candidate("b", num_right=20)

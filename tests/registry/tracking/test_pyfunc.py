@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import pixclip
 from components.registry import model_folder
 from components.registry.models import Reference, Registry
-from components.registry.pyfunc import RegionModel
+from components.registry.pyfunc import RegionModel, _load_pyfunc
+from pixclip.checkpoint import save_checkpoint
+from pixclip.data.shards import iterate_images
+from pixclip.evaluation.part_variants import PartVariants
+from pixclip.evaluation.results import MODEL
 from tests.model_registry import World
+from tests.pixclip.data.part_world import write_fgpart
+from tests.pixclip.tiny_models import save_clip_tokenizer, tiny_clip
 
 
 def picture() -> bytes:
@@ -117,3 +124,51 @@ def test_a_path_in_place_of_an_image_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(picture())
     rows = pd.DataFrame({"image": [str(tmp_path / "secret.png")], "text": ["a"]})
     assert RegionModel(FakeEncoder()).predict(rows)["image_embedding"].tolist() == [None]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a model of parts, and images with parts."""
+    folder = tmp_path_factory.mktemp("parts")
+    write_fgpart(folder / "dataset", split="benchmark")
+    tokenizer = save_clip_tokenizer(folder / "tokenizer")
+    model = tiny_clip(context_length=64)
+    torch.nn.init.zeros_(model.vision.mask_embed.weight)  # as PA-CLIP leaves it
+    save_checkpoint(folder / "checkpoint", model, text_tower=tokenizer)
+    return folder
+
+
+def test_a_model_of_parts_embeds_a_part_as_its_evaluation_does(parts: Path) -> None:
+    model = pixclip.load(parts / "checkpoint")
+    variants = PartVariants(model, model)
+    samples = [variants.asked_of(one) for one in iterate_images(parts / "dataset", "benchmark")]
+    wanted = variants.embed(variants.prepare(samples))[MODEL]
+    regions = [(sample, region) for sample in samples for region in sample.regions]
+    boxes = [json.dumps(list(region.box_xyxy)) for _, region in regions]
+    masks = [
+        json.dumps({"size": [r.mask.height_px, r.mask.width_px], "counts": r.mask.counts})
+        for _, r in regions
+    ]
+    served = _load_pyfunc(str(parts / "checkpoint"))
+    for regions_of in (boxes, masks):
+        rows = pd.DataFrame({"image": [s.jpeg for s, _ in regions], "mask": regions_of})
+        found = np.stack(served.predict(rows)["image_embedding"])
+        np.testing.assert_allclose(found, wanted.regions_RD.numpy(), atol=1e-5)
+    whole = served.predict(pd.DataFrame({"image": [samples[0].jpeg], "mask": [""]}))
+    assert wanted.images_UD is not None
+    np.testing.assert_allclose(whole["image_embedding"][0], wanted.images_UD[0], atol=1e-5)
+
+
+def test_a_clip_that_learnt_masks_gets_them(parts: Path) -> None:
+    model, folder = tiny_clip(context_length=64), parts / "alpha"
+    assert model.reads_masks
+    save_checkpoint(folder, model, text_tower=parts / "tokenizer")
+    rows = pd.DataFrame({"image": [picture()], "mask": [json.dumps(BOX)]})
+    found = _load_pyfunc(str(folder)).predict(rows)["image_embedding"][0]
+    np.testing.assert_allclose(found, model.encode_image(picture(), BOX)[0].numpy(), atol=1e-5)
+
+
+def test_a_part_outside_of_its_image_names_its_row(parts: Path) -> None:
+    rows = pd.DataFrame({"image": [picture()] * 2, "mask": ["", "[90, 90, 99, 99]"]})
+    with pytest.raises(ValueError, match=r"row 1: .*covers no pixel"):
+        _load_pyfunc(str(parts / "checkpoint")).predict(rows)
