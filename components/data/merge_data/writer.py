@@ -155,9 +155,11 @@ def _count(batch: pa.RecordBatch, count: SetCount, last: str) -> str:
 
 def _put_shards(one: DataSet, gone: Gone, dataset: Path) -> None:
     """Give the merged set the shards of one set; those of a killed run are kept."""
-    names = pa.concat_arrays([batch["shard"] for batch in one.batches(["shard"])]).unique()
+    names = {
+        name for batch in one.batches(["shard"]) for name in batch["shard"].unique().to_pylist()
+    }
     with progress(f"merge: shards of {one.name}", len(names), unit="shard") as bar:
-        for shard in sorted(names.to_pylist()):
+        for shard in sorted(names):
             source, target = one.folder / shard, dataset / merged_name(one, shard)
             if not target.exists():
                 _put_shard(source, target, gone.get(shard, set()), one.prefix)
@@ -207,6 +209,10 @@ def _read_sample(shard: Path, sample: Packed, prefix: str) -> dict[str, Any]:
 
 def _link(source: Path, target: Path) -> None:
     """A hard link of a file, or a copy that appears whole; the rest of a killed run is replaced."""
+    if (
+        target.exists()
+    ):  # by a killed run; to rename a link to another of the same file does nothing
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(target) as partial:
         partial.unlink(missing_ok=True)

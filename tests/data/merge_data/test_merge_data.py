@@ -274,6 +274,29 @@ def test_another_process_merges_to_the_same_bytes(crossed):
     assert read_receipt(again["dataset"]).files == read_receipt(crossed / "merged").files
 
 
+def test_a_killed_merge_goes_on_and_ends_in_the_same_bytes(crossed, monkeypatch):
+    from components.data.merge_data import card
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "write_pages", kill)
+        with pytest.raises(KeyboardInterrupt):
+            merge(crossed, **FAR)
+    (draft,) = crossed.glob(".merged.draft-*")
+    kept, half = sorted(draft.glob("train/*.tar"))[:2]
+    half.unlink()  # a link of the set's own file, which is not to be written through
+    half.with_name(f".{half.name}.partial").write_bytes(b"half")
+    before = kept.stat().st_ino
+    merge(crossed, **FAR)
+    assert (crossed / "merged" / "train" / kept.name).stat().st_ino == before
+    files = read_receipt(crossed / "merged").files
+    (crossed / "merged").rename(crossed / "first")
+    merge(crossed, **FAR)
+    assert read_receipt(crossed / "merged").files == files
+
+
 def test_a_set_whose_shard_was_changed_is_refused(apart):
     shard = next((apart / "datasets" / "birds").glob("train/*.tar"))
     content = bytearray(shard.read_bytes())
