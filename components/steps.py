@@ -8,6 +8,7 @@ STEPS = {
     "import_grit": "components.data.import_grit",
     "import_coco": "components.data.import_coco.step",
     "import_parts": "components.data.import_parts.step",
+    "import_finehard": "components.data.import_finehard.step",
     "select": "components.data.select.step",
     "ingest": "components.data.ingest.step",
     "deduplicate": "components.data.deduplicate.step",

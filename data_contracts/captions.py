@@ -1,6 +1,6 @@
 """`captions`: the region rows with what was said of them, and who said it.
 
-How many words a caption may have stands here: `LONG`, `SHORT`, `PART` and their like.
+How many words a caption may have stands here: `HELD_LONG`, `LONG` and their like.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,10 @@ class Words(NamedTuple):
     most: int
 
 
-# What a data set may hold; a part is the caption of the object or of its context.
+# What a data set may hold, published captions too, of which many are a few words; a part is the
+# caption of the object or of its context.
+HELD_LONG, HELD_SHORT, HELD_PART = Words(1, 300), Words(1, 60), Words(1, 200)
+# What a describer may be set to write.
 LONG, SHORT, PART = Words(12, 300), Words(1, 40), Words(2, 200)
 # What a model is asked for.
 ASKED_LONG, ASKED_SHORT, ASKED_PART = Words(30, 120), Words(2, 20), Words(3, 150)
@@ -53,11 +56,11 @@ JOINS = (
 )
 TEXTS = ["object_caption", "context_caption", "long_caption", "short_caption"]
 CAPTION_RULES = {
-    "long_caption_length": between("long_caption_words", *LONG),
-    "short_caption_length": between("short_caption_words", *SHORT),
-    "object_caption_length": between("object_caption_words", *PART),
-    "context_caption_length": between("context_caption_words", *PART),
-    "long_caption_longer_than_short": between("words_more_than_short", 1),
+    "long_caption_length": between("long_caption_words", *HELD_LONG),
+    "short_caption_length": between("short_caption_words", *HELD_SHORT),
+    "object_caption_length": between("object_caption_words", *HELD_PART),
+    "context_caption_length": between("context_caption_words", *HELD_PART),
+    "long_caption_not_shorter_than_short": between("words_more_than_short", 0),
     "captions_without_markup": holds("captions_have_markup", is_true=False),
     # One text in twenty may be read as another language: names, lists of colours.
     "long_caption_in_english": is_in("long_caption_language", "en", mostly=0.95),
@@ -80,11 +83,13 @@ def prepare(chunk: pa.Table) -> Columns:
 
 
 def caption_columns(chunk: pa.Table) -> Columns:
-    """Words, markup and language of the captions."""
+    """Words, markup and language of the captions; a few words are of no language for sure."""
     words = {f"{name}_words": num_words(chunk[name]) for name in TEXTS}
     return {
         **words,
         "words_more_than_short": words["long_caption_words"] - words["short_caption_words"],
         "captions_have_markup": has_markup(chunk, TEXTS),
-        "long_caption_language": languages(chunk["long_caption"]),
+        "long_caption_language": languages(
+            chunk["long_caption"], words["long_caption_words"] >= LONG.fewest
+        ),
     }

@@ -83,6 +83,28 @@ class PartReason(Reason):
     PART_OFF_OBJECT = "part_off_object", "the part's box does not meet the object, or its mask"
 
 
+class FineHardReason(Reason):
+    """Why `import_finehard` leaves out an image, or a region of it."""
+
+    IMAGE_MISSING = "image_missing", "neither a file nor a tar's member has the name in `f_path`"
+    TOO_LARGE = "too_large", "the image has more bytes than import_finehard.max_bytes"
+    TOO_SMALL = "too_small", "a side of the image is below import_finehard.min_side_px"
+    ORIENTATION_UNDECIDED = (
+        "orientation_undecided",
+        "the image is turned by its EXIF data, and nobody says which way its boxes are measured",
+    )
+    DUPLICATE_IMAGE = "duplicate_image", "an earlier entry has an image of the same bytes"
+    BOX_OUTSIDE_IMAGE = "box_outside_image", "the box leaves the image by more than rounding"
+    EMPTY_BOX = "empty_box", "the box has no area inside the image"
+    TINY_BOX = "tiny_box", "the box has too few pixels in the image"
+    TOO_LONG = "too_long", "a text has more words than a data set holds"
+    LONG_TEXT_SHORTER = "long_text_shorter", "the long text has fewer words than the short one"
+    WRONG_NEGATIVES = (
+        "wrong_negatives",
+        "hard negatives are flagged, but are not as many as they should be, or one is the caption",
+    )
+
+
 class SelectReason(Reason):
     """What the source says of a record or a region, before anything is downloaded."""
 
@@ -254,6 +276,7 @@ class ContractReason(Reason):
 BY_STEP: Mapping[str, tuple[type[Reason], ...]] = {
     "import_coco": (ImportReason, MaskPartReason),
     "import_parts": (PartReason, ImportReason, ImageReason),
+    "import_finehard": (FineHardReason, ImportReason, ImageReason),
     "select": (SelectReason,),
     "ingest": (IngestReason, ImageReason),
     "deduplicate": (DeduplicateReason,),

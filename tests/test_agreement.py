@@ -33,9 +33,11 @@ ROOT = Path(__file__).parents[1]
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))
 # Other sources; DVC inside DVC, and what merges such versions; steps that look beyond their inputs.
 NOT_IN_DVC = {
-    "import_grit", "import_coco", "import_parts", "publish", "resolve_data", "merge_data",
+    "import_grit", "import_coco", "import_parts", "import_finehard", "publish", "resolve_data",
+    "merge_data",
     "register", "promote", "rollback",
 }  # fmt: skip
+NOT_IN_DAGS = {"import_finehard"}  # three commands make the data set: docs/finehard.md
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def test_an_airflow_task_names_every_artifact_of_its_step(tasks):
             parse_settings(step, fixed)
             assert set(own) <= set(step.settings_type.model_fields), task.task_id
             seen.add(step.name)
-    assert seen == set(STEPS)
+    assert seen == set(STEPS) - NOT_IN_DAGS
 
 
 @each_line

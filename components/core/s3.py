@@ -128,6 +128,25 @@ class S3Store:
             head = self._client.head_object(Bucket=bucket, Key=key)
         return S3Object(bucket, key, head["ContentLength"], head.get("ETag", ""))
 
+    def read(self, uri: str, max_bytes: int) -> bytes | None:
+        """The beginning of an object, at most so many bytes; None if there is no such object.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        from botocore.exceptions import ClientError
+
+        bucket, key = split_uri(uri)
+        with self._told(uri):
+            try:
+                answer = self._client.get_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
+                    return None
+                raise
+            with closing(answer["Body"]) as body:
+                return bytes(body.read(max_bytes))
+
     def download(self, source: S3Object, target: Path) -> Iterator[int]:
         """Bring an object to `target` by rename, giving the bytes of each piece.
 

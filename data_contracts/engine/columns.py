@@ -71,14 +71,15 @@ def has_markup(chunk: pa.Table, names: list[str]) -> npt.NDArray[np.bool_]:
     return found
 
 
-def languages(column: Any) -> pa.Array:
+def languages(column: Any, is_asked: npt.NDArray[np.bool_]) -> pa.Array:
     """The language of evenly spread texts as ISO 639-1; null where it was not looked at."""
     import py3langid
 
-    stride = max(1, -(-len(column) // NUM_LANGUAGE_SAMPLES))
-    texts = column.take(pa.array(range(0, len(column), stride))).to_pylist()
+    asked = np.flatnonzero(is_asked)
+    places = asked[:: max(1, -(-len(asked) // NUM_LANGUAGE_SAMPLES))]
     codes: list[str | None] = [None] * len(column)
-    codes[::stride] = [py3langid.classify(text or "")[0] for text in texts]
+    for place, text in zip(places.tolist(), column.take(pa.array(places)).to_pylist(), strict=True):
+        codes[place] = py3langid.classify(text or "")[0]
     return pa.array(codes, type=pa.string())
 
 

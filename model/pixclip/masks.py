@@ -161,6 +161,16 @@ def box_mask(box: Box, height_px: int, width_px: int) -> Mask:
     return mask
 
 
+def encode_box(box: Box, height_px: int, width_px: int) -> Rle:
+    """The encoding of `box_mask`, without its pixels."""
+    x1, y1, x2, y2 = clip_box(box, height_px, width_px)
+    left, top = np.floor((x1, y1))
+    right, bottom = np.ceil((x2, y2))
+    sides = np.array([[left, top, right - left, bottom - top]], dtype=np.float64)
+    (encoded,) = coco.frPyObjects(sides, height_px, width_px)
+    return Rle(height_px, width_px, encoded["counts"].decode("ascii"))
+
+
 def outline_px(points: Sequence[tuple[float, float]]) -> float:
     """The steps that pycocotools takes along a polygon x, y, which it closes itself."""
     return sum(

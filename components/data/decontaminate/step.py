@@ -34,12 +34,13 @@ from components.core.tables import (
     part_name,
     read_batches,
     read_rows,
+    table_paths,
     write_rows,
 )
 from components.data.decontaminate.evaluation import read_evaluation_images
 from components.data.decontaminate.leaks import Leak, find_leaks
 from components.data.decontaminate.settings import DecontaminateSettings
-from data_contracts.candidates import SCHEMA
+from data_contracts.engine.reading import read_schema
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,9 @@ def decontaminate(
 ) -> Metrics:
     """Drop the regions of images that an evaluation set tests with.
 
-    Their hashes are in `candidates`; `images` is what its rows, and the output's, must be of.
+    Their hashes are in `candidates`; `images` is what its rows, and the output's, must be of. What
+    was described already (`captions`, of `import_finehard`) can be given as candidates: `pack` then
+    takes the output as its captions.
     """
     for name, address in _named(settings).items():
         if not is_s3(address):
@@ -126,6 +129,8 @@ def _write_groups(
 ) -> Iterator[Row]:
     """Write every group's clean rows; gives the quarantine's rows on the way."""
     groups = groups_of(candidates)
+    # Of captions, which are candidates with more columns, all columns are kept.
+    schema = read_schema(table_paths(candidates)[0])
     with progress("decontaminate", len(groups), unit="group") as bar:
         for group in groups:
             good: list[Row] = []
@@ -137,5 +142,5 @@ def _write_groups(
                 else:
                     detail = f"{row['url']}: {leak.detail}"
                     yield quarantine_row("decontaminate", row, leak.reason, detail)
-            write_rows(uncontaminated / group / part_name(0), good, SCHEMA)
+            write_rows(uncontaminated / group / part_name(0), good, schema)
             bar.update()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from tempfile import SpooledTemporaryFile, gettempdir
 from typing import Any, Protocol, Self
 
-from components.data.ingest.check import looks_like_image
+from components.core.image_check import looks_like_image
 from components.data.ingest.failures import FetchError, local_fault
 from data_contracts.reasons import ImageReason, IngestReason
 

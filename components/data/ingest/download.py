@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from components.core.errors import first_cause
+from components.core.image_check import CheckedImage, Suspects, reuse_pixel_memory
 from components.core.progress import progress
 from components.data.ingest.addresses import (
     RESOLVES_PRIVATELY,
@@ -31,7 +32,6 @@ from components.data.ingest.addresses import (
     pause_before_retry_s,
 )
 from components.data.ingest.body import Received
-from components.data.ingest.check import CheckedImage, Suspects, reuse_pixel_memory
 from components.data.ingest.failures import FetchError, WorldError, local_fault
 from components.data.ingest.files import S3Source, read_file_url, require_open_buckets
 from components.data.ingest.journal import Entry, Journal

@@ -26,10 +26,10 @@ class PackSettings(StepSettings):
     near_duplicate_distance: int = Field(
         4, ge=0, le=32, description="bits (of 64) in which perceptual hashes of look-alikes differ"
     )
-    dataset: Literal["longgrit", "fgpart"] = Field(
+    dataset: Literal["longgrit", "fgpart", "finehard"] = Field(
         "longgrit", description="what is packed; decides what card and page call it"
     )
-    source: Literal["sample", "grit", "own", "parts"] = Field(
+    source: Literal["sample", "grit", "own", "parts", "finehard"] = Field(
         "sample", description="where the images come from; decides what the card says of licences"
     )
     licence_note: str = Field("", description="a sentence for the card's section on licences")
@@ -93,6 +93,16 @@ SOURCES = {
         "Images and annotations are under the terms of each data set, most of which allow research "
         "alone; the captions may be no freer.",
     ),
+    "finehard": Source(
+        "FineHARD",
+        "photographs from the web",
+        "The images were downloaded from the addresses of FineHARD "
+        "(https://huggingface.co/datasets/qihoo360/FineHARD), which are GRIT's and so COYO-700M's. "
+        "Captions, boxes and wrong captions are as its authors publish them: by language models "
+        "and an open-vocabulary detector, not by people, and nothing here verified them.",
+        "FineHARD's annotations are published under Apache-2.0. The images belong to their authors "
+        "and are under their own terms.",
+    ),
 }
 
 
@@ -104,6 +114,7 @@ class DatasetWords:
     each_region: str  # what every region has, after "Each region has"
     making: str
     funnel: tuple[str, ...]
+    is_checked: bool = True  # whether the captions were verified against the images
 
 
 DATASETS = {
@@ -127,5 +138,16 @@ DATASETS = {
         "region says in `provenance` who spoke at each stage, and in `box_source` where its box is "
         "from (`image`: it is the whole image).",
         ("select", "ingest", "deduplicate", "segment", "describe_parts"),
+    ),
+    "finehard": DatasetWords(
+        "FineHARD",
+        "a box, a short and a long caption, and ten wrong captions of many",
+        "A region is a box of FineHARD, or the image as a whole, whose captions are the sample's "
+        "`long_caption` and `short_caption` too. A region's mask is its box, `short_caption` its "
+        "`short_expr`, `long_caption` its `long_expr`, and `hard_negatives` its `short_expr_negs` "
+        "where `flag_short_neg` says that there are any. `box_source` is `image` of the whole "
+        "image and `finehard` of a box.",
+        ("import_finehard", "decontaminate"),
+        is_checked=False,
     ),
 }

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from components.core.image_check import check_image, is_upright_jpeg, perceptual_hash
 from components.core.shards import read_image_bytes
-from components.data.ingest.check import check_image, is_upright_jpeg, perceptual_hash
 from components.data.ingest.settings import IngestSettings
 from pixclip.images import DEFAULT_MAX_PIXELS, read_image
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from components.data.ingest import check as isolated
-from components.data.ingest.check import check_image
+from components.core import image_check as isolated
+from components.core.image_check import check_image
 
 LIMITS = (50_000_000, 16)
 

@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from components.data.ingest import check, download
+from components.core import image_check as check
+from components.data.ingest import download
 from components.data.ingest.download import SILENT_HOSTS, Outlook
 from components.data.ingest.failures import WorldError
 

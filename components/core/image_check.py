@@ -1,4 +1,4 @@
-"""Check a downloaded image: real format, size limits, upright, perceptual hash.
+"""Check an image that comes from elsewhere: real format, size limits, upright, perceptual hash.
 
 A picture over which an earlier run died is checked in a process of its own.
 """
@@ -32,7 +32,7 @@ class CheckedImage:
 
     reason: str = ""
     detail: str = ""
-    sha256: str | None = None  # of the downloaded bytes
+    sha256: str | None = None  # of the bytes as they came
     width_px: int | None = None  # upright
     height_px: int | None = None
     phash: str | None = None
@@ -56,7 +56,7 @@ def looks_like_image(head: bytes) -> bool:
 
 
 def check_image(data: bytes, max_pixels: int, min_side_px: int) -> tuple[CheckedImage, bytes]:
-    """Check an image; with it, its upright JPEG if the downloaded bytes are not one (else b"").
+    """Check an image; with it, its upright JPEG if its bytes are not one (else b"").
 
     Raises:
         MemoryError: there is too little to decode it here.
@@ -108,7 +108,7 @@ def _as_jpeg(image: Image.Image) -> bytes:
 
 
 MAX_MEMORY_BYTES, MAX_CPU_S, MAX_WAIT_S = 2**33, 120, 600
-COMMAND = (sys.executable, "-m", "components.data.ingest.check")
+COMMAND = (sys.executable, "-m", "components.core.image_check")
 Check = Callable[[bytes, int, int], tuple[CheckedImage, bytes]]
 
 
@@ -119,7 +119,7 @@ Check = Callable[[bytes, int, int], tuple[CheckedImage, bytes]]
 # `_work/decoding`; whoever finds marks of a run that died treats these pictures as suspects. Most
 # are innocent, the run was killed for other reasons: they give what they would have given.
 #
-#     python -m components.data.ingest.check MAX_PIXELS < picture
+#     python -m components.core.image_check MAX_PIXELS < picture
 
 
 class Suspects:

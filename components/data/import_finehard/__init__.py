@@ -1,0 +1,1 @@
+"""FineHARD, as region rows with captions and their images: what `pack` makes a data set of."""
