@@ -88,7 +88,6 @@ class FineHardReason(Reason):
 
     IMAGE_MISSING = "image_missing", "neither a file nor a tar's member has the name in `f_path`"
     TOO_LARGE = "too_large", "the image has more bytes than import_finehard.max_bytes"
-    TOO_SMALL = "too_small", "a side of the image is below import_finehard.min_side_px"
     ORIENTATION_UNDECIDED = (
         "orientation_undecided",
         "the image is turned by its EXIF data, and nobody says which way its boxes are measured",
@@ -164,7 +163,6 @@ class IngestReason(Reason):
     S3_UNREACHABLE = "s3_unreachable", "the store gave no answer"
     S3_ERROR = "s3_error", "the store answered with another error"
     OUT_OF_MEMORY = "out_of_memory", "decoding the image takes more memory than there is"
-    TOO_SMALL = "too_small", "a side of the image is below ingest.min_side_px"
 
 
 class ImageReason(Reason):
@@ -174,6 +172,7 @@ class ImageReason(Reason):
     TRUNCATED_IMAGE = ImageFault.TRUNCATED_IMAGE.value, "the image is cut off or damaged"
     TOO_MANY_PIXELS = ImageFault.TOO_MANY_PIXELS.value, "more pixels than the limit"
     TOO_COSTLY = ImageFault.TOO_COSTLY.value, "decoding it would take too long or too much memory"
+    TOO_SMALL = "too_small", "a side of the image is below min_side_px"
 
 
 class DeduplicateReason(Reason):

@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image, _imaging
 
 from components.core.image_hash import perceptual_hash
-from data_contracts.reasons import ImageReason, IngestReason
+from data_contracts.reasons import ImageReason
 from pixclip.images import ImageError, OpenedImage, open_image, read_image
 from pixclip.jpeg_parts import is_plain_jpeg
 
@@ -74,7 +74,7 @@ def check_image(data: bytes, max_pixels: int, min_side_px: int) -> tuple[Checked
     image = opened.upright
     if min(image.size) < min_side_px:
         detail = f"{image.width} x {image.height}, below {min_side_px} pixels"
-        return CheckedImage(IngestReason.TOO_SMALL, detail, sha256), b""
+        return CheckedImage(ImageReason.TOO_SMALL, detail, sha256), b""
     checked = CheckedImage(
         sha256=sha256,
         width_px=image.width,

@@ -118,7 +118,7 @@ def _region(entry: Any, name: str, rules: FineRules) -> FineRegion:
         raise BadValueError(ImportReason.NO_OBJECT, f"{shown(entry)} is not a JSON object")
     box, score = _box(entry.get("bbox"))
     texts = _texts(entry, "short_expr", "long_expr")
-    negatives = ()
+    negatives: tuple[str, ...] = ()
     if read_flag(entry.get("flag_short_neg"), "flag_short_neg"):
         negatives = _negatives(entry.get("short_expr_negs"), texts.short, rules.num_negatives)
     return FineRegion(name, None, box, score, texts, negatives)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO, Protocol, cast
 from urllib.parse import quote
 
 from components.core.archives import is_archive
@@ -44,7 +44,7 @@ class Annotations:
         try:
             opener = gzip.open if self.name.endswith(".gz") else open
             with opener(self.path, "rb") as file:
-                yield file
+                yield cast(IO[bytes], file)
         except OSError as error:
             raise InputError(f"{self.name} cannot be read: {error.strerror or error}") from None
         finally:
