@@ -1,6 +1,6 @@
 """Memory and time of `import_finehard` an image: the step itself, without its contracts, from tars.
 
-    python benchmarks/finehard_memory.py [--sizes 4000 16000] [--folder FOLDER]
+    python benchmarks/finehard_memory.py [--sizes 20000 60000] [--folder FOLDER]
 
 Every size runs in a process of its own. What grows with the data set is the difference of two
 peaks over the difference of their images. Images are of 128 x 96 pixels, so the time is that of
@@ -41,7 +41,7 @@ REGION = {
 def main() -> None:
     """Print a line for each size, and the bytes an image between the first and the last."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[4_000, 16_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 60_000])
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if empty")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)

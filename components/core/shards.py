@@ -58,18 +58,6 @@ def members_of(shard: Path) -> list[Member]:
         raise InputError(f"shard {shard} is no tar or is damaged: {error}") from error
 
 
-def has_member(shard: Path, name: str) -> bool:
-    """Whether a shard has a member of that name.
-
-    Raises:
-        InputError: the shard is missing or damaged.
-    """
-    try:
-        return name in _index(shard, shard.stat().st_mtime_ns)
-    except FileNotFoundError:
-        raise InputError(f"shard {shard} is missing") from None
-
-
 def read_member(shard: Path, name: str) -> bytes:
     """One member of a shard, without unpacking the others.
 

@@ -8,15 +8,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import IO, Protocol, cast
 from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
 
 from components.core.archives import is_archive
 from components.core.drafts import remove
 from components.core.errors import InputError
 from components.core.s3 import S3Object, S3Store, is_s3
-from components.core.shards import has_member, read_member
+from components.core.shards import members_of
 from components.core.sources import list_folder
 from components.data.formats.files import open_files
 from components.data.formats.values import BadValueError
@@ -99,6 +104,41 @@ class ImageFiles(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TarIndex:
+    """Where the members of a tar are, in 20 bytes each: annotations may name tars in any order."""
+
+    names: npt.NDArray[np.uint64]  # hashes, ascending
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, tar: Path) -> "TarIndex":
+        """Reads the headers of all members.
+
+        Raises:
+            InputError: it is no tar of plain files.
+        """
+        members = members_of(tar)
+        names = np.array([_hash(member.name) for member in members], dtype=np.uint64)
+        order = np.argsort(names)
+        offsets = np.array([member.offset for member in members], dtype=np.int64)
+        sizes = np.array([min(member.size, 2**31 - 1) for member in members], dtype=np.int32)
+        return cls(names[order], offsets[order], sizes[order])
+
+    def find(self, name: str) -> tuple[int, int] | None:
+        """Offset and size of a member, if there is one of that name."""
+        wanted = np.uint64(_hash(name))
+        place = int(np.searchsorted(self.names, wanted))
+        if place == len(self.names) or self.names[place] != wanted:
+            return None
+        return int(self.offsets[place]), int(self.sizes[place])
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
 class FolderImages:
     """Images in folders, or in tars that stand for folders."""
 
@@ -111,6 +151,8 @@ class FolderImages:
         if not folder.is_dir():
             raise InputError(f"import_finehard.images: {folder} is no folder")
         self._folder, self._max_bytes = folder, max_bytes
+        self._tars: dict[Path, TarIndex] = {}
+        self._indexing = Lock()
 
     def read(self, name: str) -> bytes:
         """The content of a file, or of the member of a tar."""
@@ -118,13 +160,28 @@ class FolderImages:
         tar = path.parent.with_name(f"{path.parent.name}.tar")
         try:
             if os.path.isfile(path):  # False of impossible names too
-                with path.open("rb") as file:
-                    return _bounded(file.read(self._max_bytes + 1), name, self._max_bytes)
-            if path.parent != self._folder and os.path.isfile(tar) and has_member(tar, path.name):
-                return _bounded(read_member(tar, path.name), name, self._max_bytes)
+                return self._read(path, 0, self._max_bytes + 1)
+            if path.parent != self._folder and os.path.isfile(tar):
+                found = self._index(tar).find(path.name)
+                if found:
+                    return self._read(tar, *found)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from None
-        raise BadValueError(FineHardReason.IMAGE_MISSING, f"there is neither {path} nor {tar}")
+        raise BadValueError(
+            FineHardReason.IMAGE_MISSING, f"there is no {path}, nor a member of that name in {tar}"
+        )
+
+    def _read(self, path: Path, offset: int, num_bytes: int) -> bytes:
+        with path.open("rb") as file:
+            file.seek(offset)
+            content = file.read(min(num_bytes, self._max_bytes + 1))
+        return _bounded(content, path.name, self._max_bytes)
+
+    def _index(self, tar: Path) -> TarIndex:
+        with self._indexing:
+            if tar not in self._tars:
+                self._tars[tar] = TarIndex.of(tar)
+            return self._tars[tar]
 
     def url(self, name: str) -> str:
         """`file:///folder/name`, from the folder of images on."""

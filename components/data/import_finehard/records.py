@@ -120,7 +120,7 @@ class RowMaker:
         mask, texts, is_whole = encode_box(box, height, width), region.texts, index == 0
         return {
             **_names(made, entry, index, region),
-            "image_caption": entry.whole.texts.short,
+            "image_caption": _caption(entry),
             "score": region.score,
             "split": "",
             "subset": "",
@@ -169,6 +169,12 @@ class RowMaker:
 
 def _all_of(entry: FineImage) -> Sequence[FineRegion]:
     return (entry.whole, *entry.regions)
+
+
+def _caption(entry: FineImage) -> str:
+    """What the image shows; without a caption of its own, what its regions show."""
+    parts = (region.texts.short for region in entry.regions if not region.fault)
+    return entry.whole.texts.short or ", ".join(parts)
 
 
 def _names(made: Made, entry: FineImage, index: int, region: FineRegion) -> Row:

@@ -188,6 +188,8 @@ def test_without_its_captions_an_image_still_has_its_boxes(tmp_path, run):
     made = run(*write_finehard(tmp_path, 5, change=lambda entry, _: entry.pop("short_caption")))
     assert {row["box_source"] for row in made.rows} == {BOX_SOURCE}
     assert made.metrics["images_out"] == 5
+    for row in made.rows:
+        assert row["short_caption"] in row["image_caption"].split(", ")
 
 
 def as_jpeg(image: Image.Image, **options) -> bytes:
