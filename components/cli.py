@@ -181,12 +181,27 @@ def _path_options(step: Step) -> list[click.Parameter]:
     ]
 
 
+# Settings of the pipelines that `make demo-parts` runs; all others are those of `make demo`.
+PARTS_PARAMS = ("fgpart.yaml", "paclip.yaml")
+
+
 def _example(step: Step) -> str:
-    paths = [f"--{name.replace('_', '-')} runs/demo/{name}" for name in step.inputs]
+    """A whole command on what a demo leaves: that of the pipeline that has this step."""
+    files = params_files(Path("params"), step.name)
+    files.sort(key=lambda file: file.name in PARTS_PARAMS)
+    is_of_parts = bool(files) and files[0].name in PARTS_PARAMS
+    run, dataset = ("runs/parts", "fgpart") if is_of_parts else ("runs/demo", "longgrit")
+    places = {
+        "dataset": dataset,
+        "longgrit": dataset,
+        "checked": dataset,
+        "quarantines": "quarantine",
+    }
+    paths = [f"--{name.replace('_', '-')} {run}/{places.get(name, name)}" for name in step.inputs]
     for name in step.outputs:
         if not ARTIFACTS[name].default_path:
             paths.append(f"--{name.replace('_', '-')} runs/mine/{name}{ARTIFACTS[name].ending}")
-    params = [f"--params {file}" for file in params_files(Path("params"), step.name)[:1]]
+    params = [f"--params {file}" for file in files[:1]]
     words = [f"pixclip {step.name.replace('_', '-')}", *paths, *params]
     words += [
         f"--set {name}={field.examples[0]}"

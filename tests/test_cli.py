@@ -77,9 +77,24 @@ def test_the_help_of_a_step_ends_with_a_command_that_can_be_typed(name: str) -> 
     assert {option.opts[0] for option in known.params if option.required} <= set(words)
 
 
+@pytest.mark.parametrize(
+    ("name", "run", "params"),
+    [
+        ("train-parts", "runs/parts/fgpart", "params/paclip.yaml"),
+        ("detect-parts", "runs/parts/candidates", "params/fgpart.yaml"),
+        ("select", "runs/demo/grit", "params/longgrit.yaml"),
+        ("init-model", "runs/demo/text_tower", "params/pixclip.yaml"),
+    ],
+)
+def test_the_command_in_the_help_reads_what_the_demo_of_its_settings_leaves(
+    name: str, run: str, params: str
+) -> None:
+    assert {run, params} <= set(shlex.split(help_of(name).partition("\nExample:\n")[2]))
+
+
 def test_the_help_of_train_names_recipes_and_stages() -> None:
     told = " ".join(help_of("train").split())
-    assert "one of pixclip_b16_paper, pixclip_l14, tiny" in told
+    assert "one of pixclip_b16_paper, pixclip_l14, pixclip_parts, tiny" in told
     assert "align, refine of tiny" in told
 
 

@@ -349,7 +349,10 @@ ARTIFACTS = {
     "checked": Artifact("any artifact whose contract is checked as a whole"),
     "data_docs": Artifact("Great Expectations results as web pages"),
     "publication": Artifact("what was published: DVC revision, counts, contract result"),
-    "text_tower": Artifact("a language model made an encoder: Hugging Face folder", Kind.MODEL),
+    "text_tower": Artifact(
+        "a language model made an encoder, or a tokenizer of CLIP's: Hugging Face folder",
+        Kind.MODEL,
+    ),
     "text_embeddings": Artifact(
         "one embedding a distinct caption, keyed by the caption's hash", contract="text_embeddings"
     ),

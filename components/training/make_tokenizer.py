@@ -32,7 +32,11 @@ class MakeTokenizerSettings(StepSettings):
 
 @step(image="train")
 def make_tokenizer(dataset: In, text_tower: Out, settings: MakeTokenizerSettings) -> Metrics:
-    """Bring a public tokenizer of CLIP's form, or learn one from the captions for training."""
+    """Bring a public tokenizer of CLIP's form, or learn one from the captions for training.
+
+    In: the data set whose captions it is for. Out: the tokenizer's folder, which `init-model` takes
+    as the text tower of a recipe of PA-CLIP: its own text tower needs no language model.
+    """
     from pixclip.config import ClipTextConfig
     from pixclip.text.clip_tokenizer import ClipTokenizer, learn_tokenizer, with_vocabulary_of
 

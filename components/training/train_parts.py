@@ -53,6 +53,9 @@ def train_parts(
 ) -> Metrics:
     """Train one stage of a recipe of PA-CLIP: both towers, on images, their captions and parts.
 
+    In: a data set with captions of whole images and parts, and the checkpoint to start from, of
+    `init-model` or the stage before. Out: the trained checkpoint, and a line of curves a step.
+
     As `train`: ranks through torchrun, curves in MLflow, and a run that is killed goes on from its
     last saved state.
     """

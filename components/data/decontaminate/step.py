@@ -82,7 +82,10 @@ def decontaminate(
 ) -> Metrics:
     """Drop the regions of images that an evaluation set tests with.
 
-    Their hashes are in `candidates`; `images` is what its rows, and the output's, must be of. What
+    In: region rows with their images' hashes, the images they belong to, and the evaluation sets
+    below, read as import-parts reads them, of which only the test images count. Out: the rows of
+    all images that are no test image by their bytes or by perceptual hash, also mirrored; the
+    others go to the quarantine with both addresses. Where no set is named, every row goes on. What
     was described already (`captions`, of `import_finehard`) can be given as candidates: `pack` then
     takes the output as its captions.
     """

@@ -26,8 +26,11 @@ def describe_parts(
 ) -> Metrics:
     """Describe every part and every whole image, and verify what is said.
 
-    Rejected regions go to the quarantine with the verifier's reason. Every answer is kept: a killed
-    run goes on without asking it again.
+    In: regions with masks, and their images. Out: each region with an object caption, its place, a
+    long and a short caption, and who said and verified them; by measured rules (describer:
+    embedded), or by two models behind the endpoints of the stages below. Rejected regions go to
+    the quarantine with the verifier's reason. Every answer is kept: a killed run goes on without
+    asking it again.
     """
     from components.data.describe.embedded import EmbeddedPartDescriber
 

@@ -69,7 +69,8 @@ def detect_parts(
 
     An image is searched if its super-class has names of parts and none of its regions is a part.
     What a detector finds is untrusted: of each part the best box that keeps the rules becomes a
-    region, or the best goes to the quarantine. Other rows go on as they are.
+    region, or the best goes to the quarantine. Other rows go on as they are: out come all rows that
+    went in and those found, whose `box_source` names model, commit and thresholds.
     """
     num_regions = count_rows(candidates)
     finder = Finder(settings)

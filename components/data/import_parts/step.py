@@ -56,7 +56,13 @@ def require_enough(metrics: Mapping[str, int | float], settings: ImportPartsSett
 
 @step(image="data", gate=require_enough)
 def import_parts(grit: Out, quarantine: Out, settings: ImportPartsSettings) -> Metrics:
-    """Make GRIT records of the training images of part-annotated data sets."""
+    """Make GRIT records of the training images of part-annotated data sets.
+
+    In: one or more of the data sets below, as their authors publish them. Out: a record an image,
+    whose regions are the image itself and its visible parts, each with a box: the source's own, or
+    one made around the annotated point by the rule `boxes` (docs/fgpart.md). Test images are left
+    out; unseen parts, parts off their object and rows that cannot be read go to the quarantine.
+    """
     named = settings.named()
     if not named:
         raise InputError("import_parts names no source: set one of its formats, e.g. cub")

@@ -19,7 +19,8 @@ def evaluate_parts(
     """Measure retrieval of parts and of whole images on the benchmark, against the baselines.
 
     A part is seen as PA-CLIP sees it, cut out of the original image; beside it stand the whole
-    image, and the model that training began with, both of its towers, under the same questions.
+    image, and the model that training began with, both of its towers, under the same questions. Out
+    come evaluation.json, every question's ranks as Parquet, and evaluation.html: open this first.
     """
 
     def open_models() -> Asked:
