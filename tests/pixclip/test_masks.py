@@ -14,6 +14,7 @@ from pixclip.masks import (
     box_mask,
     clip_box,
     decode_mask,
+    encode_box,
     encode_mask,
     mask_box,
     mask_iou,
@@ -56,6 +57,11 @@ def test_the_runs_of_an_encoding_are_its_mask(mask):
         x1, y1, x2, y2 = box = runs.box()
         assert box == mask_box(mask)
         assert np.array_equal(runs.inside(box).T, mask[y1:y2, x1:x2])
+
+
+@given(BOXES, SIDES, SIDES)
+def test_the_encoding_of_a_box_is_that_of_its_mask(box, height, width):
+    assert encode_box(box, height, width) == encode_mask(box_mask(box, height, width))
 
 
 @given(MASKS, st.integers(1, 40))
