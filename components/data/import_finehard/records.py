@@ -36,11 +36,8 @@ PROVENANCE = json.dumps(
         }
     }
 )
-NEGATIVES = pa.field("hard_negatives", pa.list_(pa.string()))
-SCHEMA = (
-    captions.SCHEMA
-    if NEGATIVES.name in captions.SCHEMA.names
-    else captions.SCHEMA.append(NEGATIVES)
+SCHEMA = captions.SCHEMA.append(
+    pa.field("hard_negatives", pa.list_(pa.string()), nullable=False)  # may be empty
 )
 
 
