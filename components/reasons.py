@@ -11,8 +11,8 @@ ANY_STEP = "any step"
 HEAD = """# Why a region is dropped
 
 Every dropped region stands in its step's quarantine with one of these reasons; what `import_coco`
-leaves out stands in `_left_out.jsonl`. A `*` stands for what differs, such as the status in
-`http_404`. `pixclip reasons STEP` prints a part of this table.
+and `make_hard_negatives` leave out stands in `_left_out.jsonl`. A `*` stands for what differs, such
+as the status in `http_404`. `pixclip reasons STEP` prints a part of this table.
 
 | step | reason | meaning |
 |---|---|---|

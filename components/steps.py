@@ -17,6 +17,7 @@ STEPS = {
     "segment": "components.data.segment.step",
     "describe": "components.data.describe.step",
     "describe_parts": "components.data.describe.parts",
+    "make_hard_negatives": "components.data.describe.hard_negatives.step",
     "pack": "components.data.pack.step",
     "export": "components.data.export",
     "check": "components.data.check.step",

@@ -266,6 +266,37 @@ class MergeReason(Reason):
     )
 
 
+class NegativeReason(Reason):
+    """Why a wrong caption is left out (`_left_out.jsonl`), or a region has none; no region is lost.
+
+    Counted as `negatives.left_out.…` and as `regions_without_negatives.…`; why models gave no
+    answer is told by the reasons of `describe`.
+    """
+
+    SAME_TEXT = "same_text", "wrong caption: it is the right one, but for spelling"
+    REPEATED = "repeated", "wrong caption: the region has the same already"
+    OTHER_ATTRIBUTE = "other_attribute", "wrong caption: its attribute is none of the settings'"
+    NOT_ONE_CHANGE = (
+        "not_one_change",
+        "wrong caption: it differs in more than one attribute, or by words that are only added",
+    )
+    LOST_NAME = "lost_name", "wrong caption: it no longer names what the region shows"
+    TRUE_OF_TWIN = (
+        "true_of_twin",
+        "wrong caption: only the side differs, and the image shows that side's part too",
+    )
+    NOT_WRONG = "not_wrong", "wrong caption: the verifier finds that it fits the region"
+    OTHER_THING = "other_thing", "wrong caption: the verifier finds that it is of something else"
+    POOR_ENGLISH = "poor_english", "wrong caption: the verifier finds it no English"
+    RIGHT_REFUSED = (
+        "right_refused",
+        "wrong caption: the verifier finds the right one wrong too, so its word says nothing",
+    )
+    SPARE = "spare", "wrong caption: the region has enough of them"
+    WHOLE_IMAGE = "whole_image", "region without wrong captions: it is the whole image"
+    NONE_LEFT = "none_left", "region without wrong captions: none was made, or all were left out"
+
+
 class ContractReason(Reason):
     """Why any step drops a row of its own output."""
 
@@ -284,6 +315,7 @@ BY_STEP: Mapping[str, tuple[type[Reason], ...]] = {
     "segment": (SegmentReason, ImageReason),
     "describe": (DescribeReason, ImageReason),
     "describe_parts": (DescribeReason, ImageReason),
+    "make_hard_negatives": (NegativeReason, DescribeReason, ImageReason),
     "merge_data": (MergeReason,),
 }
 

@@ -335,6 +335,9 @@ ARTIFACTS = {
     "detected": Artifact("candidates with the parts that a detector found", contract="candidates"),
     "regions": Artifact("region rows with masks", contract="regions"),
     "captions": Artifact("region rows with verified captions", contract="captions"),
+    "contrasted": Artifact(
+        "captions with wrong ones beside them (hard negatives)", contract="contrasted"
+    ),
     "quarantine": Artifact(
         "a Parquet file of dropped regions with their reasons",
         ending=".parquet",

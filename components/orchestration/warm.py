@@ -51,6 +51,7 @@ BY_STEP = {
     "segment": PICTURES,
     "describe": PICTURES,
     "describe_parts": PICTURES,
+    "make_hard_negatives": PICTURES,
     "pack": PICTURES,
     "adapt_text": (*MODELS, *REGISTRY, *RANKS, "peft", "components.training.adapt_text.rank"),
     "embed_text": MODELS,

@@ -8,11 +8,13 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from components.data.describe.scenes import Attribute
 from components.data.llm.prompt import one_line
 from components.data.llm.settings import StageName
 
 MAX_TEXT_CHARS = 1600
 MAX_REASON_CHARS = 400
+MAX_CAPTIONS = 16  # in an answer
 MAX_RAW_CHARS = 4 * MAX_TEXT_CHARS  # before blanks and invisible characters are taken out
 MAX_OBJECTS, MAX_NAMES = 32, 32  # in an answer; names of one object
 MAX_TOLD_CHARS, MAX_NAME_CHARS = 600, 60  # of what is wrong with an answer; of a field's name
@@ -77,6 +79,35 @@ class Checked(AnswerSchema):
     reason: Reason
 
 
+class Change(AnswerSchema):
+    """A caption with one attribute changed."""
+
+    attribute: Attribute
+    caption: Text
+
+
+class Changes(AnswerSchema):
+    """Answer of the stage `change`."""
+
+    changes: tuple[Change, ...] = Field(max_length=MAX_CAPTIONS)
+
+
+class JudgedCaption(AnswerSchema):
+    """What a verifier says of one of several captions; `number` counts from 1."""
+
+    number: int
+    fits: bool
+    same_thing: bool
+    valid_english: bool
+    reason: Reason
+
+
+class JudgedCaptions(AnswerSchema):
+    """Answer of the stage `verify_change`."""
+
+    captions: tuple[JudgedCaption, ...] = Field(max_length=MAX_CAPTIONS + 1)
+
+
 SCHEMAS: dict[StageName, type[AnswerSchema]] = {
     "object": Caption,
     "verify": Verdict,
@@ -87,6 +118,8 @@ SCHEMAS: dict[StageName, type[AnswerSchema]] = {
     "whole": Merged,
     "verify_part": Verdict,
     "verify_whole": Verdict,
+    "change": Changes,
+    "verify_change": JudgedCaptions,
 }
 Answer = TypeVar("Answer", bound=AnswerSchema)
 

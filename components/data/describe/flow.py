@@ -16,6 +16,7 @@ from PIL import Image
 from components.data.describe.answers import AnswerSchema, Caption, Checked, Merged, Verdict
 from components.data.describe.pictures import NEUTRAL_GREY, Pictures
 from components.data.describe.scenes import (
+    Contrast,
     Description,
     Outcome,
     PendingScene,
@@ -23,9 +24,10 @@ from components.data.describe.scenes import (
     Rejection,
     WordLimits,
 )
+from components.data.describe.settings import EngineSettings
 from components.data.describe.stage import Context, RegionState, Stage
 from components.data.llm.gates import DroppedError, Problem, TextRules
-from components.data.llm.prompt import one_line
+from components.data.llm.prompt import Untrusted, one_line
 from components.data.llm.settings import StageName
 from data_contracts.captions import ASKED_PART
 from data_contracts.reasons import DescribeReason
@@ -40,8 +42,10 @@ Kind = TypeVar("Kind", bound=AnswerSchema)
 class RegionFlow(ABC):
     """The way of a region through stages."""
 
-    def __init__(self, stages: dict[StageName, Stage], context: Context) -> None:
-        self._stages, self._context = stages, context
+    def __init__(
+        self, stages: dict[StageName, Stage], context: Context, settings: EngineSettings
+    ) -> None:
+        self._stages, self._context, self._settings = stages, context, settings
 
     @staticmethod
     @abstractmethod
@@ -49,7 +53,7 @@ class RegionFlow(ABC):
         """Bounds of the texts in each stage's answers."""
 
     @abstractmethod
-    async def _through_stages(self, state: RegionState) -> Description:
+    async def _through_stages(self, state: RegionState) -> Description | Contrast:
         """Ask the stages of a region.
 
         Raises:
@@ -59,19 +63,19 @@ class RegionFlow(ABC):
     async def describe_scene(self, scene: PendingScene, on_region: OnRegion) -> list[Outcome]:
         """The outcome of every row of a scene."""
         pictures = Pictures(scene.load_image)
+        phrases = tuple(row["phrase"] for row in scene.rows)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._describe_region(region, pictures, on_region))
+                group.create_task(
+                    self._describe_region(RegionState(region, pictures, phrases), on_region)
+                )
                 for region in scene.regions
             ]
         for rejection in scene.damaged:
             on_region(rejection)
         return [*scene.damaged, *(task.result() for task in tasks)]
 
-    async def _describe_region(
-        self, region: Region, pictures: Pictures, on_region: OnRegion
-    ) -> Outcome:
-        state = RegionState(region, pictures)
+    async def _describe_region(self, state: RegionState, on_region: OnRegion) -> Outcome:
         try:
             outcome: Outcome = await self._through_stages(state)
         except DroppedError as error:
@@ -98,7 +102,7 @@ class RegionFlow(ABC):
         self,
         stage: StageName,
         state: RegionState,
-        texts: dict[str, str],
+        texts: Untrusted,
         facts: dict[str, object],
         kind: type[Kind],
     ) -> Kind:
@@ -251,13 +255,14 @@ def _stem(word: str) -> str:
 EVERYDAY_STEMS = frozenset(map(_stem, EVERYDAY))
 SIDE_PX = 512
 BOX: Box = (128.0, 128.0, 384.0, 384.0)
-TEXTS = {
+TEXTS: Untrusted = {
     "phrase": "grey square",
     "image_caption": "A grey picture.",
     "object_caption": "A plain grey square with straight sides.",
     "context_caption": "The square is in the middle of the picture.",
     "long_caption": "A plain grey square with straight sides is in the middle of the picture.",
     "short_caption": "grey square",
+    "captions": ["grey square", "blue square"],
 }
 
 

@@ -1,10 +1,13 @@
 """Outcomes in the order of the input rows, however they arrive, and the ledger of the costs."""
 
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import pyarrow as pa
 
 from components.core.counts import quarantine_row, region_counts, write_quarantine
 from components.core.step import Metrics
@@ -15,19 +18,19 @@ from data_contracts.captions import SCHEMA
 ROWS_PER_PART = 4096
 
 
-class OutcomeWriter:
+class OutcomeWriter(ABC):
     """Collects the outcomes of scenes in any order; part files follow the order of the input."""
 
-    def __init__(self, captions: Path, quarantine: Path, step: str) -> None:
-        self._captions, self._quarantine_path, self._step = captions, quarantine, step
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self.folder, self._schema = folder, schema
         self._waiting: dict[int, list[tuple[Row, Outcome]]] = {}
         self._next_scene = self._num_parts = 0
         self._accepted: list[Row] = []
-        self._quarantined: list[Row] = []
-        self.num_accepted = self.num_long_words = 0
-        self.reasons: Counter[str] = Counter()
+        self.num_accepted = 0
+        self.reasons: Counter[str] = Counter()  # of regions that are dropped
         self.usage = Usage()
-        for stale in captions.glob(PARTS):
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(PARTS):
             stale.unlink()
 
     def add(self, scene: int, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
@@ -43,10 +46,48 @@ class OutcomeWriter:
             self._next_scene += 1
 
     def finish(self) -> None:
-        """Write what is left, and the quarantine."""
+        """Write what is left."""
         assert not self._waiting, f"scenes {sorted(self._waiting)} came without those before them"
         if self._accepted or not self._num_parts:
             self._write_part()
+
+    @abstractmethod
+    def metrics(self) -> Metrics:
+        """Counts of what was done; the same for the same answers."""
+
+    def told(self) -> Mapping[str, object]:
+        """What the ledger says besides."""
+        return {}
+
+    @abstractmethod
+    def _take(self, row: Row, outcome: Outcome) -> None:
+        """Count an outcome, and keep its row or drop it."""
+
+    def _keep(self, row: Row) -> None:
+        self.num_accepted += 1
+        self._accepted.append(row)
+        if len(self._accepted) == ROWS_PER_PART:
+            self._write_part()
+
+    def _write_part(self) -> None:
+        path = self.folder / part_name(self._num_parts)
+        write_rows(path, self._accepted, self._schema)
+        self._num_parts += 1
+        self._accepted = []
+
+
+class DescriptionWriter(OutcomeWriter):
+    """Descriptions become captions; rejected regions go to the quarantine."""
+
+    def __init__(self, captions: Path, quarantine: Path, step: str) -> None:
+        super().__init__(captions, SCHEMA)
+        self._quarantine_path, self._step = quarantine, step
+        self._quarantined: list[Row] = []
+        self._num_long_words = 0
+
+    def finish(self) -> None:
+        """Write what is left, and the quarantine."""
+        super().finish()
         write_quarantine(self._quarantine_path, self._quarantined)
 
     def metrics(self) -> Metrics:
@@ -60,7 +101,7 @@ class OutcomeWriter:
             prompt_tokens=self.usage.prompt_tokens,
             completion_tokens=self.usage.completion_tokens,
             cost_usd=round(self.usage.cost_usd, 9),
-            words_per_long_caption=round(self.num_long_words / max(self.num_accepted, 1), 3),
+            words_per_long_caption=round(self._num_long_words / max(self.num_accepted, 1), 3),
         )
 
     def _take(self, row: Row, outcome: Outcome) -> None:
@@ -71,17 +112,9 @@ class OutcomeWriter:
                 quarantine_row(self._step, row, outcome.reason, _detail(outcome))
             )
             return
-        self.num_accepted += 1
-        self.num_long_words += len(outcome.long_caption.split())
-        self._accepted.append({**row, **_caption_columns(outcome)})
-        if len(self._accepted) == ROWS_PER_PART:
-            self._write_part()
-
-    def _write_part(self) -> None:
-        path = self._captions / part_name(self._num_parts)
-        write_rows(path, self._accepted, SCHEMA)
-        self._num_parts += 1
-        self._accepted = []
+        assert isinstance(outcome, Description)
+        self._num_long_words += len(outcome.long_caption.split())
+        self._keep({**row, **_caption_columns(outcome)})
 
 
 def add_usage(first: Usage, second: Usage) -> Usage:
@@ -95,13 +128,9 @@ def add_usage(first: Usage, second: Usage) -> Usage:
     )
 
 
-def provenance_json(provenance: Mapping[str, Provenance]) -> str:
-    """Who said what, as stable JSON."""
-    return json.dumps(
-        {stage: asdict(source) for stage, source in provenance.items()},
-        sort_keys=True,
-        ensure_ascii=False,
-    )
+def provenance_of(provenance: Mapping[str, Provenance]) -> dict[str, dict[str, str]]:
+    """Who said what, for JSON."""
+    return {stage: asdict(source) for stage, source in provenance.items()}
 
 
 def _detail(rejection: Rejection) -> str:
@@ -116,7 +145,9 @@ def _caption_columns(description: Description) -> Row:
         "context_caption": description.context_caption,
         "long_caption": description.long_caption,
         "short_caption": description.short_caption,
-        "provenance": provenance_json(description.provenance),
+        "provenance": json.dumps(
+            provenance_of(description.provenance), sort_keys=True, ensure_ascii=False
+        ),
         "prompt_tokens": description.usage.prompt_tokens,
         "completion_tokens": description.usage.completion_tokens,
         "cost_usd": round(description.usage.cost_usd, 9),
@@ -168,6 +199,7 @@ class Ledger:
     total: Usage
     stages: Mapping[str, StageAccount]
     wall_seconds: float  # of this run
+    told: Mapping[str, object]  # by the writer
 
     def write(self, path: Path) -> None:
         """Write the ledger as JSON."""
@@ -183,6 +215,7 @@ class Ledger:
             "accepted": self.num_accepted,
             "rejected": self.rejected.total(),
             "rejected_by_reason": dict(sorted(self.rejected.items())),
+            **self.told,
             "stages": {name: _rounded(asdict(stage)) for name, stage in self.stages.items()},
             "wall_seconds": round(self.wall_seconds, 3),
             "total": total,

@@ -2,6 +2,7 @@
 
     object -> verify -> context -> merge -> check       (`ObjectFlow`)
     part -> verify_part, whole -> verify_whole          (`PartFlow`)
+    change -> verify_change                             (`ContrastFlow`)
 
 A region that fails anywhere is dropped alone. Scenes are read while there is room for their regions
 and images; what is done is handed over scene by scene, in any order.
@@ -16,7 +17,7 @@ from components.core.errors import first_cause
 from components.data.describe.flow import OnRegion, RegionFlow, samples_of
 from components.data.describe.outcomes import StageAccount
 from components.data.describe.scenes import Outcome, PendingScene
-from components.data.describe.settings import DescriberSettings
+from components.data.describe.settings import EngineSettings
 from components.data.describe.stage import Context, Stage
 from components.data.llm.cache import AnswerCache, AnswerFiles
 from components.data.llm.client import ChatClient
@@ -27,12 +28,11 @@ from components.data.llm.settings import StageName
 Deliver = Callable[[int, PendingScene, Sequence[Outcome]], None]
 # Enough regions in flight that every endpoint has work while others are being drawn.
 REGIONS_PER_PLACE = 3
-PROMPT_SETTINGS = ("min_long_words", "max_long_words", "min_short_words", "max_short_words")
 
 
 def describe_scenes(
     scenes: Iterable[PendingScene],
-    settings: DescriberSettings,
+    settings: EngineSettings,
     flow: type[RegionFlow],
     kept: AnswerFiles,
     deliver: Deliver,
@@ -52,14 +52,14 @@ def describe_scenes(
     return {name: stage.account for name, stage in stages.items()}
 
 
-def build_stages(settings: DescriberSettings, flow: type[RegionFlow]) -> dict[StageName, Stage]:
+def build_stages(settings: EngineSettings, flow: type[RegionFlow]) -> dict[StageName, Stage]:
     """Every stage by its name.
 
     Raises:
         InputError: a prompt file is missing or broken.
     """
     rules = flow.text_rules(settings.word_limits)
-    common = {name: getattr(settings, name) for name in PROMPT_SETTINGS}
+    common = settings.prompt_facts
     return {
         name: Stage(
             name,
@@ -74,7 +74,7 @@ def build_stages(settings: DescriberSettings, flow: type[RegionFlow]) -> dict[St
 
 async def _run(
     scenes: Iterable[PendingScene],
-    settings: DescriberSettings,
+    settings: EngineSettings,
     flow: type[RegionFlow],
     kept: AnswerFiles,
     stages: dict[StageName, Stage],
@@ -87,7 +87,7 @@ async def _run(
     ):
         cache.adopt(kept.older)
         async with ChatClient(settings, samples_of(stages)) as client, asyncio.TaskGroup() as group:
-            way = flow(stages, Context(client, cache, renderers, client.secrets))
+            way = flow(stages, Context(client, cache, renderers, client.secrets), settings)
             room = _Room(client.num_places * REGIONS_PER_PLACE, settings.max_image_memory_mb << 20)
 
             async def describe(index: int, scene: PendingScene) -> None:

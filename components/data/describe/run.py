@@ -1,4 +1,4 @@
-"""What `describe` and `describe_parts` share: rows in; captions, quarantine and ledger out."""
+"""What the steps share that ask about regions: rows in; rows with texts, and a ledger, out."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from components.data.describe.scenes import (
     read_scenes,
     unreadable,
 )
-from components.data.describe.settings import DescriberSettings
+from components.data.describe.settings import DescriberSettings, EngineSettings
 from components.data.llm.cache import AnswerFiles
 from pixclip.images import ImageError
 
@@ -43,11 +43,11 @@ class SceneDescriber(Protocol):
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Where a describer writes."""
+class Places:
+    """What a describer reads, and where its ledger goes."""
 
-    captions: Path
-    quarantine: Path
+    regions: Path
+    images: Path
     ledger: Path
 
 
@@ -69,10 +69,9 @@ def require_accepted_share(metrics: Mapping[str, int | float], settings: Describ
 
 
 def describe_regions(
-    regions: Path,
-    images: Path,
-    outputs: Outputs,
-    settings: DescriberSettings,
+    places: Places,
+    writer: OutcomeWriter,
+    settings: EngineSettings,
     embedded: SceneDescriber,
     find_flow: FindFlow,
 ) -> Metrics:
@@ -81,29 +80,26 @@ def describe_regions(
     `find_flow` imports what asks servers, which is heavy.
     """
     started = time.monotonic()
-    outputs.captions.mkdir(parents=True, exist_ok=True)
-    writer = OutcomeWriter(outputs.captions, outputs.quarantine, settings.step)
-    with _region_bar(settings.step, count_rows(regions)) as on_region:
+    scenes = read_scenes(places.regions, places.images)
+    with _region_bar(settings.step, count_rows(places.regions)) as on_region:
         if settings.describer == "embedded":
-            stages = _describe_embedded(regions, images, embedded, writer, on_region)
+            stages = _describe_embedded(scenes, embedded, writer, on_region)
         else:
-            kept = _answer_files(settings, regions, outputs)
-            scenes = read_scenes(regions, images)
+            kept = _answer_files(settings, places, writer.folder)
             stages = _describe_by_endpoints(scenes, settings, find_flow(), kept, writer, on_region)
     writer.finish()
     wall_seconds = time.monotonic() - started
-    _book(settings, writer, stages, wall_seconds).write(outputs.ledger)
+    _book(settings, writer, stages, wall_seconds).write(places.ledger)
     return writer.metrics()
 
 
 def _describe_embedded(
-    regions: Path,
-    images: Path,
+    scenes: Iterable[PendingScene],
     describer: SceneDescriber,
     writer: OutcomeWriter,
     on_region: OnRegion,
 ) -> Mapping[str, StageAccount]:
-    for index, scene in enumerate(read_scenes(regions, images)):
+    for index, scene in enumerate(scenes):
         try:
             outcomes = [*scene.damaged, *describer.describe(scene.load())]
         except ImageError as error:
@@ -116,7 +112,7 @@ def _describe_embedded(
 
 def _describe_by_endpoints(
     scenes: Iterable[PendingScene],
-    settings: DescriberSettings,
+    settings: EngineSettings,
     flow: "type[RegionFlow]",
     kept: AnswerFiles,
     writer: OutcomeWriter,
@@ -135,23 +131,23 @@ def _describe_by_endpoints(
     return {str(name): account for name, account in accounts.items()}
 
 
-def _answer_files(settings: DescriberSettings, regions: Path, outputs: Outputs) -> AnswerFiles:
+def _answer_files(settings: EngineSettings, places: Places, folder_out: Path) -> AnswerFiles:
     """Where the answers of a group are kept for good: each of them was paid for.
 
     A file for each group, so that groups which run at the same time do not share one. The version
     before this one kept them in a database, in the draft where no folder was named.
     """
+    group = places.regions.name
     if settings.cache_folder:
         folder = Path(settings.cache_folder)
-        return AnswerFiles(folder / f"{regions.name}.jsonl", folder / f"{regions.name}.sqlite")
+        return AnswerFiles(folder / f"{group}.jsonl", folder / f"{group}.sqlite")
     state = state_folder()
-    folder = state / settings.step / ANSWERS if state else outputs.ledger.parent / ANSWERS
-    older = outputs.captions / WORK_FOLDER / "answers.sqlite"
-    return AnswerFiles(folder / f"{regions.name}.jsonl", older)
+    folder = state / settings.step / ANSWERS if state else places.ledger.parent / ANSWERS
+    return AnswerFiles(folder / f"{group}.jsonl", folder_out / WORK_FOLDER / "answers.sqlite")
 
 
 def _book(
-    settings: DescriberSettings,
+    settings: EngineSettings,
     writer: OutcomeWriter,
     stages: Mapping[str, StageAccount],
     wall_seconds: float,
@@ -160,7 +156,13 @@ def _book(
     if settings.describer == "embedded":
         total = replace(total, seconds=wall_seconds)  # it waits for nobody: its time is the run's
     return Ledger(
-        settings.describer, writer.num_accepted, writer.reasons, total, stages, wall_seconds
+        settings.describer,
+        writer.num_accepted,
+        writer.reasons,
+        total,
+        stages,
+        wall_seconds,
+        writer.told(),
     )
 
 

@@ -1,14 +1,15 @@
 """What goes into a describer and comes out: scenes, descriptions, rejections.
 
 A describer gets a scene (one image with its regions, read only when it is needed) and gives a
-`Description` or a `Rejection` for each region, in their order. Two exist: `embedded` and the one of
-`pipeline.py`.
+`Description` (or a `Contrast`) or a `Rejection` for each region, in their order. Two exist:
+`embedded` and the one of `pipeline.py`.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -34,6 +35,7 @@ class Region:
     rle: Rle
     subset: str = ""  # of a data set of parts: what kind of thing the image shows, e.g. "bird"
     is_whole_image: bool = False
+    short_caption: str = ""  # of a region that is described
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def _region(row: Row) -> Region:
         rle=Rle(height_px, width_px, row["mask_counts"]),
         subset=row["subset"],
         is_whole_image=row["box_source"] == WHOLE_IMAGE,
+        short_caption=row.get("short_caption", ""),
     )
 
 
@@ -188,7 +191,35 @@ class Description:
     usage: Usage = field(default_factory=Usage)
 
 
-Outcome = Description | Rejection
+# In what a wrong caption may differ from the right one. part: another part of the same object is
+# named; side: left or right of the animal or machine; place: where in the picture.
+Attribute = Literal[
+    "colour", "material", "shape", "pattern", "size", "number", "part", "side", "place"
+]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A wrong caption that is not kept: a short code, counted in the metrics, and why in words."""
+
+    text: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The wrong captions of a described region; `without` says why there are none, if so."""
+
+    region_id: str
+    negatives: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    without: str = ""
+    provenance: Mapping[str, Provenance] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+
+
+Outcome = Description | Contrast | Rejection
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,62 @@ from components.data.llm.settings import (
 )
 from data_contracts.captions import ASKED_LONG, ASKED_SHORT, LONG, SHORT
 
+PROMPT_SETTINGS = ("min_long_words", "max_long_words", "min_short_words", "max_short_words")
 
-class DescriberSettings(ClientSettings):
-    """Base of the settings of a step that describes regions; each stage is a section."""
+
+class EngineSettings(ClientSettings):
+    """Base of the settings of a step that asks about regions; each stage is a section."""
 
     step: ClassVar[str]
 
     describer: Literal["embedded", "endpoints"] = Field(
         "embedded", description="rules over what is measured, or the models behind the endpoints"
     )
+    cache_folder: str = runtime(
+        "", "folder where answers are kept for good; empty: the folder 'answers' beside the ledger"
+    )
+    max_image_memory_mb: int = runtime(1024, "megabytes of decoded images in flight", ge=1)
+
+    @property
+    def stages(self) -> dict[StageName, StageSettings]:
+        """The stages in their order."""
+        return {name: value for name, value in self if isinstance(value, StageSettings)}
+
+    @property
+    def word_limits(self) -> WordLimits:
+        """How long the captions may be."""
+        return WordLimits(*LONG, *SHORT)
+
+    @property
+    def prompt_facts(self) -> dict[str, object]:
+        """What every prompt is told, whatever the region."""
+        raise NotImplementedError
+
+    @field_validator("cache_folder")
+    @classmethod
+    def _is_here(cls, folder: str) -> str:
+        if "://" in folder:
+            raise ValueError("a folder on this machine or one that is mounted here")
+        return folder
+
+    @model_validator(mode="after")
+    def _has_endpoints(self) -> Self:
+        if self.describer == "endpoints":
+            missing = [
+                f"{name}.endpoints" for name, stage in self.stages.items() if not stage.endpoints
+            ]
+            if missing:
+                raise ValueError(
+                    f"the describer 'endpoints' needs base URLs in {', '.join(missing)}"
+                )
+            if self.give_up_after_s <= self.request_timeout_s:
+                raise ValueError("give_up_after_s must be above request_timeout_s")
+        return self
+
+
+class DescriberSettings(EngineSettings):
+    """Base of the settings of a step that describes regions."""
+
     min_long_words: int = Field(
         ASKED_LONG.fewest,
         ge=LONG.fewest,
@@ -51,15 +98,6 @@ class DescriberSettings(ClientSettings):
     min_accepted_share: float = threshold(
         0.05, "share of regions below which the result is refused", ge=0, le=1
     )
-    cache_folder: str = runtime(
-        "", "folder where answers are kept for good; empty: the folder 'answers' beside the ledger"
-    )
-    max_image_memory_mb: int = runtime(1024, "megabytes of decoded images in flight", ge=1)
-
-    @property
-    def stages(self) -> dict[StageName, StageSettings]:
-        """The stages in their order."""
-        return {name: value for name, value in self if isinstance(value, StageSettings)}
 
     @property
     def word_limits(self) -> WordLimits:
@@ -68,28 +106,16 @@ class DescriberSettings(ClientSettings):
             self.min_long_words, self.max_long_words, self.min_short_words, self.max_short_words
         )
 
-    @field_validator("cache_folder")
-    @classmethod
-    def _is_here(cls, folder: str) -> str:
-        if "://" in folder:
-            raise ValueError("a folder on this machine or one that is mounted here")
-        return folder
+    @property
+    def prompt_facts(self) -> dict[str, object]:
+        """What every prompt is told, whatever the region."""
+        return {name: getattr(self, name) for name in PROMPT_SETTINGS}
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Self:
         for kind in ("long", "short"):
             if getattr(self, f"min_{kind}_words") > getattr(self, f"max_{kind}_words"):
                 raise ValueError(f"min_{kind}_words must not be above max_{kind}_words")
-        if self.describer == "endpoints":
-            missing = [
-                f"{name}.endpoints" for name, stage in self.stages.items() if not stage.endpoints
-            ]
-            if missing:
-                raise ValueError(
-                    f"the describer 'endpoints' needs base URLs in {', '.join(missing)}"
-                )
-            if self.give_up_after_s <= self.request_timeout_s:
-                raise ValueError("give_up_after_s must be above request_timeout_s")
         return self
 
 

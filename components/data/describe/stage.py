@@ -23,7 +23,7 @@ from components.data.describe.scenes import Provenance, Region, Usage
 from components.data.llm.cache import AnswerCache, RawAnswer
 from components.data.llm.client import Taker
 from components.data.llm.gates import REFUSAL, DroppedError, Problem, TextRules, find_problem
-from components.data.llm.prompt import Prompt, build_messages
+from components.data.llm.prompt import Prompt, Untrusted, build_messages
 from components.data.llm.settings import StageName, StageSettings
 from components.data.llm.transport import Secrets
 from data_contracts.reasons import DescribeReason
@@ -46,7 +46,8 @@ class RegionState:
 
     region: Region
     pictures: drawing.Pictures
-    stage: StageName = "object"
+    phrases: tuple[str, ...] = ()  # of all regions of the image
+    stage: StageName = ""
     provenance: dict[str, Provenance] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
 
@@ -96,7 +97,7 @@ class Stage:
         self,
         context: Context,
         state: RegionState,
-        texts: Mapping[str, str],
+        texts: Untrusted,
         facts: Mapping[str, object],
     ) -> AnswerSchema:
         """A valid answer for a region; the state says who gave it and what it took.
@@ -120,7 +121,7 @@ class Stage:
         self,
         region: Region,
         pictures: drawing.Pictures,
-        texts: Mapping[str, str],
+        texts: Untrusted,
         facts: Mapping[str, object],
     ) -> tuple[bytes, bytes]:
         """Bodies of a request that is booked nowhere: for one token, and as a true request."""
@@ -131,7 +132,7 @@ class Stage:
         self,
         region: Region,
         pictures: drawing.Pictures,
-        texts: Mapping[str, str],
+        texts: Untrusted,
         facts: Mapping[str, object],
     ) -> _Request:
         prompt = self._prompts.get(region.subset, self._prompt)

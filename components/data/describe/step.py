@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from components.core.step import In, Metrics, Out, Work, step
-from components.data.describe.run import Outputs, describe_regions, require_accepted_share
+from components.data.describe.outcomes import DescriptionWriter
+from components.data.describe.run import Places, describe_regions, require_accepted_share
 from components.data.describe.settings import DescribeSettings
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def describe(
 
         return ObjectFlow
 
-    outputs = Outputs(captions, quarantine, ledger)
+    places = Places(regions, images, ledger)
+    writer = DescriptionWriter(captions, quarantine, settings.step)
     describer = EmbeddedDescriber(settings.word_limits)
-    return describe_regions(regions, images, outputs, settings, describer, find_flow)
+    return describe_regions(places, writer, settings, describer, find_flow)

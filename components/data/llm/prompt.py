@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from components.core.errors import InputError
 
 PROMPTS = Path(__file__).parent / "prompts"
 MAX_DATA_CHARS = 1500
+Untrusted = Mapping[str, str | Sequence[str]]  # texts, or lists of them, by name
 _TELLING = re.compile(r"[<>&\[\]{}`]")  # what tags, control tokens and markup are made of
 PictureKind = Literal[
     "image", "image_with_box", "image_with_outline", "crop", "crop_with_outline", "masked_crop"
@@ -58,9 +59,13 @@ class Prompt:
         """What is said first, the same for every region."""
         return self._block("instructions", {})
 
-    def region_text(self, texts: Mapping[str, str], facts: Mapping[str, object]) -> str:
+    def region_text(self, texts: Untrusted, facts: Mapping[str, object]) -> str:
         """What is said of one region: `texts` are untrusted, `facts` are our own numbers."""
-        return self._block("region", {**{k: as_data(v) for k, v in texts.items()}, **facts})
+        quoted = {
+            name: as_data(said) if isinstance(said, str) else list(map(as_data, said))
+            for name, said in texts.items()
+        }
+        return self._block("region", {**quoted, **facts})
 
     def _block(self, name: str, variables: Mapping[str, object]) -> str:
         context = self.template.new_context({**self.common, **variables})
