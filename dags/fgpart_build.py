@@ -1,8 +1,9 @@
 """Build an FG-Part data set: birds, cars and aircraft with a description of every part.
 
 **source** → **select** → **ingest** → **deduplicate** → **decontaminate** → **detect_parts** →
-**segment** → **describe** → **pack** → **export**, **publish**, with a `check_…` task after each
-artifact, as in `longgrit_build`: a part is a region, and so is the image as a whole.
+**segment** → **describe** → **hard_negatives** → **pack** → **export**, **publish**, with a
+`check_…` task after each artifact, as in `longgrit_build`: a part is a region, and so is the image
+as a whole. `"hard_negatives": false` leaves the wrong captions out.
 
 `import_parts` reads published data sets (docs/fgpart.md); name their folders or archives in the
 params file or in `overrides`, and in the same way those whose test images must not be learnt from
@@ -43,6 +44,7 @@ BUILD = DataBuild(
     SOURCE_PARAMS,
     "params/fgpart.yaml",
     describe="describe_parts",
+    has_hard_negatives=True,
     refine={"decontaminate": "uncontaminated", "detect_parts": "detected"},
 )
 PARAMS = BUILD.params("runs/parts")

@@ -1,9 +1,9 @@
 """Build a LongGRIT data set: images, region masks, and verified long captions.
 
 **source** → **select** → **ingest** → **deduplicate** → **segment** → **describe** → **pack** →
-**export**, **publish**. After each artifact a `check_…` task checks its contract as a whole and
-builds its Data Docs; the contracts are also checked around every step, and rows that break them go
-to the quarantine.
+**export**, **publish**; `"hard_negatives": true` puts wrong captions before **pack**. After each
+artifact a `check_…` task checks its contract as a whole and builds its Data Docs; the contracts are
+also checked around every step, and rows that break them go to the quarantine.
 
 Everything lies below the run folder: `longgrit/` is the result with `report.html` and `README.md`,
 `quarantine/` holds every dropped region with its reason, `data_docs/` the results of the checks.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Folders with receipts of steps that regions pass, in the order of the run, before the data set's.
 FOLDERS = (
     *("grit", "records", "images", "candidates", "uncontaminated", "detected"),
-    *("regions", "captions"),
+    *("regions", "captions", "contrasted"),
 )
 SHOWN_FILES = (MANIFEST_NAME, CARD_NAME, REPORT_NAME)  # of the data set
 SHOWN_PATHS = ("quarantine", "data_docs", "exports", "publication")

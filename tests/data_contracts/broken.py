@@ -83,6 +83,17 @@ BROKEN: dict[str, list[tuple[str, Row]]] = {
     "candidates": CANDIDATES,
     "regions": REGIONS,
     "captions": CAPTIONS,
+    "contrasted": [
+        *CAPTIONS,
+        ("at_most_ten_hard_negatives", {"hard_negatives": [f"{n} red cats" for n in range(11)]}),
+        ("hard_negatives_length", {"hard_negatives": ["a blue cat on a mat " * 20]}),
+        ("hard_negatives_not_empty", {"hard_negatives": ["a blue cat on a mat", " "]}),
+        ("hard_negatives_not_empty", {"hard_negatives": [None]}),
+        ("hard_negatives_differ", {"hard_negatives": ["A red  cat on a mat"]}),
+        ("hard_negatives_differ", {"hard_negatives": ["a blue cat on a mat"] * 2}),
+        ("hard_negatives_without_markup", {"hard_negatives": ["a <b>blue</b> cat on a mat"]}),
+        ("required_values_present", {"hard_negatives": None}),
+    ],
     "images": [
         ("status_known", {"status": "maybe"}),
         ("failed_with_a_reason_ok_without", {"reason": "http_404"}),

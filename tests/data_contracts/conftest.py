@@ -72,6 +72,11 @@ def caption_row(number: int) -> Row:
     }
 
 
+def contrasted_row(number: int) -> Row:
+    wrong = ["a blue cat on a mat", "a red dog on a mat"]
+    return caption_row(number) | {"hard_negatives": wrong[: number % 3]}
+
+
 def image_row(number: int) -> Row:
     return {
         "url": f"https://example.org/{number}.jpg",
@@ -143,6 +148,7 @@ MAKERS: dict[str, Callable[[int], Row]] = {
     "candidates": candidate_row,
     "regions": region_row,
     "captions": caption_row,
+    "contrasted": contrasted_row,
     "quarantine": quarantine_row,
     "longgrit": longgrit_row,
 }

@@ -10,8 +10,8 @@ from data_contracts.engine import contract as contracts
 from data_contracts.engine.contract import contract_digest, sources_of
 
 ARTIFACTS = (
-    "grit", "records", "images", "candidates", "regions", "captions", "quarantine", "longgrit",
-    "text_embeddings",
+    "grit", "records", "images", "candidates", "regions", "captions", "contrasted", "quarantine",
+    "longgrit", "text_embeddings",
 )  # fmt: skip
 Changed = Callable[[str, str], set[str]]
 
@@ -49,8 +49,9 @@ def test_every_artifact_has_a_digest_of_its_own(copy: Path) -> None:
         ("quarantine.py", {"quarantine"}),
         ("records.py", {"records"}),
         ("grit.py", {"grit"}),
-        ("captions.py", {"captions", "longgrit"}),  # which has captions too
-        ("regions.py", {"regions", "captions", "longgrit"}),
+        ("contrasted.py", {"contrasted"}),
+        ("captions.py", {"captions", "contrasted", "longgrit"}),  # which has captions too
+        ("regions.py", {"regions", "captions", "contrasted", "longgrit"}),
     ],
 )
 def test_a_changed_contract_leaves_the_receipts_of_others_met(
@@ -69,7 +70,7 @@ def test_how_results_are_rendered_concerns_none(changed: Changed) -> None:
 
 
 def test_what_only_some_contracts_reach_concerns_only_those(changed: Changed) -> None:
-    with_masks = {"records", "regions", "captions", "longgrit"}
+    with_masks = {"records", "regions", "captions", "contrasted", "longgrit"}
     assert changed("engine/mask_counts.py", "# another reader\n") == with_masks
 
 

@@ -28,8 +28,9 @@ from data_contracts.engine.tables import list_tables
 log = logging.getLogger(__name__)
 
 CheckedArtifact = Literal[
-    "grit", "records", "images", "candidates", "regions", "captions", "quarantine", "longgrit"
-]
+    "grit", "records", "images", "candidates", "regions", "captions", "contrasted", "quarantine",
+    "longgrit",
+]  # fmt: skip
 
 
 class CheckSettings(StepSettings):

@@ -8,13 +8,12 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from components.data.describe.scenes import Attribute
+from components.data.describe.scenes import MAX_CAPTIONS, Attribute
 from components.data.llm.prompt import one_line
 from components.data.llm.settings import StageName
 
 MAX_TEXT_CHARS = 1600
 MAX_REASON_CHARS = 400
-MAX_CAPTIONS = 16  # in an answer
 MAX_RAW_CHARS = 4 * MAX_TEXT_CHARS  # before blanks and invisible characters are taken out
 MAX_OBJECTS, MAX_NAMES = 32, 32  # in an answer; names of one object
 MAX_TOLD_CHARS, MAX_NAME_CHARS = 600, 60  # of what is wrong with an answer; of a field's name

@@ -198,6 +198,9 @@ Attribute = Literal[
 ]
 
 
+MAX_CAPTIONS = 16  # wrong captions in an answer
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A wrong caption that is not kept: a short code, counted in the metrics, and why in words."""

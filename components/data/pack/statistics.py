@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from components.core.receipts import read_receipt
-from components.core.tables import Row, groups_of, read_batches, read_rows
+from components.core.tables import Row, groups_of, read_batches, read_rows, table_paths
 from components.data.pack.writer import read_provenance
 from components.steps import STEPS
 from data_contracts.candidates import DETECTED
+from data_contracts.engine.reading import read_schema
 from data_contracts.reasons import SegmentReason
 from pixclip.data.layout import SPLITS
 
@@ -22,6 +23,7 @@ AREA_EDGES = (0.0, *(2.0**power for power in range(-9, 1)))
 GRID_CELLS = 24
 STAGES = ("mask", "object", "verify", "context", "merge", "check")
 OWN_MASK = "record"  # the source of a mask that came with its record, as `segment` names it
+HARD_NEGATIVES = "hard_negatives"  # a column that captions need not have
 DETECT = "detect_parts"  # the step that brings in regions
 COST_FIELDS = ("num_requests", "prompt_tokens", "completion_tokens", "cost_usd")
 WHO_FIELDS = ("describer", "model", "prompt", "prompt_version")
@@ -61,6 +63,8 @@ class Statistics:
     mask_sources: Counter[str] = field(default_factory=Counter)
     masks_repaired: int = 0  # the source's own, without parts that could not be read
     masks_replaced: int = 0  # made, because nothing of the source's own could be read
+    num_hard_negatives: int = 0
+    contrasted_regions: int = 0  # that have a hard negative
     mask_shares: npt.NDArray[np.int64] = field(
         default_factory=lambda: np.zeros(len(AREA_EDGES) - 1, dtype=np.int64)
     )
@@ -95,6 +99,7 @@ def measure(manifest: Path, captions: Path, quarantines: Path, steps: Sequence[s
     statistics.funnel = funnel(statistics.num_regions, count_reasons(quarantines), steps, found)
     _count_flawed_masks(captions, statistics)
     statistics.who = _count_who(captions)
+    _count_hard_negatives(captions, statistics)
     statistics.cost = _sum_cost(captions)
     return statistics
 
@@ -198,6 +203,13 @@ def _count_who(captions: Path) -> Counter[tuple[str, ...]]:
 def stage_order(item: Sequence[Any]) -> tuple[int, Sequence[Any]]:
     """A key that sorts things which begin with a stage's name into the order of the stages."""
     return STAGES.index(item[0]) if item[0] in STAGES else len(STAGES), item
+
+
+def _count_hard_negatives(captions: Path, statistics: Statistics) -> None:
+    if all(HARD_NEGATIVES in read_schema(path).names for path in table_paths(captions)):
+        for row in read_rows(captions, [HARD_NEGATIVES]):
+            statistics.num_hard_negatives += len(row[HARD_NEGATIVES])
+            statistics.contrasted_regions += bool(row[HARD_NEGATIVES])
 
 
 def _sum_cost(captions: Path) -> dict[str, float]:

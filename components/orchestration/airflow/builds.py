@@ -1,7 +1,8 @@
 """The graph of a DAG that builds a data set: from a source to a packed, published version.
 
-**source** → **select** → **ingest** → **deduplicate** → … → **segment** → **describe** → **pack** →
-**export**, **publish**, and a `check_…` task after each artifact.
+**source** → **select** → **ingest** → **deduplicate** → … → **segment** → **describe** →
+**hard_negatives** (if wanted) → **pack** → **export**, **publish**, and a `check_…` task after each
+artifact.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,12 @@ from typing import Any
 
 from airflow.sdk import Asset, Param, task, task_group
 
-from components.orchestration.airflow.operators import PublishOperator, SourceOperator, StepOperator
+from components.orchestration.airflow.operators import (
+    PublishOperator,
+    SourceOperator,
+    StepOperator,
+    WantedOperator,
+)
 from components.orchestration.airflow.params import run_params
 
 # What the tasks of a group write.
@@ -21,7 +27,15 @@ DESCRIBED = {
     "quarantine": "quarantine/describe-{group}.parquet",
     "ledger": "ledger/{group}.json",
 }
-MAPPED_OUTPUTS = (*INGESTED.values(), *SEGMENTED.values(), *DESCRIBED.values())
+CONTRASTED = {
+    "contrasted": "contrasted/{group}",
+    "ledger": "ledger/hard_negatives/{group}.json",
+}
+MAPPED_OUTPUTS = (
+    *(*INGESTED.values(), *SEGMENTED.values()),
+    *(*DESCRIBED.values(), *CONTRASTED.values()),
+)
+HARD_NEGATIVES = "hard_negatives"  # the parameter, and the task
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,7 @@ class DataBuild:
     source_params: Mapping[str, Param]
     params_file: str
     describe: str = "describe"
+    has_hard_negatives: bool = False  # whether a run makes them if nobody says
     # Steps between `deduplicate` and `segment`, and the artifact that each makes of candidates.
     refine: Mapping[str, str] = field(default_factory=dict)
 
@@ -54,13 +69,22 @@ class DataBuild:
     @property
     def steps(self) -> list[str]:
         """The steps after the source, in their order."""
-        after = ["segment", self.describe, "pack", "export", "check", "publish"]
-        return ["select", "ingest", "deduplicate", *self.refine, *after]
+        after = ["pack", "export", "check", "publish"]
+        annotate = ["segment", self.describe, "make_hard_negatives"]
+        return ["select", "ingest", "deduplicate", *self.refine, *annotate, *after]
 
     def params(self, run_folder: str) -> dict[str, Param]:
         """The parameters of the DAG."""
         steps = [*self.sources, *self.steps]
-        return {**self.source_params, **run_params(run_folder, self.params_file, steps)}
+        wanted = Param(
+            self.has_hard_negatives,
+            type="boolean",
+            title="Hard negatives",
+            description="Make wrong captions of every region, which differ in one attribute",
+            section="Run",
+        )
+        common = run_params(run_folder, self.params_file, steps)
+        return {**self.source_params, **common, HARD_NEGATIVES: wanted}
 
     def graph(self, params: Mapping[str, Param]) -> None:
         """One task a component, in the order of the data."""
@@ -80,6 +104,8 @@ class DataBuild:
             ready
             >> annotated
             >> checks
+            >> _contrast(groups)
+            >> check("contrasted")
             >> self._pack()
             >> check("longgrit", at=self.dataset)
             >> self._deliver()
@@ -126,10 +152,15 @@ class DataBuild:
         return StepOperator(
             task_id="pack",
             step="pack",
-            inputs={"captions": "captions", "images": "images", "quarantines": "quarantine"},
+            inputs={
+                "captions": f"{{{{ 'contrasted' if params.{HARD_NEGATIVES} else 'captions' }}}}",
+                "images": "images",
+                "quarantines": "quarantine",
+            },
             outputs={"longgrit": self.dataset},
             settings={"source": f"{{{{ {licences}[params.source] }}}}"},
             page=f"{self.dataset}/report.html",
+            trigger_rule="none_failed",  # whether wrong captions were made or left out
         )
 
     def _deliver(self) -> list[StepOperator]:
@@ -208,6 +239,19 @@ def _annotate(group: str, step: str, candidates: str) -> None:
         map_index_template="{{ task.group }}",
     )
     masks >> captions
+
+
+def _contrast(groups: Any) -> Any:
+    """Wrong captions of every group, if the run wants them."""
+    return WantedOperator.partial(
+        task_id=HARD_NEGATIVES,
+        step="make_hard_negatives",
+        parameter=HARD_NEGATIVES,
+        inputs={"captions": "captions/{group}", "images": "images/{group}"},
+        outputs=CONTRASTED,
+        settings={"cache_folder": "{{ params.run_folder }}/cache/make_hard_negatives"},
+        map_index_template="{{ task.group }}",
+    ).expand(group=groups)
 
 
 def check(artifact: str, at: str = "") -> StepOperator:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from components.core.errors import ContractViolation, GateError, InputError, SettingsError
 from components.orchestration.home import at_home, project_home
@@ -97,6 +97,22 @@ class StepOperator(BaseOperator):
     def path(self, path: str) -> Path:
         """A path of this task's run folder and group."""
         return at_home(self.run_folder) / path.format(group=self.group)
+
+
+class WantedOperator(StepOperator):
+    """Runs a step if a parameter of the run, of truth values, says so; else the task is skipped."""
+
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "wanted")
+
+    def __init__(self, *, parameter: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.wanted = f"{{{{ params.{parameter} | tojson }}}}"
+
+    def execute(self, context: Any) -> dict[str, int | float]:
+        """Run the step, if it is wanted."""
+        if not json.loads(self.wanted):
+            raise AirflowSkipException(f"this run does not want {self.step}")
+        return super().execute(context)
 
 
 class PublishOperator(StepOperator):

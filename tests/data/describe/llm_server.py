@@ -23,6 +23,7 @@ from typing import Any
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "brown", "grey")
 THINGS = ("kettle", "lantern", "parrot", "bicycle", "teapot", "violin", "tomato", "helmet")
 SIDES = ("left", "right", "top", "bottom")
+RIGHT_CAPTIONS: dict[str, set[str]] = {}  # by phrase: what `verify_change` finds right
 
 
 @dataclass
@@ -103,6 +104,32 @@ def honest_answer(asked: Asked) -> dict[str, Any]:
             "Its surface reflects the soft light of the room, and nothing covers any part of it."
         )
         return {"long_caption": f"{seen} {place} {filler}", "short_caption": seen[:40].strip()}
+    if asked.stage == "change":
+        caption = json.loads(re.findall('<untrusted>(".*?")</untrusted>', asked.text)[-1])
+        said = next(colour for colour in COLOURS if colour in caption)
+        others = [colour for colour in COLOURS if colour != said]
+        return {
+            "changes": [
+                {"attribute": "colour", "caption": caption.replace(said, colour)}
+                for colour in others[:5]
+            ]
+        }
+    if asked.stage == "verify_change":
+        # The eye of this verifier: it is told by the tests what is right.
+        name, *captions = map(json.loads, re.findall('<untrusted>(".*?")</untrusted>', asked.text))
+        right = RIGHT_CAPTIONS.get(name, captions[:1])
+        return {
+            "captions": [
+                {
+                    "number": number,
+                    "fits": caption in right,
+                    "same_thing": True,
+                    "valid_english": True,
+                    "reason": "As seen.",
+                }
+                for number, caption in enumerate(captions, 1)
+            ]
+        }
     return {"keeps_object": True, "keeps_location": True, "reason": "Nothing is lost."}
 
 

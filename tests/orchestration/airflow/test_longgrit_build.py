@@ -5,8 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+from airflow.sdk.exceptions import AirflowSkipException
 
 from components.orchestration.airflow.builds import MAPPED_OUTPUTS
+from components.orchestration.airflow.operators import WantedOperator
 from tests.orchestration.airflow.conftest import parsed
 
 GOLDEN = Path(__file__).with_name("longgrit_build.json")
@@ -44,7 +46,25 @@ def test_the_heavy_steps_are_mapped_over_groups(dag):
     in_groups = {
         task.task_id for task in dag.tasks if task.get_closest_mapped_task_group() is not None
     }
-    assert mapped | in_groups == {"ingest", "annotate.segment", "annotate.describe"}
+    annotated = {"annotate.segment", "annotate.describe"}
+    assert mapped | in_groups == {"ingest", *annotated, "hard_negatives"}
+
+
+@pytest.mark.parametrize(("wanted", "packed"), [(False, "captions"), (True, "contrasted")])
+def test_wrong_captions_are_made_and_packed_only_if_a_run_wants_them(dag, wanted, packed):
+    assert not dag.params["hard_negatives"]
+    task = dag.get_task("pack")
+    context = {"params": {"hard_negatives": wanted}}
+    assert task.render_template(task.inputs["captions"], context) == packed
+    operator = WantedOperator(
+        task_id="one", step="make_hard_negatives", parameter="hard_negatives", outputs={}
+    )
+    operator.wanted = operator.render_template(operator.wanted, context)
+    if not wanted:
+        with pytest.raises(AirflowSkipException):
+            operator.execute({})
+    assert operator.wanted == ("true" if wanted else "false")
+    assert task.trigger_rule == "none_failed"
 
 
 def test_no_step_writes_quarantine_after_it_was_packed(dag):

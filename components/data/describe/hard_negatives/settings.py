@@ -8,9 +8,8 @@ from pydantic import Field, model_validator
 from components.core.counts import ROWS_IN
 from components.core.errors import GateError
 from components.core.step import threshold
-from components.data.describe.answers import MAX_CAPTIONS
 from components.data.describe.hard_negatives.writer import NUM_WITHOUT, WITHOUT, without_of
-from components.data.describe.scenes import Attribute
+from components.data.describe.scenes import MAX_CAPTIONS, Attribute
 from components.data.describe.settings import EngineSettings
 from components.data.llm.settings import PROMPT_PATTERN, StageSettings
 from data_contracts.contrasted import MOST_NEGATIVES

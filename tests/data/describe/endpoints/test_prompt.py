@@ -27,6 +27,8 @@ DIGESTS = {
     "verify_part.v1.j2": "a0993466463b",
     "whole.v1.j2": "6bbc421ede16",
     "verify_whole.v1.j2": "c90b406c1606",
+    "change.v1.j2": "a033e832662a",
+    "verify_change.v1.j2": "52503d70a6a3",
 }
 TEXTS = {
     "phrase": "kettle",
