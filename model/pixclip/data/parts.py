@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixclip.data.batch import Buffers, Images, grower, require_usable, text_ids
+from pixclip.data.batch import Buffers, Images, for_each, grower, text_ids
 from pixclip.data.config import PartDataConfig
-from pixclip.data.errors import DataError
 from pixclip.data.layout import WHOLE_IMAGE
 from pixclip.data.order import Rows
 from pixclip.data.pictures import Views, window_of
@@ -103,15 +102,9 @@ class PartsPacker:
         """The batch of these images, in bytes; each is read and decoded once.
 
         Raises:
-            DataError: samples cannot be used; says how many and names the first.
+            DataError: samples cannot be used; see `for_each`.
         """
-        samples, errors = [], []
-        for image in rows[0].tolist():
-            try:
-                samples.append(self._images.read(image))
-            except DataError as error:
-                errors.append(str(error))
-        require_usable(errors, len(rows[0]))
+        samples = for_each(rows[0].tolist(), self._images.read)
         drawn = [draw_parts(self._config, epoch, sample) for sample in samples]
         images_bCHW, crops_kCHW = self._pixels(samples, drawn, buffers)
         most = self._config.parts_per_image
@@ -154,20 +147,18 @@ class PartsPacker:
         size, num_parts = self._preprocess.image_size_px, sum(map(len, drawn))
         images_bCHW = buffers.take((len(samples), 3, size, size), torch.uint8)
         crops_kCHW = buffers.take((num_parts, 3, size, size), torch.uint8)
-        errors, crops = [], iter(crops_kCHW)
-        for sample, parts, image_CHW in zip(samples, drawn, images_bCHW, strict=True):
+        crops = iter(crops_kCHW)
+
+        def write(number: int) -> None:
+            sample, parts = samples[number], drawn[number]
             boxes = [part.region.box_xyxy for part in parts]
             windows = [window_of(box, self._preprocess, sample) for box in boxes]
-            try:
-                views = Views(
-                    self._preprocess, sample, [*windows, image_window(sample)], self._config
-                )
-            except DataError as error:
-                errors.append(str(error))
-                continue
-            for place, into in enumerate([*islice(crops, len(parts)), image_CHW]):
-                views.write_window(into, place)
-        require_usable(errors, len(samples))
+            windows.append(image_window(sample))
+            decoded = Views(self._preprocess, sample, windows, self._config).decode()
+            for place, into in enumerate([*islice(crops, len(parts)), images_bCHW[number]]):
+                decoded.write_window(into, place)
+
+        for_each(range(len(samples)), write)
         return images_bCHW, crops_kCHW
 
 

@@ -1,12 +1,14 @@
-"""The pixels of one image's regions, decoded once and no larger than they are needed."""
+"""Masks of an image's regions, and its pixels, decoded once and no larger than they are needed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from pixclip.data.config import DataConfig, ReadConfig
+from pixclip.data.config import ReadConfig
 from pixclip.data.errors import DataError
 from pixclip.data.samples import Region, Sample
+from pixclip.images import Pixels
 from pixclip.masks import Box, read_runs
 from pixclip.preprocess import MaskAreas, Preprocess, Window, crop_window
 
@@ -17,38 +19,32 @@ SPARES = {"spare": 2, "tight": 1}
 
 
 class Views:
-    """One image, all of it and windows of it, decoded once.
+    """An image and windows of it, to be decoded once.
 
     A JPEG of which image and windows all have pixels to spare (`ReadConfig.decoding`) is decoded at
-    1/2, 1/4 or 1/8; a window then grows to whole decoded pixels.
-
-    Raises:
-        DataError: the image cannot be decoded.
+    1/2, 1/4 or 1/8; a window then grows to whole decoded pixels. At full size, image and windows
+    are bit for bit what `Preprocess` makes for inference.
     """
 
     def __init__(
         self, preprocess: Preprocess, sample: Sample, windows: Sequence[Window], config: ReadConfig
     ) -> None:
         self._preprocess, self._sample, self._decoding = preprocess, sample, config.decoding
-        self._shrink = self._find_shrink(windows)
-        self._windows = [_widen(window, self._shrink, sample) for window in windows]
-        self._pixels = sample.pixels(self._shrink)
-        self._whole = (0, 0, sample.width_px, sample.height_px)
+        self.shrink = self._find_shrink(windows)
+        self.windows = [_widen(window, self.shrink, sample) for window in windows]
 
-    def write_image(self, into: Tensor) -> None:
-        """The whole image, uint8 [3, S, S]."""
-        self._cut(into, self._whole)
+    def decode(self) -> "DecodedViews":
+        """The pixels of all of them.
 
-    def write_window(self, into: Tensor, place: int) -> None:
-        """One of the windows, uint8 [3, S, S]."""
-        self._cut(into, self._windows[place])
+        Raises:
+            DataError: the image cannot be decoded.
+        """
+        return DecodedViews(self._preprocess, self, self._sample.pixels(self.shrink))
 
-    def _cut(self, into: Tensor, window: Window) -> None:
-        """A window of the image, which starts at a decoded pixel but may end inside one."""
-        x1, y1, x2, y2 = window
-        k = self._shrink
-        pixels = self._pixels[y1 // k : -(-y2 // k), x1 // k : -(-x2 // k)]
-        self._preprocess.write_pixels(into, pixels, ((y2 - y1) / k, (x2 - x1) / k))
+    @property
+    def whole(self) -> Window:
+        """The window that is the whole image."""
+        return 0, 0, self._sample.width_px, self._sample.height_px
 
     def _find_shrink(self, windows: Sequence[Window]) -> int:
         if self._decoding == "whole" or not self._sample.jpeg.startswith(JPEG_START):
@@ -59,32 +55,47 @@ class Views:
         return next((k for k in SHRINKS if min(sides) >= k * wanted), 1)
 
 
-class Picture(Views):
-    """One image with the masks of some of its regions, with crops if the config needs them.
+@dataclass(frozen=True)
+class DecodedViews:
+    """The pixels of an image, for it and its windows."""
 
-    At full size, image, masks and crops are bit for bit what `Preprocess` makes for inference;
-    masks are so at every size.
+    preprocess: Preprocess
+    views: Views
+    pixels: Pixels
+
+    def write_image(self, into: Tensor) -> None:
+        """The whole image, uint8 [3, S, S]."""
+        self._cut(into, self.views.whole)
+
+    def write_window(self, into: Tensor, place: int) -> None:
+        """One of the windows, uint8 [3, S, S]."""
+        self._cut(into, self.views.windows[place])
+
+    def _cut(self, into: Tensor, window: Window) -> None:
+        """A window of the image, which starts at a decoded pixel but may end inside one."""
+        x1, y1, x2, y2 = window
+        k = self.views.shrink
+        pixels = self.pixels[y1 // k : -(-y2 // k), x1 // k : -(-x2 // k)]
+        self.preprocess.write_pixels(into, pixels, ((y2 - y1) / k, (x2 - x1) / k))
+
+
+class Masks:
+    """The masks of some regions of an image, which need none of its pixels.
+
+    They are bit for bit what `Preprocess` makes for inference.
 
     Raises:
-        DataError: the image cannot be decoded, or a mask is damaged or empty.
+        DataError: a mask is damaged or empty.
     """
 
-    def __init__(
-        self, preprocess: Preprocess, sample: Sample, regions: Sequence[Region], config: DataConfig
-    ) -> None:
+    def __init__(self, preprocess: Preprocess, sample: Sample, regions: Sequence[Region]) -> None:
+        self._preprocess = preprocess
         self._areas = [_areas(sample, region) for region in regions]
-        boxes = [areas.box for areas in self._areas] if config.needs_crops else []
-        windows = [window_of(box, preprocess, sample) for box in boxes]
-        super().__init__(preprocess, sample, windows, config)
+        self.windows = [window_of(areas.box, preprocess, sample) for areas in self._areas]
 
-    def write_cover(self, into: Tensor, place: int) -> None:
-        """The mask of a region, float16 [1, S, S]."""
-        self._preprocess.write_cover(into, self._areas[place], self._whole)
-
-    def write_crop(self, into: Tensor, cover_into: Tensor, place: int) -> None:
-        """I' and M' of a region (eq. 4): uint8 [3, S, S] and float16 [1, S, S]."""
-        self.write_window(into, place)
-        self._preprocess.write_cover(cover_into, self._areas[place], self._windows[place])
+    def write_cover(self, into: Tensor, place: int, window: Window) -> None:
+        """The mask of a region in a window that holds it, float16 [1, S, S]."""
+        self._preprocess.write_cover(into, self._areas[place], window)
 
 
 def window_of(box: Box, preprocess: Preprocess, sample: Sample) -> Window:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pixclip.config import PreprocessConfig
 from pixclip.data.config import DataConfig
-from pixclip.data.pictures import Picture
+from pixclip.data.pictures import Masks, Views
 from pixclip.data.samples import Region, Sample
 from pixclip.inputs import as_image
 from pixclip.masks import encode_mask, mask_box
@@ -70,14 +70,14 @@ def test_an_image_is_decoded_no_larger_than_image_and_crop_need(
     shrinks, decoding, size, share, needs_crops, shrink
 ):
     sample = make_sample(size, ellipse(*size, share))
-    config = DataConfig(needs_crops=needs_crops, decoding=decoding)
-    Picture(MADE, sample, sample.regions, config)
+    windows = Masks(MADE, sample, sample.regions).windows if needs_crops else []
+    Views(MADE, sample, windows, DataConfig(decoding=decoding)).decode()
     assert shrinks == [shrink]
 
 
 def test_only_a_jpeg_is_decoded_smaller(shrinks):
     sample = make_sample((600, 512), ellipse(600, 512, 0.5), "PNG")
-    Picture(MADE, sample, sample.regions, DataConfig(needs_crops=False))
+    Views(MADE, sample, [], DataConfig()).decode()
     assert shrinks == [1]
 
 
@@ -90,19 +90,23 @@ def test_a_smaller_image_gives_nearly_the_same_tensors_and_the_same_mask(
 ):
     mask = ellipse(*size, 0.6)
     sample = make_sample(size, mask)
-    picture = Picture(MADE, sample, sample.regions, DataConfig(decoding=decoding))
+    masks = Masks(MADE, sample, sample.regions)
+    views = Views(MADE, sample, masks.windows, DataConfig(decoding=decoding))
+    assert not shrinks
+    decoded = views.decode()
     assert shrinks == [k]
     pixels = np.array(as_image(sample.jpeg))
     image, cover, crop, crop_cover = places()
-    picture.write_image(image)
-    picture.write_cover(cover, 0)
+    decoded.write_image(image)
+    masks.write_cover(cover, 0, views.whole)
     assert torch.equal(cover, MADE.cover(mask))
     assert mean_difference(image, MADE.pixels(pixels)) <= most
     height, width = mask.shape
     x1, y1, x2, y2 = crop_window(mask_box(mask), height, width, 0.1)
     rows = slice(y1 // k * k, min(-(-y2 // k) * k, height))
     columns = slice(x1 // k * k, min(-(-x2 // k) * k, width))
-    picture.write_crop(crop, crop_cover, 0)
+    decoded.write_window(crop, 0)
+    masks.write_cover(crop_cover, 0, views.windows[0])
     assert torch.equal(crop_cover, MADE.cover(mask[rows, columns]))
     assert mean_difference(crop, MADE.pixels(pixels[rows, columns])) <= most
 
@@ -116,8 +120,8 @@ def test_even_of_a_sharp_and_grainy_photograph_little_is_lost(decoding, most):
     Image.fromarray((steps + grain).clip(0, 255).astype(np.uint8)).save(target, "JPEG", quality=90)
     sample = replace(make_sample((400, 320), ellipse(400, 320, 0.9)), jpeg=target.getvalue())
     image, *_ = places()
-    picture = Picture(MADE, sample, sample.regions, DataConfig(decoding=decoding))
-    picture.write_image(image)
+    windows = Masks(MADE, sample, sample.regions).windows
+    Views(MADE, sample, windows, DataConfig(decoding=decoding)).decode().write_image(image)
     expected = MADE.pixels(np.array(as_image(sample.jpeg)))
     assert mean_difference(image, expected) <= most
 
