@@ -32,7 +32,7 @@ from components.core.run import run_step
 from components.core.step import load_step
 from components.core.tables import Row, read_rows
 from components.data.describe.answers import SCHEMAS
-from components.data.describe.flow import region_facts
+from components.data.describe.flow import ObjectFlow, region_facts
 from components.data.describe.pictures import Pictures
 from components.data.describe.pipeline import build_stages
 from components.data.describe.scenes import Region, read_scenes
@@ -143,7 +143,7 @@ def answer(stage: str, row: Row) -> str:
 
 def count(run: Path) -> tuple[dict[str, dict[str, list[int]]], dict[str, list[int]], int]:
     """Tokens of every stage's requests and of captions, and the number of regions."""
-    counter, stages = Counter(), build_stages(DescribeSettings())
+    counter, stages = Counter(), build_stages(DescribeSettings(), ObjectFlow)
     rows = {row["region_id"]: row for row in read_rows(run / "captions" / "00000")}
     requests: dict[str, dict[str, list[int]]] = {
         name: {kind: [] for kind in ("text", "qwen", "internvl", "answer")} for name in stages

@@ -47,6 +47,7 @@ def test_anything_else_is_left_out_with_a_reason(wrong, reason):
         ("a green pepper", "a green pepper", "a purple flower", "not_one_change"),
         ("a camera", "a camera", "a purple flower", "not_one_change"),
         ("a tall tree", "a tree", "a short tree", None),
+        ("a black and white tail", "tail", "a white and black tail", "not_one_change"),
         ("a red beak", "beak", "a striped beak", "not_one_change"),
         ("a gray beak", "beak", "a grey beak", "same_text"),
         ("an orange beak", "beak", "a very dark red beak", None),

@@ -6,20 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from describe_world import World, make_part_world, part_settings_for
 from llm_server import RIGHT_CAPTIONS, LlmServer, Reply, honest_answer
+from PIL import Image
 
 from components.core.errors import GateError
 from components.core.step import load_step
 from components.core.tables import read_rows, write_rows
 from components.data.describe.flow import samples_of
+from components.data.describe.hard_negatives.embedded import EmbeddedContraster
 from components.data.describe.hard_negatives.flow import ContrastFlow
 from components.data.describe.hard_negatives.settings import HardNegativeSettings
 from components.data.describe.pipeline import build_stages
+from components.data.describe.scenes import Region, Scene
 from components.data.describe.settings import DescribePartsSettings
 from data_contracts.captions import SCHEMA as CAPTIONS
 from data_contracts.contrasted import SCHEMA
+from pixclip.masks import encode_mask
+from tests.receipts import write_receipt
 
 STEP = load_step("make_hard_negatives")
 PARTS = {f"{image}-{index:02d}" for image in (0, 1) for index in (1, 2, 3)}
@@ -241,11 +247,14 @@ def test_a_second_run_asks_nothing_again(described, server):
 
 def test_cost_and_provenance_are_added_to_those_of_describing(described, server):
     before = {row["region_id"]: row for row in described.rows}
+    told = {"num_requests": 1000}
+    write_receipt(described.captions, "describe_parts", "captions", metrics=told)
     result = described.run(asking(server.url))
     row = result.rows["0-01"]
     assert row["prompt_tokens"] == before["0-01"]["prompt_tokens"] + 2 * 100
     stages = set(json.loads(row["provenance"]))
     assert stages == {"part", "verify_part", "change", "verify_change"}
+    assert result.metrics["num_requests"] == 1000 + 6 * 2
     ledger = json.loads((result.folder / "ledger.json").read_text())
     assert ledger["negatives"] == 18
     assert ledger["stages"]["verify_change"]["requests"] == 6
@@ -265,6 +274,42 @@ def test_rules_change_a_colour_or_the_part_and_keep_every_row(measured):
         assert row["hard_negatives"], row["short_caption"]
         assert row["short_caption"] not in row["hard_negatives"]
         assert json.loads(row["provenance"])["change"]["describer"] == "embedded-rules"
+
+
+@pytest.mark.parametrize(
+    ("phrase", "caption", "changed"),
+    [
+        ("a mandarin orange", "a mandarin orange, mostly {colour}, in a bowl", {"mandarin orange"}),
+        ("an orange", "an orange, mostly {colour}", {"orange"}),
+        ("a {colour} vase", "a {colour} vase", {"vase"}),
+        ("a {colour} vase", "a {colour} vase, mostly {colour}", None),
+        ("a Red Fox", "a Red Fox", None),
+    ],
+)
+def test_only_words_that_are_colours_of_the_thing_are_changed(measured, phrase, caption, changed):
+    rows = [row for row in measured.rows if row["region_id"] == "0-01"]
+    for row in rows:
+        row |= {
+            "phrase": phrase.format(colour="red"),
+            "short_caption": caption.format(colour="red"),
+        }
+    measured.rewrite(rows)
+    settings = HardNegativeSettings(attributes=("colour",), min_contrasted_share=0.0)
+    (row,) = measured.run(settings).rows.values()
+    assert bool(row["hard_negatives"]) == bool(changed)
+    assert all(name in text for text in row["hard_negatives"] for name in changed or ())
+
+
+def test_a_colour_that_a_few_pixels_come_near_is_no_wrong_one():
+    image = np.full((50, 50, 3), (200, 20, 20), dtype=np.uint8)
+    image[:4] = (20, 160, 20)  # 8 % of the mask: too few to be named, too many to be denied
+    mask = encode_mask(np.ones((50, 50), dtype=bool))
+    texts = {"phrase": "a vase", "image_caption": "", "short_caption": "a vase, mostly red"}
+    region = Region("1-00", "", 50, 50, (0.0, 0.0, 50.0, 50.0), rle=mask, **texts)
+    contraster = EmbeddedContraster(HardNegativeSettings(num_negatives=10, num_asked=10))
+    (contrast,) = contraster.describe(Scene("", Image.fromarray(image), (region,)))
+    assert "a vase, mostly blue" in contrast.negatives
+    assert "a vase, mostly green" not in contrast.negatives
 
 
 def test_places_are_changed_only_if_wanted(measured):

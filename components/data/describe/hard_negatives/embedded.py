@@ -33,7 +33,7 @@ KNOWN_COLOURS = tuple(colour_words(NAMES))  # that can be both named and looked 
 COLOUR = re.compile(
     rf"\b(?:(?:light|dark|vivid|muted|pale|bright|deep) )?({'|'.join(KNOWN_COLOURS)})\b"
 )
-# `an orange, …` is a fruit: a colour follows something else, or something follows it.
+# `an orange, …` is a fruit.
 NOUN_BEFORE, NOUN_AFTER = re.compile(r"\b(?:an?|the|one|another) $"), re.compile(r"\W*(?:[,.;]|$)")
 COLUMNS = {"left": "right", "right": "left", "centre": "left"}
 ROWS = {"upper": "lower", "lower": "upper", "middle": "upper"}
@@ -100,7 +100,9 @@ def _in_turns(candidates: Candidates) -> Iterator[tuple[Attribute, str]]:
 def _other_colours(region: Region, measures: Measures) -> Iterator[str]:
     """The caption with one of its colours replaced by one that is not there."""
     caption = region.short_caption
-    mentions = [found for found in COLOUR.finditer(caption) if not _is_noun(caption, found)]
+    mentions = [
+        found for found in COLOUR.finditer(caption) if not _is_noun(caption, found, _name(region))
+    ]
     named = [found[1] for found in mentions]
     # Said twice, a colour changed in one place would contradict itself.
     mentions = [found for found in mentions if named.count(found[1]) == 1]
@@ -116,9 +118,11 @@ def _other_colours(region: Region, measures: Measures) -> Iterator[str]:
             yield _replaced(caption, found.start(), found.end(), name)
 
 
-def _is_noun(caption: str, found: re.Match[str]) -> bool:
+def _is_noun(caption: str, found: re.Match[str], name: str) -> bool:
+    """Whether a word of a colour is a thing: `an orange`, or the end of a name."""
     before, after = caption[: found.start()], caption[found.end() :]
-    return bool(NOUN_BEFORE.search(before) and NOUN_AFTER.match(after))
+    is_its_end = caption.startswith(name) and found.end() == len(name)
+    return is_its_end or bool(NOUN_BEFORE.search(before) and NOUN_AFTER.match(after))
 
 
 def _other_parts(region: Region, regions: Sequence[Region]) -> Iterator[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from components.data.describe.flow import RegionFlow
 
 
-@step(image="annotate", gate=require_contrasted_share, work=Work.PORTABLE)
+@step(image="annotate", version=2, gate=require_contrasted_share, work=Work.PORTABLE)
 def make_hard_negatives(
     captions: In, images: In, contrasted: Out, ledger: Out, settings: HardNegativeSettings
 ) -> Metrics:
