@@ -92,13 +92,13 @@ def load_once(folder: Path) -> dict[str, float]:
     """All annotations in memory at once."""
     entries = []
     for path in sorted((folder / "source/jsonfiles").iterdir()):
-        entries += json.loads(path.read_text())
+        entries += json.loads(path.read_text(encoding="utf-8"))
     return {"json_load_peak_mib": peak_mib() + 0 * len(entries)}
 
 
 def peak_mib() -> float:
     """The most memory that this program has used; getrusage would count the one that started it."""
-    status = Path("/proc/self/status").read_text().splitlines()
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (line,) = (line for line in status if line.startswith("VmHWM:"))
     return round(int(line.split()[1]) / 1024, 1)
 
@@ -131,7 +131,7 @@ def write_source(folder: Path, num_images: int) -> None:
                 )
     for start in range(0, num_images, FILE_ENTRIES):
         path = folder / "jsonfiles" / f"results_{start // FILE_ENTRIES}.json"
-        path.write_text(json.dumps(entries[start : start + FILE_ENTRIES]))
+        path.write_text(json.dumps(entries[start : start + FILE_ENTRIES]), encoding="utf-8")
 
 
 if __name__ == "__main__":

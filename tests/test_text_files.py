@@ -16,7 +16,7 @@ READERS = {"read_text": 0, "write_text": 1}
 # Of modules and classes whose `open` takes no encoding.
 OTHER_OPENERS = {
     "Image", "tarfile", "os", "zipfile", "archive", "store", "fsspec", "TextEncoder",
-    "TextEmbeddings", "Whitening", "_transport",
+    "TextEmbeddings", "Whitening", "_transport", "annotations",
 }  # fmt: skip
 
 
