@@ -109,13 +109,12 @@ class Runs:
     def inside(self, box: tuple[int, int, int, int]) -> npt.NDArray[np.uint8]:
         """The bytes 0 and 1 [width, height] of `box()`, column after column."""
         x1, y1, x2, y2 = box
-        columns = np.zeros((x2 - x1, self.height_px), dtype=np.uint8)
-        flat, offset = columns.ravel(), x1 * self.height_px
-        # Slices are filled faster than sums of marks: runs are long.
-        for start, stop in zip(
-            (self.starts - offset).tolist(), (self.stops - offset).tolist(), strict=True
-        ):
-            flat[start:stop] = 1
+        bounds = np.zeros(2 * len(self.starts) + 2, dtype=np.int64)
+        bounds[1:-1:2], bounds[2:-1:2] = self.starts, self.stops
+        bounds[1:-1] -= x1 * self.height_px
+        bounds[-1] = (x2 - x1) * self.height_px
+        is_inside = (np.arange(len(bounds) - 1) % 2).astype(np.uint8)
+        columns = np.repeat(is_inside, np.diff(bounds)).reshape(-1, self.height_px)
         return columns[:, y1:y2]
 
 

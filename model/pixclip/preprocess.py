@@ -294,11 +294,11 @@ def _edges(start: int, stop: int, side: int, size: int) -> tuple[slice, Sums]:
 def _between(table: npt.NDArray[Any], edges: Sums) -> Sums:
     """What lies between neighbouring edges, from a table of sums up to each of its rows.
 
-    Edges lie at fractional rows, where sums are interpolated linearly. Without a needless copy:
-    this is done for every region of every batch.
+    Edges lie at fractional rows, where sums are interpolated linearly. Without a needless copy, and
+    in whole numbers as long as that goes: this is done for every region of every batch.
     """
     below = np.minimum(edges.astype(np.intp), len(table) - 2)
-    found = np.subtract(table[1:], table[:-1], dtype=np.float64).take(below, axis=0)
+    found = (table[1:] - table[:-1]).take(below, axis=0).astype(np.float64, copy=False)
     found *= (edges - below)[:, None]
     found += table.take(below, axis=0)
     between: Sums = found[1:] - found[:-1]
