@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         pa.field("mask_size", pa.list_(pa.int32())),
         pa.field("mask_fault", pa.string()),  # what was wrong with it; without counts: unusable
         pa.field("box_source", pa.string()),  # whose box it is: docs/fgpart.md; null: the source's
+        pa.field("point_xy", pa.list_(pa.float64())),  # annotated; box_source points; pixels
     ]
 )
 

@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
 # What GRIT does not have: masks parallel to `ref_exps` (COCO compressed RLE counts of an image of
 # `height` x `width`), what was wrong with each of them (parallel too; null for nothing), the split,
 # and which fault `sample_grit` put in (for tests, never for gates). Where each box comes from
-# (parallel too) is said by `import_parts` alone.
+# (parallel too) and of which point it was made is said by `import_parts` alone.
 OPTIONAL = pa.schema(
     [
         pa.field("masks", pa.list_(pa.string())),
@@ -48,7 +48,14 @@ OPTIONAL = pa.schema(
     ]
 )
 SAMPLE_SCHEMA = pa.schema([*SCHEMA, *OPTIONAL])
-PARTS_SCHEMA = pa.schema([*SAMPLE_SCHEMA, pa.field("box_sources", pa.list_(pa.string()))])
+PARTS_SCHEMA = pa.schema(
+    [
+        *SAMPLE_SCHEMA,
+        pa.field("box_sources", pa.list_(pa.string())),
+        # The annotated point that a box was made of, as shares like boxes; null for other boxes.
+        pa.field("points", pa.list_(pa.list_(pa.float64()))),
+    ]
+)
 
 
 REQUIRED = ("id", "url", "caption", "width", "height", "ref_exps")  # without them nothing is left

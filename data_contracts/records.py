@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         pa.field("mask_size", pa.list_(pa.int32())),  # [height, width] of that mask
         pa.field("mask_fault", pa.string()),  # what was wrong with it; without counts: unusable
         pa.field("box_source", pa.string()),  # image, points, published; null: as the source has it
+        pa.field("point_norm", pa.list_(pa.float64())),  # x, y that the box was made of, in [0, 1]
         pa.field("declared_size", pa.list_(pa.int64())),  # [height, width], as the source says
         pa.field("split", pa.string(), nullable=False),  # "train", "benchmark" or "" (undecided)
         pa.field("subset", pa.string(), nullable=False),  # e.g. "held_out_objects", or ""

@@ -20,6 +20,7 @@ def record_row(number: int, **changes: Any) -> Row:
         "mask_size": None,
         "mask_fault": None,
         "box_source": None,
+        "point_norm": None,
         "declared_size": None,
         "split": "",
         "subset": "",

@@ -72,7 +72,7 @@ def require_trustworthy(
         )
 
 
-@step(image="data", gate=require_trustworthy, work=Work.PORTABLE)
+@step(image="data", version=2, gate=require_trustworthy, work=Work.PORTABLE)
 def decontaminate(
     candidates: In,
     images: In,

@@ -265,6 +265,9 @@ def _turned(row: Row, orientation: int) -> Row:
     x1, y1, x2, y2 = row["box_norm"]
     box: Box = turn_box((x1, y1, x2, y2), orientation)
     turned = {**row, "box_norm": list(box)}
+    if row["point_norm"]:
+        x, y = row["point_norm"]
+        turned["point_norm"] = list(turn_box((x, y, x, y), orientation)[:2])
     if row["mask_counts"] is None:
         return turned
     try:

@@ -67,7 +67,7 @@ class DeduplicateSettings(StepSettings):
     )
 
 
-@step(image="data", version=2)
+@step(image="data", version=3)
 def deduplicate(
     records: In, images: In, candidates: Out, quarantine: Out, settings: DeduplicateSettings
 ) -> Metrics:
@@ -134,7 +134,9 @@ class Judge:
         if placed.reason:
             return placed.reason, placed.detail
         return {
-            **without(row, ("box_norm", "clip_similarity", "declared_size")),
+            **without(row, ("box_norm", "point_norm", "clip_similarity", "declared_size")),
+            "point_xy": row["point_norm"]
+            and [row["point_norm"][0] * width_px, row["point_norm"][1] * height_px],
             "image_sha256": image["sha256"],
             "image_shard": image["shard"],
             "image_width_px": width_px,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from components.data.describe.flow import RegionFlow
 
 
-@step(image="annotate", gate=require_accepted_share, work=Work.PORTABLE)
+@step(image="annotate", version=2, gate=require_accepted_share, work=Work.PORTABLE)
 def describe_parts(
     regions: In,
     images: In,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from components.data.describe.flow import RegionFlow
 
 
-@step(image="annotate", version=2, gate=require_accepted_share, work=Work.PORTABLE)
+@step(image="annotate", version=3, gate=require_accepted_share, work=Work.PORTABLE)
 def describe(
     regions: In,
     images: In,

@@ -61,7 +61,7 @@ def require_found(metrics: Mapping[str, int | float], settings: DetectPartsSetti
         )
 
 
-@step(image="annotate", gpus=1, gate=require_found, work=Work.KEPT)
+@step(image="annotate", version=2, gpus=1, gate=require_found, work=Work.KEPT)
 def detect_parts(
     candidates: In, images: In, detected: Out, quarantine: Out, settings: DetectPartsSettings
 ) -> Metrics:

@@ -66,7 +66,7 @@ def require_enough(metrics: Mapping[str, int | float], settings: ImportFineHardS
         )
 
 
-@step(image="data", gate=require_enough, work=Work.KEPT)
+@step(image="data", version=2, gate=require_enough, work=Work.KEPT)
 def import_finehard(
     captions: Out, images: Out, quarantine: Out, settings: ImportFineHardSettings
 ) -> Metrics:

@@ -11,7 +11,7 @@ from components.core.counts import quarantine_row
 from components.core.tables import Row
 from components.data.formats.aircraft import LEVELS
 from components.data.formats.files import Files
-from components.data.formats.parts import Part, PartImage
+from components.data.formats.parts import Part, PartImage, Point
 from components.data.formats.segmentation import box_of_mask, own_mask
 from components.data.formats.values import BadValueError, record_number
 from components.data.import_parts.part_boxes import boxes_of_points, cut_by_mask, intersection
@@ -36,6 +36,7 @@ class Region:
     box_source: str
     counts: str | None = None
     fault: str | None = None
+    point: Point | None = None  # that the box was made of
 
 
 @dataclass
@@ -132,9 +133,10 @@ class RecordMaker:
                 self._drop(image, part, PartReason.PART_OFF_OBJECT, detail, url, made)
             elif cut is not None:
                 tight, pixels = cut
-                yield Region(part.name, tight, FROM_POINT, encode_mask(pixels).counts)
+                counts = encode_mask(pixels).counts
+                yield Region(part.name, tight, FROM_POINT, counts, point=part.point)
             else:
-                yield Region(part.name, box, FROM_POINT, None, fault)
+                yield Region(part.name, box, FROM_POINT, None, fault, part.point)
 
     def _published(
         self, image: PartImage, shown: Box, size: tuple[int, int], url: str, made: Made
@@ -201,6 +203,10 @@ class RecordMaker:
             "masks": [region.counts for region in regions],
             "mask_faults": [region.fault for region in regions],
             "box_sources": [region.box_source for region in regions],
+            "points": [
+                region.point and [region.point[0] / width, region.point[1] / height]
+                for region in regions
+            ],
             "split": image.split or "train",
             "subset": image.super_class,
             "fault": "",

@@ -54,7 +54,7 @@ def require_enough(metrics: Mapping[str, int | float], settings: ImportPartsSett
         )
 
 
-@step(image="data", gate=require_enough)
+@step(image="data", version=2, gate=require_enough)
 def import_parts(grit: Out, quarantine: Out, settings: ImportPartsSettings) -> Metrics:
     """Make GRIT records of the training images of part-annotated data sets.
 

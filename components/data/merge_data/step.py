@@ -57,7 +57,7 @@ def require_little_overlap(metrics: Mapping[str, int | float], settings: MergeDa
         )
 
 
-@step(image="data", gate=require_little_overlap)
+@step(image="data", version=2, gate=require_little_overlap)
 def merge_data(datasets: In, dataset: Out, quarantine: Out, settings: MergeDataSettings) -> Metrics:
     """Merge data sets into one with the same split everywhere; no image is decoded.
 

@@ -54,6 +54,7 @@ class Outline:
     x: float
     y: float
     box: Box | None = None  # of a part, which is cut out by its box
+    point: tuple[float, float] | None = None  # annotated; the box was made of it
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,10 @@ def outlines_of(regions: Sequence[Mapping[str, Any]], picture: Picture) -> list[
             shape = Outline("", 1.3 * radius, 1.3 * radius)
         elif box:
             drawn = outline(region["mask"], picture)
-            shape = Outline(drawn.path, *_free_corner(box, taken, radius, picture), box)
+            corner = _free_corner(box, taken, radius, picture)
+            x, y = (value * picture.scale for value in region.get("point_xy", (0, 0)))
+            point = (x, y) if "point_xy" in region else None
+            shape = Outline(drawn.path, *corner, box, point)
         else:
             shape = outline(region["mask"], picture)
         taken.append((shape.x, shape.y))

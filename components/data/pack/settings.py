@@ -88,8 +88,8 @@ SOURCES = {
         "The images are those of the training splits of the data sets that `import_parts` was "
         "given (CUB-200-2011, Birdsnap, NABirds, FGVC-Aircraft, Stanford Cars, or COCO files). "
         "None of them has boxes of parts that people drew: where a box comes from is in each "
-        "region's `box_source` (`points`: a rule around an annotated point; `detector:…`: a model; "
-        "`published`: the source's file).",
+        "region's `box_source` (`points`: a rule around the annotated point, which is `point_xy`; "
+        "`detector:…`: a model; `published`: the source's file).",
         "Images and annotations are under the terms of each data set, most of which allow research "
         "alone; the captions may be no freer.",
     ),

@@ -9,7 +9,7 @@ from components.data.pack.settings import DATASETS, PackSettings
 from pixclip.data.layout import MANIFEST_NAME
 
 
-@step(image="data", version=3)
+@step(image="data", version=4)
 def pack(
     captions: In, images: In, quarantines: In, longgrit: Out, settings: PackSettings
 ) -> Metrics:

@@ -65,7 +65,8 @@ def _write_tables(path: Path, tables: Iterator[pa.Table]) -> int:
     return num_rows
 
 
-OPTIONAL_FIELDS = ("box_source", "hard_negatives")  # of a region, where its source tells them
+# Of a region, where its source tells them.
+OPTIONAL_FIELDS = ("box_source", "point_xy", "hard_negatives")
 CAPTION_FIELDS = ("object_caption", "context_caption", "long_caption", "short_caption")
 
 

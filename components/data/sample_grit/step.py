@@ -51,7 +51,7 @@ class SampleGritSettings(StepSettings):
     photographs: str = runtime(str(DEFAULT_FOLDER), "folder of the fetched photographs")
 
 
-@step(image="data")
+@step(image="data", version=2)
 def sample_grit(grit: Out, settings: SampleGritSettings) -> Metrics:
     """Compose scenes of real photographs with exact masks, some broken on purpose."""
     photographs = load_photographs(Path(settings.photographs))

@@ -59,7 +59,7 @@ def require_enough(metrics: Mapping[str, int | float], settings: SegmentSettings
         )
 
 
-@step(image="annotate", version=2, gpus=1, gate=require_enough, work=Work.KEPT)
+@step(image="annotate", version=3, gpus=1, gate=require_enough, work=Work.KEPT)
 def segment(
     candidates: In, images: In, regions: Out, quarantine: Out, settings: SegmentSettings
 ) -> Metrics:

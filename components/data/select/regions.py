@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from components.core.contracts import require_parquet
 from components.core.errors import InputError
 from components.core.tables import table_errors
+from data_contracts.engine.columns import fixed_lists
 from data_contracts.engine.reading import num_rows
 from data_contracts.grit import REGION_WIDTH, batches, schema_faults
 
@@ -92,13 +93,21 @@ def own_values(regions: Regions, rows: Ints, name: str) -> pa.Array:
     """Each region's own value; null if its record has none, or not one for each region."""
     values = regions.records.column(name)
     if values.null_count == len(values):
-        return pa.nulls(len(rows), pa.string())
+        return pa.nulls(len(rows), values.type.value_type)
     per_record = lengths(values)
     is_parallel = per_record == lengths(regions.records.column("ref_exps"))
     starts = np.cumsum(per_record) - per_record
     record = regions.record[rows]
     places = pa.array(starts[record] + regions.index[rows], mask=~is_parallel[record])
     return values.flatten().take(places)
+
+
+def own_points(regions: Regions, rows: Ints) -> pa.Array:
+    """Each region's annotated point as shares; null where there is none inside the image."""
+    values = own_values(regions, rows, "points")
+    points = fixed_lists(values, 2)
+    is_inside = ((points >= 0) & (points <= 1)).all(axis=1)
+    return pc.if_else(pa.array(is_inside), values, pa.nulls(len(rows), values.type))
 
 
 def clipped_box(box: Floats) -> Floats:

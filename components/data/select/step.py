@@ -31,6 +31,7 @@ from components.data.select.regions import (
     count_records,
     flatten_regions,
     lengths,
+    own_points,
     own_values,
     read_records,
     require_grit,
@@ -51,7 +52,7 @@ class Counts:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-@step(image="data", version=2)
+@step(image="data", version=3)
 def select(grit: In, records: Out, quarantine: Out, settings: SelectSettings) -> Metrics:
     """Keep the regions that are worth downloading, in groups; say why the others are not."""
     paths = require_grit(grit)
@@ -158,6 +159,7 @@ def region_table(regions: Regions, rows: Ints, record_ids: list[str]) -> pa.Tabl
         "mask_size": _mask_sizes(source, mask_counts),
         "mask_fault": own_values(regions, rows, "mask_faults"),
         "box_source": own_values(regions, rows, "box_sources"),
+        "point_norm": own_points(regions, rows),
         "declared_size": _declared_sizes(source),
         "split": _text(source, "split"),
         "subset": _text(source, "subset"),

@@ -169,7 +169,13 @@ def turned_picture(url, content, orientation):
 def test_boxes_of_stored_pixels_turn_with_their_photographs_and_tell_of_the_others(run):
     urls = {1: "http://a", 3: "http://b", 6: "http://c", 8: "http://d"}
     regions = [
-        region(n, url, box_norm=[0.1, 0.2, 0.5, 0.9], declared_size=[100, 200])
+        region(
+            n,
+            url,
+            box_norm=[0.1, 0.2, 0.5, 0.9],
+            point_norm=[0.1, 0.2],  # the box's first corner as it is stored
+            declared_size=[100, 200],
+        )
         for n, url in urls.items()
     ]
     kept, _, metrics = run((regions, [turned_picture(url, n, n) for n, url in urls.items()]))
@@ -178,6 +184,12 @@ def test_boxes_of_stored_pixels_turn_with_their_photographs_and_tell_of_the_othe
         "3-00": pytest.approx([100, 10, 180, 80]),
         "6-00": pytest.approx([10, 20, 80, 100]),
         "8-00": pytest.approx([20, 100, 90, 180]),
+    }
+    assert {key: row["point_xy"] for key, row in kept.items()} == {
+        "1-00": pytest.approx([20, 20]),
+        "3-00": pytest.approx([180, 80]),
+        "6-00": pytest.approx([80, 20]),
+        "8-00": pytest.approx([20, 180]),
     }
     assert (metrics["regions_turned"], metrics["regions_read_as_stored"]) == (3, 1)
 

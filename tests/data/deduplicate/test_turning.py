@@ -37,6 +37,7 @@ def region(width, height, url="file:///a.jpg", mask=None):
         "url": url,
         "declared_size": [height, width],
         "box_norm": [0.25, 0.5, 0.5, 0.75],
+        "point_norm": None,
         "mask_counts": rle.counts if rle else None,
         "mask_size": [height, width] if rle else None,
     }

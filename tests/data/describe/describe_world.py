@@ -53,6 +53,7 @@ def region_row(image: int, index: int, sha256: str, phrase: str = "") -> dict[st
         "split": "",
         "subset": "",
         "box_source": None,
+        "point_xy": None,
         "image_sha256": sha256,
         "image_shard": "00000.tar",
         "image_width_px": WIDTH_PX,

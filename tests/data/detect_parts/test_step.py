@@ -51,6 +51,7 @@ class World:
                 "mask_size": None,
                 "mask_fault": None,
                 "box_source": source,
+                "point_xy": None,
             }
             for place, source in enumerate(sources)
         ]

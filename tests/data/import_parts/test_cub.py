@@ -42,6 +42,9 @@ def test_a_training_image_becomes_a_record_of_the_whole_image_and_every_visible_
     assert phrases == ["bird", *(part for part in CUB_PARTS if part in PLACES)]
     assert row["ref_exps"][0][2:6] == [0, 0, 1, 1]
     assert row["box_sources"] == ["image", *["points"] * NUM_SEEN]
+    seen = Bird().seen
+    places = [[x / 320, y / 240] for x, y in (seen[part] for part in phrases[1:])]
+    assert row["points"] == [None, *(pytest.approx(place, abs=1e-3) for place in places)]
     assert (row["split"], row["subset"]) == ("train", "bird")
     assert (row["width"], row["height"]) == (320, 240)
 

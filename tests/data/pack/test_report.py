@@ -80,6 +80,7 @@ def as_part(row, number):
         row["box_xyxy"] = [0.0, 0.0, row["image_width_px"], row["image_height_px"]]
     else:
         row["box_source"] = "points"
+        row["point_xy"] = [row["box_xyxy"][0] + 5.0, row["box_xyxy"][1] + 4.0]
 
 
 def test_a_part_is_shown_with_the_box_that_it_is_cut_out_by_and_whose_box_it_is(make_run):
@@ -88,6 +89,8 @@ def test_a_part_is_shown_with_the_box_that_it_is_cut_out_by_and_whose_box_it_is(
     x1, y1, x2, y2 = run.rows[1]["box_xyxy"]
     box = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
     assert re.search(f'<rect class="crop [^>]*{box}', page)
+    assert f'cx="{x1 + 5:.1f}" cy="{y1 + 4:.1f}"' in page
+    assert page.count('<circle class="point ') == page.count('class="crop ')
     assert page.count("a box by rule around an annotated point") == page.count('class="crop ')
     assert page.count("the whole picture") == page.count('<article class="sample">')
 

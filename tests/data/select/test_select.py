@@ -13,7 +13,7 @@ from components.core.run import run_step
 from components.core.tables import read_rows, write_rows
 from components.data.select import regions as source
 from components.data.select.step import select
-from data_contracts.grit import SAMPLE_SCHEMA, SCHEMA
+from data_contracts.grit import PARTS_SCHEMA, SAMPLE_SCHEMA, SCHEMA
 from pixclip.masks import box_mask, encode_mask
 
 CAPTION = "A café table with a red apple and a dog."
@@ -209,6 +209,13 @@ def test_masks_stay_with_their_regions(tmp_path):
     _, kept, _ = run_select(tmp_path, [with_masks, record(1), record(2, masks=[third, fourth])])
     assert [row["mask_counts"] for row in kept] == [first, None, None, None, third, fourth]
     assert [row["mask_size"] for row in kept][:2] == [[480, 640], None]
+
+
+def test_points_stay_with_their_regions_and_what_is_no_point_of_the_image_is_none(tmp_path):
+    right = record(0, points=[[0.25, 0.5], None])
+    wrong = [record(1, points=[[0.25], [1.5, 0.5]]), record(2, points=[[float("nan"), 0.5], []])]
+    _, kept, _ = run_select(tmp_path, [right, *wrong, record(3)], PARTS_SCHEMA)
+    assert [row["point_norm"] for row in kept] == [[0.25, 0.5], *[None] * 7]
 
 
 def test_groups_are_cut_by_source_records(tmp_path):
