@@ -149,7 +149,7 @@ def make_data(folder: Path, num_scenes: int) -> None:
 def build(name: str, folder: Path, num_scenes: int) -> None:
     """The data set of this name, made of composed scenes without faults, if it is not there."""
     overrides = {
-        "sample_grit": {"num_scenes": num_scenes, "fault_share": 0.0},
+        "sample_grit": {"num_scenes": num_scenes, "fault_share": 0.0, "seed": 0},
         "publish": {"repository": str(folder / "repository")},
     }
     if not (folder / name / "_receipt.json").exists():

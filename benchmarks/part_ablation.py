@@ -52,6 +52,7 @@ ROWS = {
     "parts": Row("parts", NO_WHOLE),
     "short_long": Row("short + long", NO_PARTS),
     "all": Row("short + long + parts", {}),
+    "hard": Row("the same, hard negatives on", {"losses.hard": 0.5, "data.hard_negatives": 3}),
 }
 
 
