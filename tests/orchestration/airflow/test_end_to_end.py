@@ -9,7 +9,6 @@ import tarfile
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import boto3
 import pyarrow.parquet as pq
 import pytest
+from airflow.sdk import TriggerRule
 from airflow.sdk.exceptions import AirflowSkipException
 
 from components.core.run import run_step
@@ -109,24 +109,29 @@ def run_dag(dag: Any, served_dag: Any, conf: dict[str, Any]) -> SimpleNamespace:
     """Run every task that is a step, in the DAG's order; gives the event of its asset."""
     params = served_dag.params.deep_merge(conf)
     params.validate()
-    event = SimpleNamespace(extra={})
+    event, skipped = SimpleNamespace(extra={}), set()
     for node in dag.topological_sort():
+        if node.trigger_rule == TriggerRule.ALL_SUCCESS and skipped & node.upstream_task_ids:
+            skipped.add(node.node_id)
+            continue
         kind = node.operator_class if node.is_mapped else type(node)
         if issubclass(kind, StepOperator):
             is_grouped = node.is_mapped or node.get_closest_mapped_task_group() is not None
             for group in GROUPS if is_grouped else ("",):
-                run_task(node, group, params.dump(), event)
+                try:
+                    run_task(node, group, params.dump(), event)
+                except AirflowSkipException:
+                    skipped.add(node.node_id)
     return event
 
 
 def run_task(node: Any, group: str, params: dict[str, Any], event: SimpleNamespace) -> None:
-    """Fill in the templates as Airflow does, and execute; a task may skip itself."""
+    """Fill in the templates as Airflow does, and execute."""
     task = node.unmap({"group": group}) if node.is_mapped else node.prepare_for_execution()
     task.group = group
     context = {"params": params, "task": task, "outlet_events": dict.fromkeys(task.outlets, event)}
     task.render_template_fields(context)
-    with suppress(AirflowSkipException):
-        task.execute(context)
+    task.execute(context)
 
 
 @pytest.fixture(scope="module")
