@@ -58,7 +58,7 @@ class TrainSettings(TrainingSettings):
         return find_stage(RECIPES, self.recipe, self.stage, self.changes)
 
 
-@step(image="train", version=7, gpus=1, work=Work.KEPT)
+@step(image="train", version=8, gpus=1, work=Work.KEPT)
 def train(
     dataset: In,
     text_embeddings: In,

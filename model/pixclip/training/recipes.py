@@ -96,7 +96,7 @@ def tiny() -> Recipe:
         losses=LossConfig(alpha=0.0, beta=0.0),
         data=data,
         optimizer=optimizer,
-        num_epochs=10,
+        num_epochs=20,
         trainable=("mask", "vision", "adaptor", "logit_scale"),
         precision="fp32",
     )
