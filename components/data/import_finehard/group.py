@@ -19,8 +19,9 @@ from components.core.files import write_whole
 from components.core.shards import write_shard
 from components.core.tables import WORK_FOLDER, Row, part_name, read_rows, write_rows
 from components.data.formats.finehard import FineImage
-from components.data.import_finehard.records import SCHEMA, Made
+from components.data.import_finehard.records import Made
 from data_contracts import images as images_contract
+from data_contracts.contrasted import SCHEMA
 from data_contracts.reasons import FineHardReason
 from pixclip.data.layout import MANIFEST_NAME, shard_name
 

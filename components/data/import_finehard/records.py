@@ -5,8 +5,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
 from components.core.counts import quarantine_row
 from components.core.image_check import CheckedImage, check_image
 from components.core.tables import Row
@@ -14,7 +12,6 @@ from components.data.formats.finehard import FineImage, FineRegion
 from components.data.formats.values import BadValueError, record_number
 from components.data.import_finehard.files import ImageFiles
 from components.data.import_finehard.settings import ImportFineHardSettings
-from data_contracts import captions
 from data_contracts.reasons import FineHardReason
 from pixclip.data.layout import WHOLE_IMAGE
 from pixclip.masks import Box, encode_box
@@ -35,9 +32,6 @@ PROVENANCE = json.dumps(
             "request_hash": "",
         }
     }
-)
-SCHEMA = captions.SCHEMA.append(
-    pa.field("hard_negatives", pa.list_(pa.string()), nullable=False)  # may be empty
 )
 
 
